@@ -1,0 +1,54 @@
+//! What a client is told when pgward refuses or fails: the fields of an ErrorResponse.
+
+use std::borrow::Cow;
+
+use super::SqlState;
+
+/// `ERROR` leaves the session alive, `FATAL` ends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    Error,
+    Fatal,
+}
+
+impl Severity {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "ERROR",
+            Self::Fatal => "FATAL",
+        }
+    }
+}
+
+/// Message says what happened and to what; hint says what to do. Neither may hold a secret or a
+/// parameter value, since a report is also what is logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    pub severity: Severity,
+    pub sqlstate: SqlState,
+    pub message: Cow<'static, str>,
+    pub detail: Option<Cow<'static, str>>,
+    pub hint: Option<Cow<'static, str>>,
+}
+
+impl Report {
+    pub fn error(sqlstate: SqlState, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { severity: Severity::Error, sqlstate, message: message.into(), detail: None, hint: None }
+    }
+
+    pub fn fatal(sqlstate: SqlState, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { severity: Severity::Fatal, ..Self::error(sqlstate, message) }
+    }
+
+    #[must_use]
+    pub fn detail(mut self, text: impl Into<Cow<'static, str>>) -> Self {
+        self.detail = Some(text.into());
+        self
+    }
+
+    #[must_use]
+    pub fn hint(mut self, text: impl Into<Cow<'static, str>>) -> Self {
+        self.hint = Some(text.into());
+        self
+    }
+}

@@ -1,0 +1,153 @@
+//! What one table alone cannot tell: names that must exist elsewhere, and residency.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::Problem;
+use super::settings::*;
+use crate::base::TenantId;
+use crate::residency;
+
+pub(super) fn across(settings: &Settings) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    keys(settings, &mut problems);
+    issuers(settings, &mut problems);
+    for cluster in settings.clusters.values() {
+        servers(cluster, &mut problems);
+    }
+    own_logins(settings, &mut problems);
+    let mut tenants: Vec<&Tenant> = settings.tenants.values().map(AsRef::as_ref).collect();
+    tenants.sort_by(|a, b| a.id.cmp(&b.id));
+    for tenant in tenants {
+        self::tenant(settings, tenant, &mut problems);
+    }
+    problems
+}
+
+fn keys(settings: &Settings, problems: &mut Vec<Problem>) {
+    let rows = settings.tenants.values().any(|tenant| tenant.isolation == Isolation::Rows);
+    if rows && settings.context.keys.is_empty() {
+        problems.push(
+            Problem::new(
+                "context.keys",
+                "is empty, but there are tenants at isolation level rows, whose context is sealed with it",
+            )
+            .example("context.keys.k1 = { file = \"context.key\" }"),
+        );
+    }
+    let shared = settings.clusters.values().flat_map(|cluster| cluster.logins.values());
+    let own = settings.tenants.values().flat_map(|tenant| match &tenant.roles {
+        Roles::Own(logins) => logins.values().collect(),
+        Roles::Shared(_) => Vec::new(),
+    });
+    let derived = shared.chain(own).any(|login| matches!(login.password, LoginPassword::Derived { .. }));
+    if derived && settings.master_key.is_none() {
+        problems.push(
+            Problem::new(
+                "master_key",
+                "is missing, but there are logins without a password, which is then derived from it",
+            )
+            .example("master_key = { file = \"master.key\" }"),
+        );
+    }
+}
+
+fn issuers(settings: &Settings, problems: &mut Vec<Problem>) {
+    if settings.issuers.is_empty() {
+        problems.push(
+            Problem::new("issuers", "is empty, so that nobody could log in")
+                .example("[[issuers]] with issuer, audience, algorithms and jwks_url"),
+        );
+    }
+    let mut seen = HashSet::new();
+    for (i, issuer) in settings.issuers.iter().enumerate() {
+        if !seen.insert(&issuer.issuer) {
+            problems.push(Problem::new(format!("issuers[{i}].issuer"), "stands twice").value(&issuer.issuer));
+        }
+        if let Some(signing) = &issuer.signing
+            && !issuer.algorithms.contains(&signing.algorithm)
+        {
+            problems.push(Problem::new(
+                format!("issuers[{i}].signing.algorithm"),
+                "is not among the issuer's algorithms, so its tokens would be refused",
+            ));
+        }
+    }
+}
+
+fn servers(cluster: &Cluster, problems: &mut Vec<Problem>) {
+    let at = format!("clusters.{}.servers", cluster.name);
+    let primaries = cluster.servers.iter().filter(|server| server.role == ServerRole::Primary).count();
+    if primaries != 1 {
+        problems.push(Problem::new(
+            &at,
+            format!("has {primaries} servers with role = \"primary\"; a cluster has exactly one"),
+        ));
+    }
+    let mut names = HashSet::new();
+    for (i, server) in cluster.servers.iter().enumerate() {
+        if !names.insert(&server.name) {
+            problems.push(Problem::new(format!("{at}[{i}].name"), "stands twice").value(&server.name));
+        }
+    }
+}
+
+/// A login role of one tenant's own that another tenant shares would be no isolation at all.
+fn own_logins(settings: &Settings, problems: &mut Vec<Problem>) {
+    let mut owners: BTreeMap<(&str, &str), &TenantId> = BTreeMap::new();
+    for tenant in settings.tenants.values() {
+        let Roles::Own(logins) = &tenant.roles else { continue };
+        for (access, login) in logins {
+            let at = format!("tenants.{}.roles.{access}", tenant.id);
+            if let Some(other) = owners.insert((tenant.cluster.as_str(), &login.role), &tenant.id)
+                && *other != tenant.id
+            {
+                problems.push(Problem::new(&at, format!("is also a login of tenant {other}")).value(&login.role));
+            }
+            let shared = settings.clusters.get(&tenant.cluster);
+            if shared.is_some_and(|cluster| cluster.logins.values().any(|shared| shared.role == login.role)) {
+                problems.push(Problem::new(&at, "is also a shared login of the cluster").value(&login.role));
+            }
+        }
+    }
+}
+
+fn tenant(settings: &Settings, tenant: &Tenant, problems: &mut Vec<Problem>) {
+    let at = |key: &str| format!("tenants.{}.{key}", tenant.id);
+    let Some(cluster) = settings.clusters.get(&tenant.cluster) else {
+        problems.push(Problem::new(at("cluster"), "is not among the clusters").value(&tenant.cluster));
+        return;
+    };
+    if let Roles::Shared(names) = &tenant.roles {
+        if cluster.logins.is_empty() {
+            problems.push(
+                Problem::new(
+                    format!("clusters.{}.logins", cluster.name),
+                    format!("is empty, but tenant {} is at isolation level rows there", tenant.id),
+                )
+                .example("app = \"pgward_app\""),
+            );
+        }
+        for name in names.iter().filter(|name| !cluster.logins.contains_key(*name)) {
+            problems
+                .push(Problem::new(at("roles"), format!("is not among clusters.{}.logins", cluster.name)).value(name));
+        }
+    }
+    if tenant.search_path.is_empty() || tenant.search_path.iter().any(String::is_empty) {
+        problems.push(Problem::new(at("search_path"), "must name at least one schema, none of them empty"));
+    }
+    let primary = cluster.servers.iter().find(|server| server.role == ServerRole::Primary);
+    if let Some(primary) = primary
+        && !residency::allows(&tenant.regions, &primary.region)
+    {
+        problems.push(
+            Problem::new(
+                at("regions"),
+                format!(
+                    "the primary {} of cluster {} is in region {}, where this tenant's data may not be",
+                    primary.name, cluster.name, primary.region
+                ),
+            )
+            .value(format!("{:?}", tenant.regions.iter().map(|region| region.as_str()).collect::<Vec<_>>())),
+        );
+    }
+}

@@ -1,0 +1,47 @@
+//! Configuration: TOML in, [`Settings`] out, or every [`Problem`] at once.
+//!
+//! [`load`] reads the file (and the tenants file it names), `settings` are the validated types that
+//! the rest of the house is handed, `reader` walks the TOML and remembers problems instead of
+//! stopping at the first, `sections` reads one table each and `check` looks across tables.
+//! Nothing live is kept in here: settings are values.
+
+mod check;
+mod problem;
+mod reader;
+mod sections;
+mod settings;
+mod tenants;
+
+use std::path::Path;
+
+pub use problem::Problem;
+pub use settings::*;
+
+use reader::Reader;
+
+/// Reads and validates a configuration file. `Err` holds all problems found.
+pub fn load(path: &Path) -> Result<Settings, Vec<Problem>> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => return Err(vec![Problem::file(path, &error)]),
+    };
+    parse(&text, path.parent().unwrap_or_else(|| Path::new(".")))
+}
+
+/// Validates configuration text; relative file names in it are taken from `folder`.
+pub fn parse(text: &str, folder: &Path) -> Result<Settings, Vec<Problem>> {
+    let table: toml::Table = match text.parse() {
+        Ok(table) => table,
+        Err(error) => return Err(vec![Problem::syntax("the configuration file", &error)]),
+    };
+    let mut reader = Reader::new(folder);
+    let settings = sections::settings(&mut reader, table);
+    let mut problems = reader.into_problems();
+    match settings {
+        Some(settings) => {
+            problems.extend(check::across(&settings));
+            if problems.is_empty() { Ok(settings) } else { Err(problems) }
+        }
+        None => Err(problems),
+    }
+}

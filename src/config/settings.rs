@@ -1,0 +1,290 @@
+//! The validated configuration. Units are in the types, ranges were checked on the way in.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::{Access, ClusterName, Region, Secret, ServerName, TenantId};
+
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub listen: Listen,
+    pub http: Option<SocketAddr>,
+    pub console: Console,
+    pub log: Log,
+    pub master_key: Option<Secret>,
+    pub context: Context,
+    pub issuers: Vec<Issuer>,
+    pub session: SessionRules,
+    pub pool: PoolRules,
+    pub clusters: BTreeMap<ClusterName, Arc<Cluster>>,
+    pub tenants: Tenants,
+}
+
+pub type Tenants = HashMap<TenantId, Arc<Tenant>>;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    pub addresses: Vec<SocketAddr>,
+    /// Threads that serve sessions. One per CPU unless said otherwise.
+    pub cores: usize,
+    pub max_clients: usize,
+    /// From accept to the end of login; slower clients are dropped.
+    pub startup_timeout: Duration,
+    /// How long SIGTERM waits for transactions in flight.
+    pub drain_timeout: Duration,
+    pub tls: Option<ListenTls>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenTls {
+    /// Refuse plaintext before any password is asked for.
+    pub require: bool,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+#[derive(Debug, Clone)]
+pub struct Console {
+    /// The database name that reaches the console instead of a server.
+    pub database: String,
+    pub users: BTreeMap<String, Secret>,
+    /// A token whose role is this one may use the console too.
+    pub token_role: Option<Access>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    pub json: bool,
+    pub level: String,
+}
+
+/// The sealed context: keys by `kid`, and what else a backend is told about a session.
+#[derive(Debug, Clone)]
+pub struct Context {
+    pub active: String,
+    pub keys: BTreeMap<String, Secret>,
+    /// Claims sealed into the context, for `pgward.claims()`.
+    pub claims: Vec<String>,
+    /// Plain settings for existing policies; forgeable by the session itself.
+    pub settings: Vec<(String, SettingSource)>,
+}
+
+#[derive(Debug, Clone)]
+pub enum SettingSource {
+    Literal(String),
+    /// The tenant's id.
+    Tenant,
+    /// The part of the token's claims that a JSON path names.
+    Claim(ClaimPath),
+}
+
+/// A JSON path (RFC 9535) into a token's claims, kept with its spelling.
+#[derive(Debug, Clone)]
+pub struct ClaimPath {
+    pub text: String,
+    pub path: serde_json_path::JsonPath,
+}
+
+#[derive(Debug, Clone)]
+pub struct Issuer {
+    /// The `iss` claim, compared exactly.
+    pub issuer: String,
+    pub audiences: Vec<String>,
+    pub algorithms: Vec<Algorithm>,
+    pub keys: KeySource,
+    pub leeway: Duration,
+    pub tenant_claim: ClaimPath,
+    pub role_claim: ClaimPath,
+    pub region_claim: ClaimPath,
+    /// Taken when the token names no role; without it such a token is refused.
+    pub default_role: Option<Access>,
+    pub signing: Option<Signing>,
+}
+
+#[derive(Debug, Clone)]
+pub enum KeySource {
+    /// One public key, for tokens with or without a `kid`.
+    Pem(Vec<u8>),
+    JwksFile(PathBuf),
+    JwksUrl(JwksUrl),
+    /// HS256 only.
+    Secret(Secret),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JwksUrl {
+    pub url: String,
+    pub refresh: Duration,
+    /// The least time between two fetches that unknown key ids cause.
+    pub min_refresh: Duration,
+    /// PEM file of the authority to trust besides the system's.
+    pub ca: Option<PathBuf>,
+}
+
+/// For `pgward token`: development only.
+#[derive(Debug, Clone)]
+pub struct Signing {
+    pub algorithm: Algorithm,
+    pub kid: Option<String>,
+    /// PEM of the private key, or the secret itself for HS256.
+    pub key: Secret,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    RS256,
+    RS384,
+    RS512,
+    PS256,
+    PS384,
+    PS512,
+    ES256,
+    ES384,
+    EdDSA,
+    HS256,
+}
+
+impl Algorithm {
+    pub const ALL: [(&'static str, Self); 10] = [
+        ("RS256", Self::RS256),
+        ("RS384", Self::RS384),
+        ("RS512", Self::RS512),
+        ("PS256", Self::PS256),
+        ("PS384", Self::PS384),
+        ("PS512", Self::PS512),
+        ("ES256", Self::ES256),
+        ("ES384", Self::ES384),
+        ("EdDSA", Self::EdDSA),
+        ("HS256", Self::HS256),
+    ];
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionRules {
+    /// How long a session outlives its token.
+    pub expiry_grace: Duration,
+    /// Zero: no limit.
+    pub idle_in_transaction_timeout: Duration,
+    /// The largest message that is kept whole for analysis; larger ones are streamed.
+    pub prepared_per_session: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolRules {
+    /// Backends of one login (role and database) on one server.
+    pub max_per_login: usize,
+    pub acquire_timeout: Duration,
+    pub connect_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub lifetime: Duration,
+    /// Prepared statements kept on one backend.
+    pub prepared_per_backend: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    pub name: ClusterName,
+    pub servers: Vec<Arc<Server>>,
+    pub tls: ServerTls,
+    /// Isolation level `rows`: which login serves which access.
+    pub logins: BTreeMap<Access, Login>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    pub name: ServerName,
+    pub host: String,
+    pub port: u16,
+    pub region: Region,
+    pub role: ServerRole,
+    pub max_backends: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerRole {
+    Primary,
+    Replica,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerTls {
+    pub mode: ServerTlsMode,
+    pub ca: Option<PathBuf>,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerTlsMode {
+    Off,
+    /// Encrypted, the certificate not verified.
+    Require,
+    /// Encrypted, the certificate's chain and host name verified.
+    VerifyFull,
+}
+
+/// A role that backends log in as.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Login {
+    pub role: String,
+    pub password: LoginPassword,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum LoginPassword {
+    /// From the master key, the cluster, the role and this epoch.
+    Derived {
+        epoch: u32,
+    },
+    Fixed(Secret),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    Rows,
+    Schema,
+    Database,
+    Cluster,
+}
+
+impl Isolation {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rows => "rows",
+            Self::Schema => "schema",
+            Self::Database => "database",
+            Self::Cluster => "cluster",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tenant {
+    pub id: TenantId,
+    pub isolation: Isolation,
+    pub cluster: ClusterName,
+    pub database: String,
+    pub search_path: Vec<String>,
+    pub home: Region,
+    pub regions: Vec<Region>,
+    pub roles: Roles,
+    pub limits: TenantLimits,
+}
+
+/// Which login role serves which access of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Roles {
+    /// Level `rows`: the cluster's logins of these names, all of them when empty.
+    Shared(Vec<Access>),
+    /// The other levels: logins of the tenant's own.
+    Own(BTreeMap<Access, Login>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TenantLimits {
+    pub max_clients: usize,
+    pub max_leases: usize,
+}

@@ -1,0 +1,113 @@
+//! The tenants: in the configuration file itself, or in a file of their own that it names.
+
+use std::sync::Arc;
+
+use toml::{Table, Value};
+
+use super::Problem;
+use super::reader::{FromToml, Reader, Section, map, name_of, table};
+use super::sections::login;
+use super::settings::*;
+use crate::base::{Access, Region, TenantId};
+
+pub(super) fn default_limits(reader: &mut Reader, section: Option<Section>) -> TenantLimits {
+    let default = TenantLimits { max_clients: 1_000, max_leases: 20 };
+    let Some(mut section) = section else { return default };
+    let limits = limits(reader, &mut section, default);
+    section.finish(reader);
+    limits
+}
+
+fn limits(reader: &mut Reader, section: &mut Section, default: TenantLimits) -> TenantLimits {
+    TenantLimits {
+        max_clients: section.number(reader, "max_clients", default.max_clients, 1..=1_000_000),
+        max_leases: section.number(reader, "max_leases", default.max_leases, 1..=10_000),
+    }
+}
+
+pub(super) fn tenants(reader: &mut Reader, root: &mut Section, limits: TenantLimits) -> Tenants {
+    let mut entries = root.entries(reader, "tenants");
+    if let Some(name) = root.optional::<String>(reader, "tenants_file")
+        && let Some(bytes) = reader.file("tenants_file", &name)
+    {
+        match String::from_utf8_lossy(&bytes).parse::<Table>() {
+            Ok(file) => {
+                let mut section = Section::new("", file);
+                entries.extend(section.entries(reader, "tenants"));
+                section.finish(reader);
+            }
+            Err(error) => reader.problem(Problem::syntax(&name, &error)),
+        }
+    }
+    let mut out = Tenants::with_capacity(entries.len());
+    for (at, key, value) in entries {
+        let Some(id) = name_of::<TenantId>(reader, &at, key) else { continue };
+        let Some(section) = table(reader, &at, value) else { continue };
+        let Some(tenant) = tenant(reader, &id, section, limits) else { continue };
+        if out.insert(id, Arc::new(tenant)).is_some() {
+            reader.problem(Problem::new(at, "is in the configuration file and in the tenants file"));
+        }
+    }
+    out
+}
+
+fn tenant(reader: &mut Reader, id: &TenantId, mut section: Section, default: TenantLimits) -> Option<Tenant> {
+    let levels = [
+        ("rows", Isolation::Rows),
+        ("schema", Isolation::Schema),
+        ("database", Isolation::Database),
+        ("cluster", Isolation::Cluster),
+    ];
+    let isolation = section.choice(reader, "isolation", &levels).unwrap_or(Isolation::Rows);
+    let cluster = section.required(reader, "cluster", "\"main\"");
+    let database: Option<String> = section.required(reader, "database", "\"app\"");
+    let schema: String = section.optional(reader, "schema").unwrap_or_else(|| match isolation {
+        Isolation::Schema => id.to_string(),
+        _ => "public".to_owned(),
+    });
+    let search_path = section.optional(reader, "search_path").unwrap_or_else(|| vec![schema]);
+    let home: Option<Region> = section.required(reader, "home", "\"lk\"");
+    let at = section.at("regions");
+    let named: Option<Vec<String>> = section.optional(reader, "regions");
+    let regions: Option<Vec<Region>> =
+        named.map(|names| names.into_iter().filter_map(|name| name_of(reader, &at, name)).collect());
+    let roles = roles(reader, &mut section, id, isolation);
+    let limits = limits(reader, &mut section, default);
+    section.finish(reader);
+    let home = home?;
+    let regions = regions.unwrap_or_else(|| vec![home.clone()]);
+    if !regions.contains(&home) {
+        reader.problem(Problem::new(at, "must contain the home region").example(format!("regions = [\"{home}\"]")));
+    }
+    Some(Tenant {
+        id: id.clone(),
+        isolation,
+        cluster: cluster?,
+        database: database?,
+        search_path,
+        home,
+        regions,
+        roles: roles?,
+        limits,
+    })
+}
+
+fn roles(reader: &mut Reader, section: &mut Section, id: &TenantId, isolation: Isolation) -> Option<Roles> {
+    let at = section.at("roles");
+    match (section.take("roles"), isolation) {
+        (None, Isolation::Rows) => Some(Roles::Shared(Vec::new())),
+        (None, _) => {
+            let app = Access::parse("app").ok()?;
+            let login = login(reader, &at, Value::String(id.to_string()))?;
+            Some(Roles::Own([(app, login)].into()))
+        }
+        (Some(value), Isolation::Rows) => {
+            let names = Vec::<String>::from_toml(reader, &at, value)?;
+            names.into_iter().map(|name| name_of(reader, &at, name)).collect::<Option<_>>().map(Roles::Shared)
+        }
+        (Some(value), _) => {
+            let entries = table(reader, &at, value)?.into_entries();
+            Some(Roles::Own(map(reader, entries, |reader, at, _: &Access, value| login(reader, at, value))))
+        }
+    }
+}
