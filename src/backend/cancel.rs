@@ -1,0 +1,39 @@
+//! Cancelling: a connection of its own that names a backend and closes (protocol documentation, 55.2.8).
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::connect::{Endpoint, stream, within};
+use super::BackendError;
+use crate::base::Secret;
+
+/// Which backend to cancel, and where.
+#[derive(Debug, Clone)]
+pub struct CancelTarget {
+    pub endpoint: std::sync::Arc<Endpoint>,
+    pub pid: u32,
+    pub key: Secret,
+}
+
+/// Sends the request and waits for the server to close: by then the signal has been sent, so a statement
+/// that starts on the backend afterwards is not hit.
+pub async fn cancel(target: &CancelTarget) -> Result<(), BackendError> {
+    let endpoint = &target.endpoint;
+    let send = async {
+        let mut stream = stream(endpoint).await?;
+        let mut request = Vec::with_capacity(12 + target.key.expose().len());
+        let length = u32::try_from(12 + target.key.expose().len()).unwrap_or(16);
+        request.extend_from_slice(&length.to_be_bytes());
+        request.extend_from_slice(&80_877_102u32.to_be_bytes());
+        request.extend_from_slice(&target.pid.to_be_bytes());
+        request.extend_from_slice(target.key.expose());
+        let done = async {
+            stream.write_all(&request).await?;
+            stream.flush().await?;
+            // The server answers nothing; an error here is the close that was awaited.
+            let _ = stream.read_u8().await;
+            Ok(())
+        };
+        done.await.map_err(|source| BackendError::Connect { server: endpoint.name(), source })
+    };
+    within(endpoint, send).await
+}

@@ -1,0 +1,61 @@
+//! One connection to a PostgreSQL server: opening it, logging in, cancelling on it, and bringing it back
+//! to rest when a client left in the middle of something.
+
+mod cancel;
+mod connect;
+mod login;
+mod recover;
+
+use std::time::Instant;
+
+use crate::base::Secret;
+use crate::net::Stream;
+use crate::wire::flow::Flow;
+
+pub use cancel::{CancelTarget, cancel};
+pub use connect::{Endpoint, open};
+pub use login::{Credentials, Greeting};
+pub use recover::recover;
+
+/// A backend that is logged in.
+#[derive(Debug)]
+pub struct Backend {
+    pub stream: Stream,
+    pub pid: u32,
+    pub key: Secret,
+    pub born: Instant,
+    /// Answers the server owes.
+    pub flow: Flow,
+    /// Bytes of a server message whose header was seen and which are still to come.
+    pub rest: usize,
+    /// The start of a server message that was cut by the end of a read.
+    pub cut: Vec<u8>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    #[error("cannot connect to {server}")]
+    Connect {
+        server: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{server} did not answer within {seconds} s")]
+    Timeout { server: String, seconds: u64 },
+    #[error("TLS with {server} failed")]
+    Tls {
+        server: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{server} does not offer TLS, which the configuration demands")]
+    NoTls { server: String },
+    /// The server's own refusal, by its SQLSTATE. Its text may name roles and databases, so it is for
+    /// the log and not for clients.
+    #[error("{server} refused the login: SQLSTATE {sqlstate}: {message}")]
+    Refused { server: String, sqlstate: String, message: String },
+    #[error("{server} asks for the authentication method {method}, which is not spoken here; use scram-sha-256")]
+    Method { server: String, method: &'static str },
+    #[error("{server} broke the protocol during login: {what}")]
+    Protocol { server: String, what: String },
+}

@@ -1,0 +1,89 @@
+//! A client left in the middle of something: bring its backend back to rest.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::Backend;
+use crate::wire::backend::{Transaction, sqlstate};
+use crate::wire::flow::{Fate, Owed};
+use crate::wire::{Header, Origin, frontend};
+
+/// Ends COPY, batch and transaction, and reads all answers. `false`: the backend must be closed.
+/// The caller bounds the time and has sent a cancel request if a statement was running.
+pub async fn recover(backend: &mut Backend, transaction: Transaction) -> bool {
+    let mut out = Vec::new();
+    if backend.flow.in_copy() {
+        backend.flow.copy_ended();
+        frontend::put_text(&mut out, b'f', b"the client is gone");
+    }
+    if backend.flow.unsynced() {
+        out.extend_from_slice(frontend::SYNC);
+        backend.flow.push(Owed::Sync);
+    }
+    let transaction = if backend.flow.is_empty() {
+        Some(transaction)
+    } else {
+        if backend.stream.write_all(&out).await.is_err() || backend.stream.flush().await.is_err() {
+            return false;
+        }
+        settle(backend).await
+    };
+    match transaction {
+        Some(Transaction::Idle) => true,
+        Some(_) => {
+            out.clear();
+            frontend::put_text(&mut out, b'Q', b"ROLLBACK");
+            backend.flow.push(Owed::Query);
+            let sent = backend.stream.write_all(&out).await.is_ok() && backend.stream.flush().await.is_ok();
+            sent && settle(backend).await == Some(Transaction::Idle)
+        }
+        None => false,
+    }
+}
+
+/// Reads until nothing is owed any more.
+async fn settle(backend: &mut Backend) -> Option<Transaction> {
+    let mut input = std::mem::take(&mut backend.cut);
+    let mut chunk = vec![0; 16 * 1024];
+    loop {
+        let mut at = 0;
+        loop {
+            if backend.rest > 0 {
+                let skipped = backend.rest.min(input.len() - at);
+                backend.rest -= skipped;
+                at += skipped;
+                if backend.rest > 0 {
+                    break;
+                }
+            }
+            while backend.flow.next_own().is_some() {}
+            let Some(header) = Header::read(input.get(at..)?, Origin::Server).ok()? else { break };
+            let short = matches!(header.tag, b'Z' | b'E');
+            if short && input.len() - at < header.total {
+                break;
+            }
+            let end = input.len().min(at + header.total);
+            let body = input.get(at + 5..end)?;
+            if header.tag == b'E' {
+                // FATAL class: the server is about to close.
+                if sqlstate(body).is_some_and(|code| code.starts_with(b"57P")) {
+                    return None;
+                }
+                backend.flow.error(|_| {});
+            } else {
+                match backend.flow.take(header.tag, body) {
+                    Fate::Unexpected => return None,
+                    // Anything behind the last answer would be out of step.
+                    Fate::Settled(transaction) => return (end == input.len()).then_some(transaction),
+                    Fate::Forward | Fate::Hide => {}
+                }
+            }
+            backend.rest = at + header.total - end;
+            at = end;
+        }
+        input.drain(..at);
+        match backend.stream.read(&mut chunk).await {
+            Ok(n) if n > 0 => input.extend_from_slice(chunk.get(..n)?),
+            _ => return None,
+        }
+    }
+}

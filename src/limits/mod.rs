@@ -1,0 +1,7 @@
+//! What a tenant may use at once, and whose turn it is when something is short.
+
+mod fairness;
+mod usage;
+
+pub use fairness::FairQueue;
+pub use usage::{ClientSlot, LeaseSlot, Usage, Usages};

@@ -1,0 +1,133 @@
+//! What each tenant uses right now, shared by all cores.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+
+use crate::base::TenantId;
+
+/// One tenant's use. The counters outlive reloads of the catalogue.
+#[derive(Debug)]
+pub struct Usage {
+    pub tenant: TenantId,
+    clients: AtomicUsize,
+    leases: AtomicUsize,
+    /// Microseconds of backend time, and the leases they were spent in.
+    server_time: AtomicU64,
+    transactions: AtomicU64,
+}
+
+/// All tenants that were seen since the start.
+#[derive(Debug, Default)]
+pub struct Usages(DashMap<TenantId, Arc<Usage>>);
+
+impl Usages {
+    pub fn of(&self, tenant: &TenantId) -> Arc<Usage> {
+        if let Some(usage) = self.0.get(tenant) {
+            return Arc::clone(&usage);
+        }
+        let fresh = || {
+            Arc::new(Usage {
+                tenant: tenant.clone(),
+                clients: AtomicUsize::new(0),
+                leases: AtomicUsize::new(0),
+                server_time: AtomicU64::new(0),
+                transactions: AtomicU64::new(0),
+            })
+        };
+        Arc::clone(&self.0.entry(tenant.clone()).or_insert_with(fresh))
+    }
+
+    pub fn all(&self) -> Vec<Arc<Usage>> {
+        self.0.iter().map(|entry| Arc::clone(&entry)).collect()
+    }
+}
+
+impl Usage {
+    pub fn clients(&self) -> usize {
+        self.clients.load(Ordering::Relaxed)
+    }
+
+    pub fn leases(&self) -> usize {
+        self.leases.load(Ordering::Relaxed)
+    }
+
+    pub fn transactions(&self) -> u64 {
+        self.transactions.load(Ordering::Relaxed)
+    }
+
+    pub fn server_time(&self) -> Duration {
+        Duration::from_micros(self.server_time.load(Ordering::Relaxed))
+    }
+
+    /// A lease of this tenant ended.
+    pub fn served(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.server_time.fetch_add(micros, Ordering::Relaxed);
+        self.transactions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What one more lease will cost in microseconds of backend time, going by those before.
+    pub fn expected_cost(&self) -> u64 {
+        let transactions = self.transactions.load(Ordering::Relaxed).max(1);
+        self.server_time.load(Ordering::Relaxed) / transactions
+    }
+
+    pub fn client(self: &Arc<Self>, limit: usize) -> Option<ClientSlot> {
+        take(&self.clients, limit).then(|| ClientSlot(Arc::clone(self)))
+    }
+
+    pub fn lease(self: &Arc<Self>, limit: usize) -> Option<LeaseSlot> {
+        take(&self.leases, limit).then(|| LeaseSlot(Arc::clone(self)))
+    }
+}
+
+fn take(counter: &AtomicUsize, limit: usize) -> bool {
+    // SeqCst: the pool's waiters look at the lease counter after they have queued, see pool::budget.
+    counter.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |used| (used < limit).then_some(used + 1)).is_ok()
+}
+
+/// One session of a tenant; given back on drop.
+#[derive(Debug)]
+pub struct ClientSlot(Arc<Usage>);
+
+impl Drop for ClientSlot {
+    fn drop(&mut self) {
+        self.0.clients.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// One backend in use by a tenant; given back on drop.
+#[derive(Debug)]
+pub struct LeaseSlot(Arc<Usage>);
+
+impl LeaseSlot {
+    pub fn usage(&self) -> &Arc<Usage> {
+        &self.0
+    }
+}
+
+impl Drop for LeaseSlot {
+    fn drop(&mut self) {
+        self.0.leases.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_holds_until_a_slot_is_dropped() {
+        let usages = Usages::default();
+        let acme = usages.of(&TenantId::parse("acme").unwrap());
+        let one = acme.client(1);
+        assert!(one.is_some());
+        assert!(acme.client(1).is_none());
+        drop(one);
+        assert!(acme.client(1).is_some());
+        assert!(Arc::ptr_eq(&acme, &usages.of(&TenantId::parse("acme").unwrap())));
+    }
+}

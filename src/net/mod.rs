@@ -1,0 +1,7 @@
+//! Sockets and TLS, for both sides: clients that connect to pgward and servers it connects to.
+
+mod stream;
+mod tls;
+
+pub use stream::Stream;
+pub use tls::{TlsError, connector, end_point_hash, listener};

@@ -1,0 +1,212 @@
+//! What is open on one server, and who waits for it. Shared by all cores.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::conn::Conn;
+use super::registry::Pool;
+use crate::base::TenantId;
+use crate::limits::{FairQueue, LeaseSlot, Usage};
+
+/// A server's backends.
+#[derive(Debug)]
+pub struct Budget {
+    max: AtomicUsize,
+    /// Waiters in the queue. Read on every release, which is why it stands outside the lock.
+    ///
+    /// A waiter queues and then looks at `idle`; a release adds to `idle` and then looks at `waiting`.
+    /// Both in sequentially consistent order, so at least one of them sees the other.
+    waiting: AtomicUsize,
+    /// Idle backends by core.
+    idle: Vec<AtomicUsize>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: usize,
+    by_pool: HashMap<usize, usize>,
+    queue: FairQueue<TenantId, Waiter>,
+}
+
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub pool: Arc<Pool>,
+    pub usage: Arc<Usage>,
+    pub max_leases: usize,
+    pub reply: oneshot::Sender<Grant>,
+}
+
+/// What a waiter is handed. Each part frees itself when the waiter is gone.
+#[derive(Debug)]
+pub(super) enum Grant {
+    Conn(LeaseSlot, Box<Conn>),
+    Open(LeaseSlot, Permit),
+}
+
+/// The right to have one backend open; given back on drop, to whoever waits.
+#[derive(Debug)]
+pub struct Permit {
+    pool: Arc<Pool>,
+}
+
+impl Budget {
+    pub fn new(max: usize, cores: usize) -> Self {
+        Self {
+            max: AtomicUsize::new(max),
+            waiting: AtomicUsize::new(0),
+            idle: (0..cores).map(|_| AtomicUsize::new(0)).collect(),
+            state: Mutex::default(),
+        }
+    }
+
+    pub fn set_max(&self, max: usize) {
+        self.max.store(max, Ordering::Relaxed);
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
+    pub fn open(&self) -> usize {
+        self.state().open
+    }
+
+    pub fn open_in(&self, pool: &Pool) -> usize {
+        self.state().by_pool.get(&pool.id).copied().unwrap_or(0)
+    }
+
+    /// Panics under the lock cannot leave it half changed: each change is one addition.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn idle_changed(&self, core: usize, more: bool) {
+        if let Some(count) = self.idle.get(core) {
+            if more {
+                count.fetch_add(1, Ordering::SeqCst);
+            } else {
+                count.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+    }
+
+    pub(super) fn cores_with_idle(&self) -> impl Iterator<Item = usize> {
+        self.idle.iter().enumerate().filter(|(_, count)| count.load(Ordering::SeqCst) > 0).map(|(core, _)| core)
+    }
+
+    /// A permit, if there is room and nobody was here first.
+    pub(super) fn permit(&self, pool: &Arc<Pool>) -> Option<Permit> {
+        let mut state = self.state();
+        (state.queue.is_empty() && state.room(self, pool)).then(|| state.take(pool))
+    }
+
+    pub(super) fn enqueue(&self, waiter: Waiter) {
+        let mut state = self.state();
+        let tenant = waiter.usage.tenant.clone();
+        state.queue.push(&tenant, waiter);
+        self.waiting.store(state.queue.len(), Ordering::SeqCst);
+    }
+
+    /// The next waiter that `has_idle` can serve, or that there is room to open a backend for. Waiters
+    /// that gave up are dropped on the way.
+    fn next(&self, has_idle: impl Fn(&Pool) -> bool) -> Option<(Waiter, LeaseSlot, Option<Permit>)> {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        loop {
+            let State { open, by_pool, queue } = state;
+            let max = self.max.load(Ordering::Relaxed);
+            let room = |pool: &Pool| {
+                *open < max && by_pool.get(&pool.id).copied().unwrap_or(0) < pool.max()
+            };
+            let servable = |waiter: &Waiter| {
+                waiter.usage.leases() < waiter.max_leases && (has_idle(&waiter.pool) || room(&waiter.pool))
+            };
+            let cost = std::cell::Cell::new(0);
+            let waiter = queue.pop(
+                |_| cost.get(),
+                |_, waiter| {
+                    let chosen = waiter.reply.is_closed() || servable(waiter);
+                    cost.set(waiter.usage.expected_cost());
+                    chosen
+                },
+            );
+            self.waiting.store(queue.len(), Ordering::SeqCst);
+            let waiter = waiter?;
+            if waiter.reply.is_closed() {
+                continue;
+            }
+            // Another core may have taken the tenant's last slot since: then the waiter goes back.
+            let Some(slot) = waiter.usage.lease(waiter.max_leases) else {
+                let tenant = waiter.usage.tenant.clone();
+                queue.push(&tenant, waiter);
+                self.waiting.store(queue.len(), Ordering::SeqCst);
+                return None;
+            };
+            let permit = (!has_idle(&waiter.pool)).then(|| state.take(&waiter.pool));
+            return Some((waiter, slot, permit));
+        }
+    }
+
+    /// Serves waiters from `take_idle` and from what room there is, outside the lock.
+    pub(super) fn serve(&self, has_idle: impl Fn(&Pool) -> bool, take_idle: impl Fn(&Pool) -> Option<Box<Conn>>) {
+        while self.waiting() > 0 {
+            let Some((waiter, slot, permit)) = self.next(&has_idle) else { break };
+            let grant = match permit {
+                Some(permit) => Grant::Open(slot, permit),
+                None => match take_idle(&waiter.pool) {
+                    Some(conn) => Grant::Conn(slot, conn),
+                    // It was dead after all. Its permit is free now, so the waiter queues for that.
+                    None => {
+                        drop(slot);
+                        self.enqueue(waiter);
+                        continue;
+                    }
+                },
+            };
+            // A waiter that gave up in this moment: dropping the grant frees what is in it.
+            drop(waiter.reply.send(grant));
+        }
+    }
+
+    /// Whether somebody waits for room on the server while other pools' backends idle there.
+    pub(super) fn wants_eviction(&self) -> bool {
+        self.waiting() > 0 && self.state().open >= self.max.load(Ordering::Relaxed)
+    }
+}
+
+impl State {
+    fn room(&self, budget: &Budget, pool: &Pool) -> bool {
+        self.open < budget.max.load(Ordering::Relaxed)
+            && self.by_pool.get(&pool.id).copied().unwrap_or(0) < pool.max()
+    }
+
+    fn take(&mut self, pool: &Arc<Pool>) -> Permit {
+        self.open += 1;
+        *self.by_pool.entry(pool.id).or_default() += 1;
+        Permit { pool: Arc::clone(pool) }
+    }
+}
+
+impl Permit {
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let budget = &self.pool.budget;
+        {
+            let mut state = budget.state();
+            state.open = state.open.saturating_sub(1);
+            if let Some(count) = state.by_pool.get_mut(&self.pool.id) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        budget.serve(|_| false, |_| None);
+    }
+}

@@ -1,0 +1,89 @@
+//! A backend as the pool keeps it, and as a session holds it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::budget::Permit;
+use super::prepared::Prepared;
+use super::shard::Local;
+use crate::backend::Backend;
+use crate::limits::LeaseSlot;
+use crate::tenant::Context;
+use crate::wire::Header;
+
+/// A backend and what is known about the state it is in.
+#[derive(Debug)]
+pub struct Conn {
+    pub backend: Backend,
+    /// Whose session it was last told to serve. `None`: nobody's that counts.
+    pub context: Option<Arc<Context>>,
+    /// A session has run on it: it needs DISCARD ALL before it serves another context.
+    pub used: bool,
+    /// A session left state behind: DISCARD ALL even before the same context.
+    pub dirty: bool,
+    pub prepared: Prepared,
+    /// How many gates were made on it; each has a name of its own.
+    pub gates: u64,
+    pub(super) core: usize,
+    pub(super) idle_since: Instant,
+    /// The deviation from the configured lifetime, so that backends opened together do not end together.
+    pub(super) lifetime: Duration,
+    pub(super) permit: Permit,
+}
+
+impl Conn {
+    /// Whether it can serve this context with nothing in between.
+    pub fn serves(&self, context: &Arc<Context>) -> bool {
+        !self.dirty && self.context.as_ref().is_some_and(|known| Arc::ptr_eq(known, context) || known == context)
+    }
+
+    /// Looks at what arrived while nobody used the backend. `false`: it is dead or out of step.
+    pub(super) fn still_good(&mut self) -> bool {
+        let mut buf = [0u8; 1024];
+        loop {
+            match self.backend.stream.read_unasked(&mut buf) {
+                None => return true,
+                Some(Ok(n)) if n > 0 => {
+                    if !buf.get(..n).is_some_and(harmless) {
+                        return false;
+                    }
+                }
+                Some(_) => return false,
+            }
+        }
+    }
+
+    pub fn expired(&self, now: Instant) -> bool {
+        now.duration_since(self.backend.born) > self.lifetime
+    }
+}
+
+/// Notices, notifications and parameter changes may come at any time (protocol documentation, 55.2.7).
+fn harmless(mut bytes: &[u8]) -> bool {
+    while !bytes.is_empty() {
+        match Header::read(bytes, crate::wire::Origin::Server) {
+            Ok(Some(header)) if matches!(header.tag, b'N' | b'A' | b'S') && header.total <= bytes.len() => {
+                bytes = bytes.get(header.total..).unwrap_or_default();
+            }
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// A backend lent to a session. Dropping it closes the backend; [`super::Shard::release`] gives it back.
+#[derive(Debug)]
+pub struct Lease {
+    // The slot goes first on drop, so that whom the permit wakes finds it free.
+    pub(super) slot: LeaseSlot,
+    pub conn: Box<Conn>,
+    pub since: Instant,
+    pub(super) local: Rc<Local>,
+}
+
+impl Lease {
+    pub fn local(&self) -> &Rc<Local> {
+        &self.local
+    }
+}

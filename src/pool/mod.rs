@@ -1,0 +1,26 @@
+//! Backends lent to sessions.
+//!
+//! A [`Pool`] is one login (role and database) on one server, known to all cores. Its idle backends lie
+//! in the [`Shard`]s, one per core, and are lent on their own core without a lock or a system call. Only
+//! when something is short do cores talk: the server's [`Budget`] counts what is open, holds the queue
+//! of those who wait, and a core that has what another one needs is poked through its mailbox.
+//!
+//! ```text
+//!   acquire: idle on this core? -> lend                              (no lock)
+//!            budget left?       -> open one, with a Permit           (a lock)
+//!            else               -> queue, poke cores that have idle backends, wait for a Grant
+//!   release: nobody waits?      -> back to this core's idle list     (no lock)
+//!            else               -> to the waiter whose turn it is, of whatever core
+//! ```
+
+mod budget;
+mod conn;
+mod prepared;
+mod registry;
+mod shard;
+
+pub use budget::{Budget, Permit};
+pub use conn::{Conn, Lease};
+pub use prepared::{Prepared, Statement};
+pub use registry::{Pool, PoolKey, PoolRow, Pools};
+pub use shard::{AcquireError, Local, Poke, Request, Shard};

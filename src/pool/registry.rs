@@ -1,0 +1,153 @@
+//! All pools of the process, by full key.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use dashmap::DashMap;
+
+use super::budget::Budget;
+use crate::backend::{Credentials, Endpoint, Greeting};
+use crate::base::{ClusterName, Secret, ServerName};
+use crate::config::{PoolRules, Server};
+
+/// Everything that makes two backends interchangeable, tenant context apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PoolKey {
+    pub cluster: ClusterName,
+    pub server: ServerName,
+    pub host: String,
+    pub port: u16,
+    pub database: String,
+    pub role: String,
+    pub password: Secret,
+}
+
+#[derive(Debug)]
+pub struct Pool {
+    pub(super) id: usize,
+    pub key: PoolKey,
+    pub(super) budget: Arc<Budget>,
+    rules: ArcSwap<PoolRules>,
+    endpoint: ArcSwap<Endpoint>,
+    /// What the first backend's login said, for clients that log in later.
+    greeting: ArcSwapOption<Greeting>,
+}
+
+#[derive(Debug)]
+pub struct Pools {
+    cores: usize,
+    pools: DashMap<PoolKey, Arc<Pool>>,
+    budgets: DashMap<(ClusterName, ServerName), Arc<Budget>>,
+    next_id: AtomicUsize,
+}
+
+/// One pool, for the console and the metrics.
+#[derive(Debug, Clone)]
+pub struct PoolRow {
+    pub cluster: String,
+    pub server: String,
+    pub database: String,
+    pub role: String,
+    pub open: usize,
+    pub max: usize,
+    pub waiting: usize,
+}
+
+impl Pool {
+    pub fn credentials(&self) -> Credentials {
+        Credentials {
+            role: self.key.role.clone(),
+            database: self.key.database.clone(),
+            password: self.key.password.clone(),
+        }
+    }
+
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    pub fn endpoint(&self) -> Arc<Endpoint> {
+        self.endpoint.load_full()
+    }
+
+    pub fn rules(&self) -> Arc<PoolRules> {
+        self.rules.load_full()
+    }
+
+    pub fn max(&self) -> usize {
+        self.rules.load().max_per_login
+    }
+
+    pub fn greeting(&self) -> Option<Arc<Greeting>> {
+        self.greeting.load_full()
+    }
+
+    pub(super) fn greeted(&self, greeting: Greeting) {
+        self.greeting.store(Some(Arc::new(greeting)));
+    }
+}
+
+impl Pools {
+    pub fn new(cores: usize) -> Self {
+        Self { cores, pools: DashMap::new(), budgets: DashMap::new(), next_id: AtomicUsize::new(0) }
+    }
+
+    /// The pool of a key, with the limits and the TLS of the configuration in force.
+    pub fn pool(&self, key: PoolKey, server: &Server, endpoint: &Arc<Endpoint>, rules: &Arc<PoolRules>) -> Arc<Pool> {
+        let pool = match self.pools.get(&key) {
+            Some(pool) => Arc::clone(&pool),
+            None => {
+                let budget = self.budget(&key, server);
+                let fresh = || {
+                    Arc::new(Pool {
+                        id: self.next_id.fetch_add(1, Ordering::Relaxed),
+                        key: key.clone(),
+                        budget,
+                        rules: ArcSwap::new(Arc::clone(rules)),
+                        endpoint: ArcSwap::new(Arc::clone(endpoint)),
+                        greeting: ArcSwapOption::empty(),
+                    })
+                };
+                Arc::clone(&self.pools.entry(key.clone()).or_insert_with(fresh))
+            }
+        };
+        if !Arc::ptr_eq(&pool.rules.load(), rules) {
+            pool.rules.store(Arc::clone(rules));
+            pool.budget.set_max(server.max_backends);
+        }
+        if !Arc::ptr_eq(&pool.endpoint.load(), endpoint) {
+            pool.endpoint.store(Arc::clone(endpoint));
+        }
+        pool
+    }
+
+    fn budget(&self, key: &PoolKey, server: &Server) -> Arc<Budget> {
+        let fresh = || Arc::new(Budget::new(server.max_backends, self.cores));
+        let entry = self.budgets.entry((key.cluster.clone(), key.server.clone()));
+        let budget = Arc::clone(&entry.or_insert_with(fresh));
+        budget.set_max(server.max_backends);
+        budget
+    }
+
+    pub fn rows(&self) -> Vec<PoolRow> {
+        let mut rows: Vec<PoolRow> = self
+            .pools
+            .iter()
+            .map(|entry| {
+                let pool = entry.value();
+                PoolRow {
+                    cluster: pool.key.cluster.to_string(),
+                    server: pool.key.server.to_string(),
+                    database: pool.key.database.clone(),
+                    role: pool.key.role.clone(),
+                    open: pool.budget.open_in(pool),
+                    max: pool.max(),
+                    waiting: pool.budget.waiting(),
+                }
+            })
+            .collect();
+        rows.sort_by(|a, b| (&a.cluster, &a.server, &a.database, &a.role).cmp(&(&b.cluster, &b.server, &b.database, &b.role)));
+        rows
+    }
+}

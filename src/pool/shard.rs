@@ -1,0 +1,279 @@
+//! One core's share of all pools: its idle backends, and lending them.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::budget::{Budget, Grant, Permit, Waiter};
+use super::conn::{Conn, Lease};
+use super::prepared::Prepared;
+use super::registry::Pool;
+use crate::backend::{self, BackendError};
+use crate::limits::{LeaseSlot, Usage};
+use crate::tenant::Context;
+
+/// "Somebody waits on this server, and you have idle backends there."
+#[derive(Debug, Clone)]
+pub struct Poke(pub Arc<Budget>);
+
+/// This core's idle backends of one pool, the one used last at the end.
+#[derive(Debug)]
+pub struct Local {
+    pub pool: Arc<Pool>,
+    idle: RefCell<Vec<Box<Conn>>>,
+}
+
+pub struct Shard {
+    core: usize,
+    /// How to reach each core, oneself among them.
+    mailboxes: Vec<mpsc::UnboundedSender<Poke>>,
+    pools: RefCell<HashMap<usize, Rc<Local>>>,
+}
+
+/// Who asks for a backend.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    pub context: &'a Arc<Context>,
+    pub usage: &'a Arc<Usage>,
+    pub max_leases: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AcquireError {
+    #[error("no backend became free within {0:?}")]
+    Timeout(Duration),
+    #[error(transparent)]
+    Open(#[from] BackendError),
+}
+
+impl Local {
+    /// An idle backend, if possible one that serves this context already, else the one idle longest.
+    fn pop(&self, context: &Arc<Context>) -> Option<Box<Conn>> {
+        let mut idle = self.idle.borrow_mut();
+        loop {
+            let at = match idle.iter().rposition(|conn| conn.serves(context)) {
+                Some(at) => at,
+                None if idle.is_empty() => return None,
+                None => 0,
+            };
+            let mut conn = idle.remove(at);
+            self.pool.budget.idle_changed(conn.core, false);
+            if conn.still_good() {
+                return Some(conn);
+            }
+            // Its permit's drop looks at waiters, who may look here.
+            drop(idle);
+            drop(conn);
+            idle = self.idle.borrow_mut();
+        }
+    }
+
+    fn pop_oldest(&self) -> Option<Box<Conn>> {
+        loop {
+            let mut conn = {
+                let mut idle = self.idle.borrow_mut();
+                if idle.is_empty() {
+                    return None;
+                }
+                idle.remove(0)
+            };
+            self.pool.budget.idle_changed(conn.core, false);
+            if conn.still_good() {
+                return Some(conn);
+            }
+        }
+    }
+
+    fn push(&self, conn: Box<Conn>) {
+        self.pool.budget.idle_changed(conn.core, true);
+        self.idle.borrow_mut().push(conn);
+    }
+
+    pub fn idle(&self) -> usize {
+        self.idle.borrow().len()
+    }
+}
+
+impl Shard {
+    pub fn new(core: usize, mailboxes: Vec<mpsc::UnboundedSender<Poke>>) -> Self {
+        Self { core, mailboxes, pools: RefCell::default() }
+    }
+
+    pub fn local(&self, pool: &Arc<Pool>) -> Rc<Local> {
+        let mut pools = self.pools.borrow_mut();
+        let fresh = || Rc::new(Local { pool: Arc::clone(pool), idle: RefCell::default() });
+        Rc::clone(pools.entry(pool.id).or_insert_with(fresh))
+    }
+
+    /// Lends an idle backend of this core, unless somebody waits: those come first.
+    pub fn try_acquire(&self, local: &Rc<Local>, request: Request<'_>) -> Option<Lease> {
+        if local.pool.budget.waiting() > 0 {
+            return None;
+        }
+        let slot = request.usage.lease(request.max_leases)?;
+        let conn = local.pop(request.context)?;
+        Some(lend(slot, conn, local))
+    }
+
+    /// Lends a backend: an idle one, a new one, or the first that becomes free.
+    pub async fn acquire(&self, local: &Rc<Local>, request: Request<'_>) -> Result<Lease, AcquireError> {
+        if let Some(lease) = self.try_acquire(local, request) {
+            return Ok(lease);
+        }
+        let budget = &local.pool.budget;
+        if let Some(slot) = request.usage.lease(request.max_leases)
+            && let Some(permit) = budget.permit(&local.pool)
+        {
+            return self.open(slot, permit, local).await;
+        }
+        let (reply, grant) = oneshot::channel();
+        budget.enqueue(Waiter {
+            pool: Arc::clone(&local.pool),
+            usage: Arc::clone(request.usage),
+            max_leases: request.max_leases,
+            reply,
+        });
+        self.balance(budget);
+        self.poke_others(budget);
+        let timeout = local.pool.rules().acquire_timeout;
+        match tokio::time::timeout(timeout, grant).await {
+            Ok(Ok(Grant::Conn(slot, conn))) => self.adopt(slot, conn, local).await,
+            Ok(Ok(Grant::Open(slot, permit))) => self.open(slot, permit, local).await,
+            Ok(Err(_)) | Err(_) => Err(AcquireError::Timeout(timeout)),
+        }
+    }
+
+    /// Others may have idle what those who wait can use. They only look, and poke nobody in turn.
+    fn poke_others(&self, budget: &Arc<Budget>) {
+        for core in budget.cores_with_idle().filter(|core| *core != self.core) {
+            if let Some(mailbox) = self.mailboxes.get(core) {
+                // A core that has gone has no idle backends either.
+                let _ = mailbox.send(Poke(Arc::clone(budget)));
+            }
+        }
+    }
+
+    /// Takes over a backend that may live on another core.
+    async fn adopt(&self, slot: LeaseSlot, conn: Box<Conn>, local: &Rc<Local>) -> Result<Lease, AcquireError> {
+        if conn.core == self.core {
+            return Ok(lend(slot, conn, local));
+        }
+        let Conn { backend, context, used, dirty, prepared, gates, idle_since, lifetime, permit, core: _ } = *conn;
+        let backend::Backend { stream, pid, key, born, flow, rest, cut } = backend;
+        match stream.rehome() {
+            Ok(stream) => {
+                let backend = backend::Backend { stream, pid, key, born, flow, rest, cut };
+                let core = self.core;
+                let conn = Conn { backend, context, used, dirty, prepared, gates, core, idle_since, lifetime, permit };
+                Ok(lend(slot, Box::new(conn), local))
+            }
+            Err(_) => self.open(slot, permit, local).await,
+        }
+    }
+
+    async fn open(&self, slot: LeaseSlot, permit: Permit, local: &Rc<Local>) -> Result<Lease, AcquireError> {
+        let pool = &local.pool;
+        let (backend, greeting) = backend::open(&pool.endpoint(), &pool.credentials()).await?;
+        let lifetime = pool.rules().lifetime.mul_f64(rand::random_range(0.9..1.0));
+        pool.greeted(greeting);
+        let conn = Conn {
+            backend,
+            context: None,
+            used: false,
+            dirty: false,
+            prepared: Prepared::default(),
+            gates: 0,
+            core: self.core,
+            idle_since: Instant::now(),
+            lifetime,
+            permit,
+        };
+        Ok(lend(slot, Box::new(conn), local))
+    }
+
+    /// Takes a backend back. It must be at rest: outside a transaction, nothing owed.
+    pub fn release(&self, lease: Lease, now: Instant) {
+        let Lease { slot, mut conn, since, local } = lease;
+        slot.usage().served(now.duration_since(since));
+        drop(slot);
+        if conn.expired(now) {
+            drop(conn);
+        } else {
+            conn.idle_since = now;
+            local.push(conn);
+        }
+        if local.pool.budget.waiting() > 0 {
+            self.balance(&local.pool.budget);
+            self.poke_others(&local.pool.budget);
+        }
+    }
+
+    /// Serves waiters of a server with what lies idle here; where the server is full, closes the backend
+    /// that idles longest in a pool for which nobody waits.
+    pub fn balance(&self, budget: &Arc<Budget>) {
+        let serve = || {
+            budget.serve(
+                |pool| self.pools.borrow().get(&pool.id).is_some_and(|local| local.idle() > 0),
+                |pool| {
+                    let local = self.pools.borrow().get(&pool.id).cloned();
+                    local.and_then(|local| local.pop_oldest())
+                },
+            );
+        };
+        serve();
+        while budget.wants_eviction() {
+            let Some(victim) = self.longest_idle(budget) else { break };
+            // Its permit goes to the waiter.
+            let Some(conn) = victim.pop_oldest() else { continue };
+            drop(conn);
+            serve();
+        }
+    }
+
+    fn longest_idle(&self, budget: &Arc<Budget>) -> Option<Rc<Local>> {
+        let pools = self.pools.borrow();
+        let candidates = pools.values().filter(|local| Arc::ptr_eq(&local.pool.budget, budget));
+        candidates
+            .filter_map(|local| Some((local.idle.borrow().first()?.idle_since, local)))
+            .min_by_key(|(since, _)| *since)
+            .map(|(_, local)| Rc::clone(local))
+    }
+
+    /// Closes backends that died, idled too long or are too old.
+    pub fn tidy(&self, now: Instant) {
+        let locals: Vec<Rc<Local>> = self.pools.borrow().values().cloned().collect();
+        for local in locals {
+            let idle_timeout = local.pool.rules().idle_timeout;
+            let mut closing = Vec::new();
+            {
+                let mut idle = local.idle.borrow_mut();
+                let mut i = 0;
+                while let Some(conn) = idle.get_mut(i) {
+                    let stale = now.duration_since(conn.idle_since) > idle_timeout || conn.expired(now);
+                    if stale || !conn.still_good() {
+                        let conn = idle.remove(i);
+                        local.pool.budget.idle_changed(conn.core, false);
+                        closing.push(conn);
+                    } else {
+                        i += 1;
+                    }
+                }
+            }
+            // Outside the borrow: permits look for waiters on their way out.
+            drop(closing);
+        }
+    }
+
+    /// Idle backends of this core by pool.
+    pub fn idle(&self) -> Vec<(Arc<Pool>, usize)> {
+        self.pools.borrow().values().map(|local| (Arc::clone(&local.pool), local.idle())).collect()
+    }
+}
+
+fn lend(slot: LeaseSlot, conn: Box<Conn>, local: &Rc<Local>) -> Lease {
+    Lease { slot, conn, since: Instant::now(), local: Rc::clone(local) }
+}

@@ -1,0 +1,156 @@
+//! The shared metrics, rendered as Prometheus text. Names and labels are documented in docs/metrics.md.
+
+use std::cell::Cell;
+
+use metrics::{Key, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use super::stats::{BOUNDS, CoreStats, Timings};
+
+/// A recorder of this proxy's own: nothing is registered process-wide.
+pub struct Telemetry {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+}
+
+const METADATA: Metadata<'static> = Metadata::new("pgward", Level::INFO, None);
+
+/// Every metric, its kind and what it says.
+const COUNTERS: [(&str, &str); 13] = [
+    ("pgward_transactions_total", "Leases of a backend that ended, which is one per transaction."),
+    ("pgward_bytes_total", "Bytes relayed, by direction."),
+    ("pgward_contexts_total", "Backends that were told whose session they serve."),
+    ("pgward_tenant_switches_total", "Contexts given to a backend that had served another tenant."),
+    ("pgward_handovers_failed_total", "Backends closed because a hand-over was not answered as expected."),
+    ("pgward_waits_total", "Leases that had to wait for a backend."),
+    ("pgward_backends_recovered_total", "Backends brought back to rest after their client had left."),
+    ("pgward_cancels_total", "Cancel requests forwarded to a server."),
+    ("pgward_pins_total", "Sessions that had to keep their backend, by reason."),
+    ("pgward_logins_total", "Logins, by outcome."),
+    ("pgward_errors_total", "Errors sent to clients, by SQLSTATE class."),
+    ("pgward_tenant_transactions_total", "Transactions of the busiest tenants by name, all others as other."),
+    ("pgward_tenant_server_seconds_total", "Backend time used by the busiest tenants, all others as other."),
+];
+const HISTOGRAMS: [(&str, &str); 3] = [
+    ("pgward_transaction_seconds", "From lease to release of a backend."),
+    ("pgward_wait_seconds", "From asking for a backend to having one, where it took a wait."),
+    ("pgward_login_seconds", "From accept to ReadyForQuery."),
+];
+const GAUGES: [(&str, &str); 4] = [
+    ("pgward_clients", "Connected clients."),
+    ("pgward_backends", "Backends of a pool, by state."),
+    ("pgward_backends_max", "The most backends a pool may open."),
+    ("pgward_waiting", "Sessions waiting for a backend of a server."),
+];
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Telemetry {
+    pub fn new() -> Self {
+        let seconds: Vec<f64> = BOUNDS.iter().map(|micros| *micros as f64 / 1e6).collect();
+        let suffix = Matcher::Suffix("_seconds".to_owned());
+        let builder = PrometheusBuilder::new();
+        // Fails on an empty list only.
+        let builder = builder.set_buckets_for_metric(suffix, &seconds).unwrap_or_else(|_| PrometheusBuilder::new());
+        let recorder = builder.build_recorder();
+        let handle = recorder.handle();
+        for (name, help) in COUNTERS {
+            recorder.describe_counter(name.into(), None, help.into());
+        }
+        for (name, help) in HISTOGRAMS {
+            recorder.describe_histogram(name.into(), None, help.into());
+        }
+        for (name, help) in GAUGES {
+            recorder.describe_gauge(name.into(), None, help.into());
+        }
+        Self { recorder, handle }
+    }
+
+    pub fn count(&self, name: &'static str, labels: &[(&'static str, &str)], amount: u64) {
+        if amount > 0 {
+            self.recorder.register_counter(&key(name, labels), &METADATA).increment(amount);
+        }
+    }
+
+    /// A counter that is known as a total.
+    pub fn count_to(&self, name: &'static str, labels: &[(&'static str, &str)], total: u64) {
+        self.recorder.register_counter(&key(name, labels), &METADATA).absolute(total);
+    }
+
+    pub fn gauge(&self, name: &'static str, labels: &[(&'static str, &str)], value: f64) {
+        self.recorder.register_gauge(&key(name, labels), &METADATA).set(value);
+    }
+
+    fn timings(&self, name: &'static str, timings: &Timings) {
+        let histogram = self.recorder.register_histogram(&key(name, &[]), &METADATA);
+        for (mean, count) in timings.drain() {
+            histogram.record_many(mean, count);
+        }
+    }
+
+    /// Takes over what a core counted since the last time.
+    pub fn flush(&self, stats: &CoreStats) {
+        let cell = |name, labels: &[(&'static str, &str)], cell: &Cell<u64>| self.count(name, labels, cell.take());
+        cell("pgward_transactions_total", &[], &stats.transactions);
+        cell("pgward_bytes_total", &[("direction", "from_clients")], &stats.bytes_from_clients);
+        cell("pgward_bytes_total", &[("direction", "to_clients")], &stats.bytes_to_clients);
+        cell("pgward_contexts_total", &[], &stats.contexts);
+        cell("pgward_tenant_switches_total", &[], &stats.tenant_switches);
+        cell("pgward_handovers_failed_total", &[], &stats.handovers_failed);
+        cell("pgward_waits_total", &[], &stats.waits);
+        cell("pgward_backends_recovered_total", &[], &stats.recovered);
+        cell("pgward_cancels_total", &[], &stats.cancels);
+        let families = [
+            ("pgward_pins_total", "reason", &stats.pins),
+            ("pgward_logins_total", "outcome", &stats.logins),
+            ("pgward_errors_total", "class", &stats.errors),
+        ];
+        for (name, label, counts) in families {
+            for (value, count) in std::mem::take(&mut *counts.borrow_mut()) {
+                self.count(name, &[(label, value)], count);
+            }
+        }
+        self.timings("pgward_transaction_seconds", &stats.transaction_time);
+        self.timings("pgward_wait_seconds", &stats.wait_time);
+        self.timings("pgward_login_seconds", &stats.login_time);
+    }
+
+    /// The metrics as Prometheus text.
+    pub fn render(&self) -> String {
+        self.handle.run_upkeep();
+        self.handle.render()
+    }
+}
+
+fn key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
+    let labels: Vec<Label> = labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();
+    Key::from_parts(name, labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::stats::add;
+    use std::time::Duration;
+
+    #[test]
+    fn what_a_core_counted_shows_in_the_text() {
+        let telemetry = Telemetry::new();
+        let stats = CoreStats::default();
+        add(&stats.transactions, 3);
+        stats.login("ok");
+        stats.transaction_time.record(Duration::from_micros(80));
+        telemetry.flush(&stats);
+        add(&stats.transactions, 1);
+        telemetry.flush(&stats);
+        let text = telemetry.render();
+        assert!(text.contains("pgward_transactions_total 4"), "{text}");
+        assert!(text.contains("pgward_logins_total{outcome=\"ok\"} 1"), "{text}");
+        assert!(text.contains("pgward_transaction_seconds_bucket{le=\"0.0001\"} 1"), "{text}");
+        assert!(text.contains("pgward_transaction_seconds_bucket{le=\"0.00005\"} 0"), "{text}");
+    }
+}

@@ -1,0 +1,10 @@
+//! Tenants as backends know them: login passwords, the sealed context, and what is installed in a
+//! database so that PostgreSQL can check it.
+
+mod context;
+mod install;
+mod password;
+
+pub use context::{Context, Sealer};
+pub use install::{InstallError, Installed, install, script};
+pub use password::login_password;

@@ -1,0 +1,285 @@
+//! Which answers a backend still owes, message by message.
+//!
+//! Needed for three things: to know when a transaction is over, to keep messages that pgward added from
+//! the client, and to place answers that pgward gives itself between those of the server.
+
+use std::collections::VecDeque;
+
+use super::backend::Transaction;
+
+/// A statement as backends know it: the number in its name.
+pub type StatementId = u64;
+
+/// One answer owed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owed {
+    /// ReadyForQuery after a Query.
+    Query,
+    /// ReadyForQuery after a Sync.
+    Sync,
+    /// ParseComplete. `statement` where it makes a statement known to the backend.
+    Parse { statement: Option<StatementId>, hidden: bool },
+    Bind,
+    Close { hidden: bool },
+    /// `t` and then `T` or `n`, or only the latter for a portal.
+    Describe,
+    /// CommandComplete, EmptyQueryResponse or PortalSuspended, after any number of rows.
+    Execute,
+    /// An answer that pgward gives in the backend's stead, once it is its turn.
+    Own(Own),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Own {
+    ParseComplete,
+    CloseComplete,
+}
+
+impl Own {
+    pub const fn message(self) -> &'static [u8] {
+        match self {
+            Self::ParseComplete => b"1\0\0\0\x04",
+            Self::CloseComplete => b"3\0\0\0\x04",
+        }
+    }
+}
+
+/// What to do with a server message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Forward,
+    Hide,
+    /// Forward; the transaction state is as given, and nothing is owed any more.
+    Settled(Transaction),
+    /// Not an answer to anything that was asked: the stream is out of step.
+    Unexpected,
+}
+
+/// A statement that an error kept from coming into being.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lost {
+    pub statement: Option<StatementId>,
+    /// The client asked for it itself.
+    pub asked: bool,
+}
+
+#[derive(Debug, Default)]
+pub struct Flow {
+    owed: VecDeque<Owed>,
+    /// Extended messages went out behind the last Sync: the server waits for another one.
+    unsynced: bool,
+    copy: Copy,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Copy {
+    #[default]
+    No,
+    /// The server reads CopyData and ignores Sync (CopyGetData in copyfromparse.c).
+    In,
+    /// CopyDone or CopyFail went out.
+    Ended,
+}
+
+impl Flow {
+    pub fn push(&mut self, owed: Owed) {
+        if owed == Owed::Sync && self.copy == Copy::In {
+            return;
+        }
+        self.unsynced = !matches!(owed, Owed::Sync | Owed::Query);
+        self.owed.push_back(owed);
+    }
+
+    /// The client ended its COPY; a Sync counts again.
+    pub fn copy_ended(&mut self) {
+        if self.copy == Copy::In {
+            self.copy = Copy::Ended;
+        }
+    }
+
+    /// The server is reading copy data.
+    pub fn in_copy(&self) -> bool {
+        self.copy != Copy::No
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.owed.is_empty()
+    }
+
+    pub fn unsynced(&self) -> bool {
+        self.unsynced
+    }
+
+    /// The statements that will be known to the backend once all is answered.
+    pub fn statements(&self) -> impl Iterator<Item = StatementId> {
+        self.owed.iter().filter_map(|owed| match owed {
+            Owed::Parse { statement, .. } => *statement,
+            _ => None,
+        })
+    }
+
+    /// An answer of pgward's own whose turn it is.
+    pub fn next_own(&mut self) -> Option<Own> {
+        match self.owed.front() {
+            Some(Owed::Own(own)) => {
+                let own = *own;
+                self.owed.pop_front();
+                Some(own)
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes a server message (`body` whole for `Z`; it may be cut short for others).
+    #[inline]
+    pub fn take(&mut self, tag: u8, body: &[u8]) -> Fate {
+        match tag {
+            b'D' | b'd' | b'c' | b'N' | b'S' | b'A' | b't' | b'V' => Fate::Forward,
+            b'Z' => self.ready(body),
+            b'C' | b'I' | b's' => {
+                self.copy = Copy::No;
+                self.pop_if(|owed| matches!(owed, Owed::Execute));
+                Fate::Forward
+            }
+            b'T' | b'n' => {
+                self.pop_if(|owed| matches!(owed, Owed::Describe));
+                Fate::Forward
+            }
+            b'1' => match self.owed.pop_front() {
+                Some(Owed::Parse { hidden, .. }) => hide(hidden),
+                _ => Fate::Unexpected,
+            },
+            b'2' => match self.owed.pop_front() {
+                Some(Owed::Bind) => Fate::Forward,
+                _ => Fate::Unexpected,
+            },
+            b'3' => match self.owed.pop_front() {
+                Some(Owed::Close { hidden }) => hide(hidden),
+                _ => Fate::Unexpected,
+            },
+            b'G' => {
+                self.copy_in();
+                Fate::Forward
+            }
+            b'H' => Fate::Forward,
+            _ => Fate::Unexpected,
+        }
+    }
+
+    /// An ErrorResponse: the server skips to the next Sync, or ends the Query. Calls `lost` for each
+    /// Parse that was skipped, in order.
+    pub fn error(&mut self, mut lost: impl FnMut(Lost)) {
+        self.copy = Copy::No;
+        while let Some(owed) = self.owed.front() {
+            match owed {
+                Owed::Sync | Owed::Query => break,
+                Owed::Parse { statement, hidden } => lost(Lost { statement: *statement, asked: !hidden }),
+                Owed::Own(Own::ParseComplete) => lost(Lost { statement: None, asked: true }),
+                _ => {}
+            }
+            self.owed.pop_front();
+        }
+    }
+
+    fn pop_if(&mut self, wanted: impl Fn(Owed) -> bool) {
+        if self.owed.front().is_some_and(|owed| wanted(*owed)) {
+            self.owed.pop_front();
+        }
+    }
+
+    fn ready(&mut self, body: &[u8]) -> Fate {
+        let Some(transaction) = Transaction::read(body) else { return Fate::Unexpected };
+        match self.owed.pop_front() {
+            Some(Owed::Sync | Owed::Query) => {
+                self.copy = Copy::No;
+                if self.owed.is_empty() { Fate::Settled(transaction) } else { Fate::Forward }
+            }
+            _ => Fate::Unexpected,
+        }
+    }
+
+    /// A COPY FROM STDIN begins. Syncs that were sent behind its Execute are ignored by the server.
+    fn copy_in(&mut self) {
+        self.copy = Copy::In;
+        if matches!(self.owed.front(), Some(Owed::Execute)) {
+            self.owed.retain(|owed| *owed != Owed::Sync);
+            self.unsynced = true;
+        }
+    }
+}
+
+fn hide(hidden: bool) -> Fate {
+    if hidden { Fate::Hide } else { Fate::Forward }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flow(owed: &[Owed]) -> Flow {
+        let mut flow = Flow::default();
+        owed.iter().for_each(|owed| flow.push(*owed));
+        flow
+    }
+
+    const PARSE: Owed = Owed::Parse { statement: None, hidden: false };
+
+    #[test]
+    fn an_extended_batch_settles_at_its_ready() {
+        let mut flow = flow(&[PARSE, Owed::Bind, Owed::Describe, Owed::Execute, Owed::Sync]);
+        for (tag, body) in [(b'1', &b""[..]), (b'2', b""), (b'T', b""), (b'D', b""), (b'C', b"SELECT 1\0")] {
+            assert_eq!(flow.take(tag, body), Fate::Forward);
+        }
+        assert_eq!(flow.take(b'Z', b"I"), Fate::Settled(Transaction::Idle));
+        assert!(flow.is_empty());
+    }
+
+    #[test]
+    fn a_query_of_several_statements_settles_once() {
+        let mut flow = flow(&[Owed::Query]);
+        for tag in [b'T', b'D', b'C', b'T', b'C'] {
+            assert_eq!(flow.take(tag, b""), Fate::Forward);
+        }
+        assert_eq!(flow.take(b'Z', b"T"), Fate::Settled(Transaction::Open));
+    }
+
+    #[test]
+    fn an_error_skips_to_the_sync_and_names_the_statements_lost() {
+        let injected = Owed::Parse { statement: Some(7), hidden: true };
+        let mut flow = flow(&[injected, Owed::Bind, Owed::Own(Own::ParseComplete), Owed::Execute, Owed::Sync, Owed::Query]);
+        let mut lost = Vec::new();
+        flow.error(|statement| lost.push(statement));
+        assert_eq!(lost, [Lost { statement: Some(7), asked: false }, Lost { statement: None, asked: true }]);
+        assert_eq!(flow.take(b'Z', b"I"), Fate::Forward, "the query is still owed");
+        assert_eq!(flow.take(b'Z', b"I"), Fate::Settled(Transaction::Idle));
+    }
+
+    #[test]
+    fn hidden_answers_and_own_answers_keep_their_places() {
+        let mut flow = flow(&[Owed::Parse { statement: Some(1), hidden: true }, Owed::Own(Own::ParseComplete), Owed::Bind]);
+        assert_eq!(flow.next_own(), None, "not its turn");
+        assert_eq!(flow.take(b'1', b""), Fate::Hide);
+        assert_eq!(flow.next_own(), Some(Own::ParseComplete));
+        assert_eq!(flow.take(b'2', b""), Fate::Forward);
+        assert!(flow.is_empty());
+    }
+
+    #[test]
+    fn a_sync_sent_before_copy_data_is_not_answered() {
+        let mut flow = flow(&[Owed::Bind, Owed::Execute, Owed::Sync]);
+        flow.take(b'2', b"");
+        flow.take(b'G', b"");
+        flow.push(Owed::Sync);
+        flow.copy_ended();
+        flow.push(Owed::Sync);
+        assert_eq!(flow.take(b'C', b"COPY 1\0"), Fate::Forward);
+        assert_eq!(flow.take(b'Z', b"I"), Fate::Settled(Transaction::Idle));
+    }
+
+    #[test]
+    fn an_answer_nobody_asked_for_is_noticed() {
+        assert_eq!(Flow::default().take(b'Z', b"I"), Fate::Unexpected);
+        assert_eq!(flow(&[Owed::Query]).take(b'1', b""), Fate::Unexpected);
+        assert_eq!(flow(&[Owed::Sync]).take(b'Z', b"?"), Fate::Unexpected);
+    }
+}

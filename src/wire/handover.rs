@@ -1,0 +1,192 @@
+//! The hand-over: what turns a backend from the session it served last to the next one.
+//!
+//! It is sent ahead of the client's own bytes in the same write, so it costs no round trip:
+//!
+//! ```text
+//!   Query     DISCARD ALL                     (a used backend only)
+//!   Parse     select set_config($1,$2,false), ...        \
+//!   Bind      names and values as parameters              | one batch
+//!   Execute                                               |
+//!   Parse     <gate>, a statement without a text         /
+//!   Sync
+//!   Describe  <gate>                          no Sync behind it
+//!   Close     <gate>
+//! ```
+//!
+//! The gate makes PostgreSQL itself hold the door. It is prepared in the batch that sets the context,
+//! and the batch is skipped to its Sync when anything in it fails. Then the Describe fails too, and
+//! from there the server ignores all that follows until the next Sync: a Query of the client's is never
+//! run, nor is a batch of extended messages. So client bytes cannot run under a context that was not set.
+//! `DISCARD ALL` stands in the same chain: see [`put`]. The proxy sends at most one client batch before
+//! the answers are checked.
+
+use memchr::memchr;
+
+use super::backend::Transaction;
+use super::frontend;
+
+/// A setting's name and value, sent as bound parameters so that no value shows in `pg_stat_activity`
+/// or in a log of statement texts.
+pub type Setting<'a> = (&'a str, &'a str);
+
+/// Appends the hand-over. `gate` must be a statement name that was never used on this backend.
+///
+/// With `discard`, `DISCARD ALL` goes first, by the extended protocol, as it cannot run behind another
+/// command of one batch; it commits by itself. What follows in the batch is skipped when it fails.
+pub fn put(out: &mut Vec<u8>, discard: bool, settings: &[Setting<'_>], gate: &[u8]) {
+    if discard {
+        frontend::put_parse(out, b"", b"DISCARD ALL\0\0\0");
+        frontend::put_bind(out, b"", &[]);
+        frontend::put_execute(out);
+    }
+    if !settings.is_empty() {
+        put_settings(out, settings);
+    }
+    frontend::put_parse(out, gate, b"\0\0\0");
+    out.extend_from_slice(frontend::SYNC);
+    frontend::put_statement(out, b'D', gate);
+    frontend::put_statement(out, b'C', gate);
+}
+
+fn put_settings(out: &mut Vec<u8>, settings: &[Setting<'_>]) {
+    let mut text = b"select ".to_vec();
+    for i in 0..settings.len() {
+        let comma = if i == 0 { "" } else { "," };
+        let (name, value) = (2 * i + 1, 2 * i + 2);
+        text.extend_from_slice(format!("{comma}pg_catalog.set_config(${name},${value},false)").as_bytes());
+    }
+    text.extend_from_slice(b"\0\0\0");
+    frontend::put_parse(out, b"", &text);
+    let values: Vec<&[u8]> = settings.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]).collect();
+    frontend::put_bind(out, b"", &values);
+    frontend::put_execute(out);
+}
+
+/// What an answer means for the hand-over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// As expected, more to come.
+    Continue,
+    /// The backend is clean and knows its session.
+    Done,
+    /// The backend must be closed. Nothing of the client's was run.
+    Failed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Await {
+    DiscardParsed,
+    DiscardBound,
+    Discarded,
+    SettingsParsed,
+    SettingsBound,
+    SettingsRow,
+    SettingsSet,
+    GateParsed,
+    Ready,
+    GateParameters,
+    GateNoData,
+    GateClosed,
+}
+
+/// Follows the answers to a hand-over, strictly in order.
+#[derive(Debug, Clone, Copy)]
+pub struct Checker {
+    next: Await,
+    settings: bool,
+}
+
+impl Checker {
+    pub fn new(discard: bool, settings: bool) -> Self {
+        let next = match (discard, settings) {
+            (true, _) => Await::DiscardParsed,
+            (false, true) => Await::SettingsParsed,
+            (false, false) => Await::GateParsed,
+        };
+        Self { next, settings }
+    }
+
+    /// Takes one whole message. Settings that change are reported, and notices may come at any time.
+    pub fn take(&mut self, tag: u8, body: &[u8]) -> Step {
+        use Await::*;
+        if matches!(tag, b'S' | b'N') {
+            return Step::Continue;
+        }
+        self.next = match (self.next, tag) {
+            (DiscardParsed, b'1') => DiscardBound,
+            (DiscardBound, b'2') => Discarded,
+            (Discarded, b'C') if body == b"DISCARD ALL\0" => {
+                if self.settings { SettingsParsed } else { GateParsed }
+            }
+            (SettingsParsed, b'1') => SettingsBound,
+            (SettingsBound, b'2') => SettingsRow,
+            (SettingsRow, b'D') => SettingsSet,
+            (SettingsSet, b'C') if memchr(b'1', body).is_some() => GateParsed,
+            (GateParsed, b'1') => Ready,
+            (Ready, b'Z') if Transaction::read(body) == Some(Transaction::Idle) => GateParameters,
+            (GateParameters, b't') => GateNoData,
+            (GateNoData, b'n') => GateClosed,
+            (GateClosed, b'3') => return Step::Done,
+            _ => return Step::Failed,
+        };
+        Step::Continue
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &[(u8, &[u8])] = &[
+        (b'1', b""),
+        (b'2', b""),
+        (b'S', b"TimeZone\0UTC\0"),
+        (b'C', b"DISCARD ALL\0"),
+        (b'1', b""),
+        (b'2', b""),
+        (b'D', b""),
+        (b'C', b"SELECT 1\0"),
+        (b'1', b""),
+        (b'Z', b"I"),
+        (b't', b"\0\0"),
+        (b'n', b""),
+        (b'3', b""),
+    ];
+
+    #[test]
+    fn the_expected_answers_pass() {
+        let mut checker = Checker::new(true, true);
+        for (i, (tag, body)) in GOOD.iter().enumerate() {
+            let expected = if i + 1 == GOOD.len() { Step::Done } else { Step::Continue };
+            assert_eq!(checker.take(*tag, body), expected, "message {i}");
+        }
+    }
+
+    #[test]
+    fn any_missing_strange_or_repeated_answer_fails() {
+        for skipped in 0..GOOD.len() {
+            if GOOD[skipped].0 == b'S' {
+                continue;
+            }
+            let mut checker = Checker::new(true, true);
+            let steps: Vec<Step> = GOOD
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| *i != skipped)
+                .map(|(_, (tag, body))| checker.take(*tag, body))
+                .collect();
+            let good = steps.contains(&Step::Done) && !steps.contains(&Step::Failed);
+            assert!(!good, "passed without message {skipped}");
+        }
+        for broken in 0..GOOD.len() {
+            let mut checker = Checker::new(true, true);
+            for (tag, body) in &GOOD[..broken] {
+                checker.take(*tag, body);
+            }
+            assert_eq!(checker.take(b'E', b"SERROR\0C57014\0\0"), Step::Failed, "an error as message {broken}");
+        }
+        let mut open = Checker::new(false, false);
+        open.take(b'1', b"");
+        assert_eq!(open.take(b'Z', b"T"), Step::Failed, "a transaction is open");
+    }
+}
