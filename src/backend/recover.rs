@@ -7,7 +7,8 @@ use crate::wire::backend::{Transaction, sqlstate};
 use crate::wire::flow::{Fate, Owed};
 use crate::wire::{Header, Origin, frontend};
 
-/// Ends COPY, batch and transaction, and reads all answers. `false`: the backend must be closed.
+/// Ends COPY, batch and transaction, reads all answers, and discards what sessions leave behind: locks,
+/// temporary tables, settings. `false`: the backend must be closed.
 /// The caller bounds the time and has sent a cancel request if a statement was running.
 pub async fn recover(backend: &mut Backend, transaction: Transaction) -> bool {
     let mut out = Vec::new();
@@ -28,16 +29,19 @@ pub async fn recover(backend: &mut Backend, transaction: Transaction) -> bool {
         settle(backend).await
     };
     match transaction {
-        Some(Transaction::Idle) => true,
-        Some(_) => {
-            out.clear();
-            frontend::put_text(&mut out, b'Q', b"ROLLBACK");
-            backend.flow.push(Owed::Query);
-            let sent = backend.stream.write_all(&out).await.is_ok() && backend.stream.flush().await.is_ok();
-            sent && settle(backend).await == Some(Transaction::Idle)
-        }
+        Some(Transaction::Idle) => query(backend, b"DISCARD ALL").await,
+        Some(_) => query(backend, b"ROLLBACK").await && query(backend, b"DISCARD ALL").await,
         None => false,
     }
+}
+
+/// Runs a statement that must succeed and leave no transaction open.
+async fn query(backend: &mut Backend, text: &[u8]) -> bool {
+    let mut out = Vec::new();
+    frontend::put_text(&mut out, b'Q', text);
+    backend.flow.push(Owed::Query);
+    let sent = backend.stream.write_all(&out).await.is_ok() && backend.stream.flush().await.is_ok();
+    sent && settle(backend).await == Some(Transaction::Idle)
 }
 
 /// Reads until nothing is owed any more.

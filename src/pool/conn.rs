@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::budget::Permit;
 use super::prepared::Prepared;
 use super::shard::Local;
-use crate::backend::Backend;
+use crate::backend::{Backend, CancelTarget};
 use crate::limits::LeaseSlot;
 use crate::tenant::Context;
 use crate::wire::Header;
@@ -23,6 +23,8 @@ pub struct Conn {
     /// A session left state behind: DISCARD ALL even before the same context.
     pub dirty: bool,
     pub prepared: Prepared,
+    /// For cancel requests.
+    pub cancel: Arc<CancelTarget>,
     /// How many gates were made on it; each has a name of its own.
     pub gates: u64,
     pub(super) core: usize,
@@ -36,6 +38,14 @@ impl Conn {
     /// Whether it can serve this context with nothing in between.
     pub fn serves(&self, context: &Arc<Context>) -> bool {
         !self.dirty && self.context.as_ref().is_some_and(|known| Arc::ptr_eq(known, context) || known == context)
+    }
+
+    /// It is as after login, by a DISCARD ALL that was answered.
+    pub fn forget(&mut self) {
+        self.context = None;
+        self.used = false;
+        self.dirty = false;
+        self.prepared.clear();
     }
 
     /// Looks at what arrived while nobody used the backend. `false`: it is dead or out of step.

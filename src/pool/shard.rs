@@ -12,7 +12,7 @@ use super::budget::{Budget, Grant, Permit, Waiter};
 use super::conn::{Conn, Lease};
 use super::prepared::Prepared;
 use super::registry::Pool;
-use crate::backend::{self, BackendError};
+use crate::backend::{self, BackendError, CancelTarget};
 use crate::limits::{LeaseSlot, Usage};
 use crate::tenant::Context;
 
@@ -162,13 +162,14 @@ impl Shard {
         if conn.core == self.core {
             return Ok(lend(slot, conn, local));
         }
-        let Conn { backend, context, used, dirty, prepared, gates, idle_since, lifetime, permit, core: _ } = *conn;
+        let Conn { backend, context, used, dirty, prepared, cancel, gates, idle_since, lifetime, permit, core: _ } = *conn;
         let backend::Backend { stream, pid, key, born, flow, rest, cut } = backend;
         match stream.rehome() {
             Ok(stream) => {
                 let backend = backend::Backend { stream, pid, key, born, flow, rest, cut };
                 let core = self.core;
-                let conn = Conn { backend, context, used, dirty, prepared, gates, core, idle_since, lifetime, permit };
+                let conn =
+                    Conn { backend, context, used, dirty, prepared, cancel, gates, core, idle_since, lifetime, permit };
                 Ok(lend(slot, Box::new(conn), local))
             }
             Err(_) => self.open(slot, permit, local).await,
@@ -177,7 +178,9 @@ impl Shard {
 
     async fn open(&self, slot: LeaseSlot, permit: Permit, local: &Rc<Local>) -> Result<Lease, AcquireError> {
         let pool = &local.pool;
-        let (backend, greeting) = backend::open(&pool.endpoint(), &pool.credentials()).await?;
+        let endpoint = pool.endpoint();
+        let (backend, greeting) = backend::open(&endpoint, &pool.credentials()).await?;
+        let cancel = Arc::new(CancelTarget { endpoint, pid: backend.pid, key: backend.key.clone() });
         let lifetime = pool.rules().lifetime.mul_f64(rand::random_range(0.9..1.0));
         pool.greeted(greeting);
         let conn = Conn {
@@ -186,6 +189,7 @@ impl Shard {
             used: false,
             dirty: false,
             prepared: Prepared::default(),
+            cancel,
             gates: 0,
             core: self.core,
             idle_since: Instant::now(),

@@ -1,0 +1,113 @@
+//! `(tenant, access, cluster) -> server and login, or a refusal with its reason`.
+
+use std::sync::Arc;
+
+use crate::base::{Access, Region, ServerName};
+use crate::config::{Cluster, Login, Roles, Server, ServerRole, Tenant};
+use crate::residency;
+
+#[derive(Debug)]
+pub struct Route<'a> {
+    pub server: &'a Arc<Server>,
+    pub login: &'a Login,
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("the tenant has no login for access {0}")]
+    Access(Access),
+    #[error("the token allows region {0} only, which is not among the tenant's")]
+    TokenRegion(Region),
+    #[error("server {server} is in region {region}, where the tenant's data may not be")]
+    Residency { server: ServerName, region: Region },
+    #[error("the cluster has no primary")]
+    NoPrimary,
+}
+
+/// Residency is asked before anything else about a server. A region in the token narrows what the
+/// catalogue allows and never widens it.
+pub fn decide<'a>(
+    tenant: &'a Tenant,
+    access: &Access,
+    token_region: Option<&Region>,
+    cluster: &'a Cluster,
+) -> Result<Route<'a>, Refusal> {
+    let login = login(tenant, access, cluster).ok_or_else(|| Refusal::Access(access.clone()))?;
+    let narrowed = token_region.map(std::slice::from_ref);
+    if let Some(region) = token_region
+        && !residency::allows(&tenant.regions, region)
+    {
+        return Err(Refusal::TokenRegion(region.clone()));
+    }
+    let server = cluster.servers.iter().find(|s| s.role == ServerRole::Primary).ok_or(Refusal::NoPrimary)?;
+    let allowed = residency::allows(&tenant.regions, &server.region)
+        && narrowed.is_none_or(|regions| residency::allows(regions, &server.region));
+    if !allowed {
+        return Err(Refusal::Residency { server: server.name.clone(), region: server.region.clone() });
+    }
+    Ok(Route { server, login })
+}
+
+fn login<'a>(tenant: &'a Tenant, access: &Access, cluster: &'a Cluster) -> Option<&'a Login> {
+    match &tenant.roles {
+        Roles::Own(logins) => logins.get(access),
+        Roles::Shared(named) if named.is_empty() || named.contains(access) => cluster.logins.get(access),
+        Roles::Shared(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Settings, parse};
+
+    fn settings() -> Settings {
+        let text = r#"
+            master_key = "0123456789abcdef0123456789abcdef"
+            listen.address = "127.0.0.1:0"
+            context.keys.k1 = "0123456789abcdef0123456789abcdef"
+            [[issuers]]
+            issuer = "t"
+            audience = "pgward"
+            algorithms = ["HS256"]
+            secret = "0123456789abcdef0123456789abcdef"
+            [clusters.c]
+            tls.mode = "off"
+            logins = { app = "pgward_app", readonly = "pgward_readonly" }
+            [[clusters.c.servers]]
+            name = "c1"
+            host = "127.0.0.1"
+            region = "lk"
+            [tenants.acme]
+            cluster = "c"
+            database = "app"
+            home = "lk"
+            regions = ["lk", "in"]
+            roles = ["app"]
+        "#;
+        parse(text, std::path::Path::new(".")).unwrap()
+    }
+
+    fn route(settings: &Settings, access: &str, region: Option<&str>) -> Result<String, Refusal> {
+        let tenant = settings.tenants.values().next().unwrap();
+        let cluster = settings.clusters.values().next().unwrap();
+        let region = region.map(|region| Region::parse(region).unwrap());
+        decide(tenant, &Access::parse(access).unwrap(), region.as_ref(), cluster).map(|r| r.login.role.clone())
+    }
+
+    #[test]
+    fn an_access_that_the_tenant_does_not_have_is_refused() {
+        let settings = settings();
+        assert_eq!(route(&settings, "app", None).unwrap(), "pgward_app");
+        assert!(matches!(route(&settings, "readonly", None), Err(Refusal::Access(_))));
+        assert!(matches!(route(&settings, "nobody", None), Err(Refusal::Access(_))));
+    }
+
+    #[test]
+    fn a_region_in_the_token_narrows_and_never_widens() {
+        let settings = settings();
+        assert!(route(&settings, "app", Some("lk")).is_ok());
+        assert!(matches!(route(&settings, "app", Some("in")), Err(Refusal::Residency { .. })));
+        assert!(matches!(route(&settings, "app", Some("us")), Err(Refusal::TokenRegion(_))));
+    }
+}

@@ -1,0 +1,5 @@
+//! Which server serves a session: a pure function of what is known.
+
+mod decide;
+
+pub use decide::{Refusal, Route, decide};

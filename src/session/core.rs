@@ -1,0 +1,158 @@
+//! What a session finds on its thread, and what all threads share.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+
+use super::cancel::CancelKeys;
+use super::entry::{ClientRow, Entry, Kick};
+use super::world::World;
+use crate::limits::Usages;
+use crate::pool::{Pools, Shard, Statement};
+use crate::sql::Analyser;
+use crate::telemetry::{CoreStats, Telemetry};
+use crate::wire::flow::StatementId;
+
+/// Shared by all cores and the control plane.
+pub struct Shared {
+    pub world: ArcSwap<World>,
+    pub pools: Pools,
+    pub usages: Usages,
+    pub cancel_keys: CancelKeys,
+    pub telemetry: Telemetry,
+    pub clients: AtomicUsize,
+    next_statement: AtomicU64,
+}
+
+impl Shared {
+    pub fn new(world: World, cores: usize) -> Self {
+        Self {
+            world: ArcSwap::from_pointee(world),
+            pools: Pools::new(cores),
+            usages: Usages::default(),
+            cancel_keys: CancelKeys::default(),
+            telemetry: Telemetry::new(),
+            clients: AtomicUsize::new(0),
+            next_statement: AtomicU64::new(1),
+        }
+    }
+}
+
+/// Bytes that one read may bring. Large enough that big results need few system calls, small enough to
+/// stay in the cache.
+const CHUNK: usize = 64 * 1024;
+
+/// Shapes whose facts are remembered.
+const SHAPES: usize = 8_192;
+
+/// One thread's own. Sessions hold it by `Rc`.
+pub struct Core {
+    pub shared: Arc<Shared>,
+    pub shard: Shard,
+    pub stats: CoreStats,
+    pub draining: Cell<bool>,
+    pub(super) analyser: RefCell<Analyser>,
+    entries: RefCell<HashMap<u32, Rc<Entry>>>,
+    /// Statements that sessions of this core have prepared, by definition.
+    statements: RefCell<HashMap<Rc<[u8]>, Weak<Statement>>>,
+    /// Lent to whoever reads or writes right now; sessions at rest hold no buffer.
+    read_buffer: Cell<Vec<u8>>,
+    write_buffer: Cell<Vec<u8>>,
+}
+
+impl Core {
+    pub fn new(shared: Arc<Shared>, shard: Shard) -> Self {
+        Self {
+            shared,
+            shard,
+            stats: CoreStats::default(),
+            draining: Cell::new(false),
+            analyser: RefCell::new(Analyser::new(SHAPES)),
+            entries: RefCell::default(),
+            statements: RefCell::default(),
+            read_buffer: Cell::default(),
+            write_buffer: Cell::default(),
+        }
+    }
+
+    /// A buffer of the core's own, [`CHUNK`] bytes long.
+    pub(super) fn take_read_buffer(&self) -> Vec<u8> {
+        let mut buffer = self.read_buffer.take();
+        buffer.resize(CHUNK, 0);
+        buffer
+    }
+
+    pub(super) fn give_read_buffer(&self, buffer: Vec<u8>) {
+        self.read_buffer.set(buffer);
+    }
+
+    /// An empty buffer to compose output in.
+    pub(super) fn take_write_buffer(&self) -> Vec<u8> {
+        let mut buffer = self.write_buffer.take();
+        buffer.clear();
+        buffer
+    }
+
+    pub(super) fn give_write_buffer(&self, buffer: Vec<u8>) {
+        if buffer.capacity() <= 4 * CHUNK {
+            self.write_buffer.set(buffer);
+        }
+    }
+
+    pub(super) fn enter(&self, entry: &Rc<Entry>) {
+        self.entries.borrow_mut().insert(entry.id, Rc::clone(entry));
+    }
+
+    pub(super) fn leave(&self, entry: &Entry) {
+        self.entries.borrow_mut().remove(&entry.id);
+    }
+
+    /// The statement of this definition, shared among the core's sessions.
+    pub(super) fn statement(&self, definition: &[u8], text: &[u8]) -> Rc<Statement> {
+        let mut statements = self.statements.borrow_mut();
+        if let Some(known) = statements.get(definition).and_then(Weak::upgrade) {
+            return known;
+        }
+        let id: StatementId = self.shared.next_statement.fetch_add(1, Ordering::Relaxed);
+        let facts = self.analyser.borrow_mut().facts(text);
+        let fresh = Rc::new(Statement { id, definition: definition.into(), facts });
+        // Entries whose statement is gone are swept when the map would grow.
+        if statements.len() == statements.capacity() {
+            statements.retain(|_, statement| statement.strong_count() > 0);
+        }
+        statements.insert(definition.into(), Rc::downgrade(&fresh));
+        fresh
+    }
+
+    pub fn clients(&self) -> usize {
+        self.entries.borrow().len()
+    }
+
+    pub fn rows(&self, now: Instant) -> Vec<ClientRow> {
+        self.entries.borrow().values().map(|entry| entry.row(now)).collect()
+    }
+
+    /// Ends sessions: all of them, with this kick.
+    pub fn kick_all(&self, kick: Kick) {
+        let entries: Vec<Rc<Entry>> = self.entries.borrow().values().cloned().collect();
+        entries.iter().for_each(|entry| entry.kick(kick));
+    }
+
+    /// Once in a while: sessions whose time is up, backends that are not worth keeping, counters.
+    pub fn tidy(&self, now: Instant, unix_now: u64) {
+        let rules = self.shared.world.load().settings.session.clone();
+        let entries: Vec<Rc<Entry>> = self.entries.borrow().values().cloned().collect();
+        for entry in entries {
+            if let Some(kick) = entry.overdue(now, unix_now, &rules) {
+                entry.kick(kick);
+            }
+        }
+        self.shard.tidy(now);
+        self.shared.telemetry.flush(&self.stats);
+    }
+}

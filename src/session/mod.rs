@@ -1,0 +1,36 @@
+//! A client's stay, stage by stage. Each stage consumes the one before:
+//!
+//! ```text
+//!   handshake  Accepted -> Started        TLS, the startup packet; or a cancel request, answered here
+//!   login      Started  -> LoggedIn       the token, the tenant, the route; or the console
+//!   serve      LoggedIn -> end            transactions, until somebody ends it
+//!     upstream    client bytes -> server bytes
+//!     downstream  server bytes -> client bytes
+//! ```
+//!
+//! `core` is what a session finds on its thread, `world` the configuration in force, `entry` how others
+//! see a session and end it, `cancel` the cancel keys, `names` its prepared statements, `refuse` the one
+//! place where errors become what a client may see.
+
+mod cancel;
+mod core;
+mod downstream;
+mod entry;
+mod handshake;
+mod login;
+mod names;
+mod refuse;
+mod relay;
+mod run;
+mod serve;
+mod startup_settings;
+mod upstream;
+mod world;
+
+pub use self::cancel::CancelKeys;
+pub use self::core::{Core, Shared};
+pub use entry::{ClientRow, Kick};
+pub use handshake::{Accepted, Handshake, Started};
+pub use login::{Admin, LoggedIn, Login};
+pub use run::run;
+pub use world::{World, WorldError};

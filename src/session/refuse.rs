@@ -1,0 +1,193 @@
+//! The one place where what went wrong becomes what a client may see.
+//!
+//! docs/errors.md lists these; a test compares.
+
+use std::time::Duration;
+
+use super::entry::Kick;
+use crate::backend::BackendError;
+use crate::base::{Report, SqlState};
+use crate::pool::AcquireError;
+use crate::wire::HeaderError;
+use crate::wire::startup::StartupError;
+
+/// Whatever a valid token does not give is refused in the same words, so that nobody learns which
+/// tenants, roles or databases exist.
+pub(super) fn no_access() -> Report {
+    Report::fatal(SqlState::INVALID_AUTHORIZATION, "the token does not give access to this database")
+        .hint("Check that the user is the token's tenant, the database is that tenant's, and the role is one it has.")
+}
+
+pub(super) fn bad_token(hint: &'static str) -> Report {
+    Report::fatal(SqlState::INVALID_AUTHORIZATION, "the token was not accepted").hint(hint)
+}
+
+pub(super) fn bad_password() -> Report {
+    Report::fatal(SqlState::INVALID_AUTHORIZATION, "password authentication failed")
+        .hint("The console takes the users of [console.users].")
+}
+
+pub(super) fn plaintext() -> Report {
+    Report::fatal(SqlState::INVALID_AUTHORIZATION, "this connection is not encrypted, and pgward demands TLS")
+        .hint("Add sslmode=require to the connection string.")
+}
+
+pub(super) fn alpn() -> Report {
+    Report::fatal(SqlState::PROTOCOL_VIOLATION, "TLS began without a request and without ALPN protocol \"postgresql\"")
+        .hint("Use a client that supports sslnegotiation=direct, or sslnegotiation=postgres.")
+}
+
+pub(super) fn startup(error: &StartupError) -> Report {
+    let state = match error {
+        StartupError::Version { .. } => SqlState::FEATURE_NOT_SUPPORTED,
+        _ => SqlState::PROTOCOL_VIOLATION,
+    };
+    Report::fatal(state, error.to_string()).hint("pgward speaks PostgreSQL protocol 3.0 and 3.2.")
+}
+
+pub(super) fn bytes_before_tls() -> Report {
+    Report::fatal(SqlState::PROTOCOL_VIOLATION, "there are bytes behind the request for TLS, sent before TLS was up")
+        .hint("Somebody may be tampering with the connection.")
+}
+
+pub(super) fn no_user() -> Report {
+    Report::fatal(SqlState::INVALID_AUTHORIZATION, "the startup packet names no user")
+        .hint("Give the tenant's name as the user.")
+}
+
+pub(super) fn replication() -> Report {
+    Report::fatal(SqlState::FEATURE_NOT_SUPPORTED, "replication connections do not go through pgward")
+        .hint("Connect to the PostgreSQL server itself.")
+}
+
+pub(super) fn startup_parameter(name: &str) -> Report {
+    let shown: String = name.chars().filter(|c| !c.is_control()).take(63).collect();
+    Report::fatal(SqlState::FEATURE_NOT_SUPPORTED, format!("the startup parameter \"{shown}\" is not allowed"))
+        .hint("docs/compatibility.md lists those that are; others can be SET after login where PostgreSQL permits it.")
+}
+
+pub(super) fn startup_options() -> Report {
+    Report::fatal(SqlState::INVALID_PARAMETER_VALUE, "the startup parameter \"options\" cannot be read")
+        .hint("It takes settings: -c name=value or --name=value, blanks in values escaped by a backslash.")
+}
+
+pub(super) fn header(error: &HeaderError) -> Report {
+    Report::fatal(SqlState::PROTOCOL_VIOLATION, error.to_string())
+        .hint("The client's messages are not PostgreSQL protocol version 3; the connection is closed.")
+}
+
+pub(super) fn malformed(tag: u8) -> Report {
+    let tag = char::from(tag);
+    Report::fatal(SqlState::PROTOCOL_VIOLATION, format!("a message of type '{tag}' is malformed or out of place"))
+        .hint("The client's messages are not PostgreSQL protocol version 3; the connection is closed.")
+}
+
+pub(super) fn statement_too_long() -> Report {
+    Report::fatal(SqlState::PROGRAM_LIMIT_EXCEEDED, "a prepared statement is longer than 16 MiB")
+        .hint("Send large data as parameters or by COPY.")
+}
+
+pub(super) fn too_many_prepared(limit: usize) -> Report {
+    Report::fatal(SqlState::PROGRAM_LIMIT_EXCEEDED, format!("the session has more than {limit} prepared statements"))
+        .hint("Close statements that are no longer used, or raise session.max_prepared.")
+}
+
+pub(super) fn too_many_clients() -> Report {
+    Report::fatal(SqlState::TOO_MANY_CONNECTIONS, "pgward has as many clients as listen.max_clients allows")
+        .hint("Try again later, or close idle connections.")
+}
+
+pub(super) fn tenant_clients(limit: usize) -> Report {
+    Report::fatal(SqlState::TOO_MANY_CONNECTIONS, format!("the tenant has as many clients as it may, {limit}"))
+        .hint("Close idle connections, or ask for a higher limit.")
+}
+
+pub(super) fn canceled() -> Report {
+    Report::error(SqlState::QUERY_CANCELED, "canceling statement due to user request while it waited for a backend")
+}
+
+pub(super) fn draining() -> Report {
+    Report::fatal(SqlState::ADMIN_SHUTDOWN, "pgward is shutting down").hint("Connect again.")
+}
+
+pub(super) fn kicked(kick: Kick, limit: Duration) -> Report {
+    match kick {
+        Kick::Drain | Kick::Stop => draining(),
+        Kick::Expired => Report::fatal(SqlState::INVALID_AUTHORIZATION, "the session's token has expired")
+            .hint("Connect again with a fresh token."),
+        Kick::IdleInTransaction => Report::fatal(
+            SqlState::IDLE_IN_TRANSACTION_TIMEOUT,
+            format!("a transaction was idle for more than {} s and has been rolled back", limit.as_secs()),
+        )
+        .hint("End transactions promptly, or raise session.idle_in_transaction_timeout."),
+    }
+}
+
+pub(super) fn acquire(error: &AcquireError) -> Report {
+    match error {
+        AcquireError::Timeout(limit) => Report::fatal(
+            SqlState::TOO_MANY_CONNECTIONS,
+            format!("no backend became free within {} ms", limit.as_millis()),
+        )
+        .hint("Nothing was executed. Try again; if it persists, raise the pool's or the tenant's limits."),
+        AcquireError::Open(error) => backend(error),
+    }
+}
+
+/// Host names, roles and what servers say of them are for the log.
+fn backend(error: &BackendError) -> Report {
+    match error {
+        // Class 57 is the server starting up, shutting down or recovering.
+        BackendError::Refused { sqlstate, .. } if sqlstate.starts_with("57") => {
+            Report::fatal(SqlState::CANNOT_CONNECT_NOW, "the database server does not accept connections now")
+                .hint("Nothing was executed. Try again in a moment.")
+        }
+        BackendError::Refused { sqlstate, .. } if sqlstate == "53300" => {
+            Report::fatal(SqlState::TOO_MANY_CONNECTIONS, "the database server has no connection to spare")
+                .hint("Nothing was executed. Lower max_backends or raise the server's max_connections.")
+        }
+        BackendError::Connect { .. } | BackendError::Timeout { .. } => {
+            Report::fatal(SqlState::CONNECTION_FAILURE, "the database server cannot be reached")
+                .hint("Nothing was executed. Try again in a moment.")
+        }
+        BackendError::Refused { .. }
+        | BackendError::Tls { .. }
+        | BackendError::NoTls { .. }
+        | BackendError::Method { .. }
+        | BackendError::Protocol { .. } => {
+            Report::fatal(SqlState::CONNECTION_FAILURE, "pgward could not log in to the database server")
+                .hint("Nothing was executed. The reason is in pgward's log.")
+        }
+    }
+}
+
+pub(super) fn server_lost() -> Report {
+    Report::fatal(SqlState::CONNECTION_FAILURE, "the database server closed the connection")
+        .hint("A transaction that was open is rolled back. If COMMIT had been sent, its outcome is not known.")
+}
+
+pub(super) fn server_garbled() -> Report {
+    Report::fatal(SqlState::CONNECTION_FAILURE, "the database server's answer was not what was expected")
+        .hint("A transaction that was open is rolled back. If COMMIT had been sent, its outcome is not known.")
+}
+
+pub(super) fn no_clean_backend() -> Report {
+    Report::fatal(SqlState::CONNECTION_FAILURE, "no backend could be made ready for this session")
+        .hint("Nothing was executed. The reason is in pgward's log; on a new database, run pgward install.")
+}
+
+pub(super) fn misconfigured() -> Report {
+    Report::fatal(SqlState::INTERNAL_ERROR, "the tenant is not configured completely")
+        .hint("Run pgward check on the configuration.")
+}
+
+/// Refusing a function call takes the server's help, since the answer must come in its turn and fail
+/// the transaction as PostgreSQL would. This is the statement that is sent in its place.
+pub(super) const FUNCTION_CALL: &[u8] = b"do $pgward$ begin raise exception using errcode = '0A000', \
+    message = 'function calls by the fast path do not go through pgward', \
+    hint = 'Call the function in a SELECT.'; end $pgward$";
+
+pub(super) fn function_call() -> Report {
+    Report::error(SqlState::FEATURE_NOT_SUPPORTED, "function calls by the fast path do not go through pgward")
+        .hint("Call the function in a SELECT.")
+}

@@ -1,0 +1,460 @@
+//! A logged-in session: one task that moves bytes between its client and, while it has one, its backend.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context as Cx, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+
+use super::cancel::CancelKey;
+use super::core::Core;
+use super::entry::{Entry, Kick, Phase};
+use super::handshake::tell;
+use super::names::Names;
+use super::refuse;
+use super::relay::{Sink, poll_read};
+use crate::backend;
+use crate::base::{Report, Severity};
+use crate::config::Tenant;
+use crate::limits::{ClientSlot, Usage};
+use crate::net::Stream;
+use crate::pool::{Lease, Local, Request};
+use crate::sql::Pin;
+use crate::telemetry::add;
+use crate::tenant::Context;
+use crate::wire::backend::Transaction;
+use crate::wire::encode;
+use crate::wire::flow::Flow;
+use crate::wire::handover::Checker;
+
+/// How long an abandoned backend may take to come to rest before it is closed.
+const RECOVERY: Duration = Duration::from_secs(5);
+
+/// Backends that fail at the hand-over before the session gives up.
+pub(super) const HANDOVER_TRIES: u8 = 3;
+
+pub(super) struct Session {
+    pub core: Rc<Core>,
+    pub client: Stream,
+    pub entry: Rc<Entry>,
+    pub key: CancelKey,
+    pub tenant: Arc<Tenant>,
+    pub usage: Arc<Usage>,
+    pub slot: ClientSlot,
+    pub local: Rc<Local>,
+    pub context: Arc<Context>,
+    pub names: Names,
+    pub max_prepared: usize,
+    pub link: Option<Link>,
+    /// What a failed hand-over left to be sent again.
+    pub retry: Option<Retry>,
+    pub pin: Option<Pin>,
+    /// Client bytes that could not be taken yet.
+    pub inbox: Vec<u8>,
+    pub need: Need,
+    /// Bytes of a client message that was seen only in part, and what becomes of them.
+    pub rest: usize,
+    pub rest_dropped: bool,
+    /// A request was refused without a backend; what follows is dropped up to its Sync.
+    pub skipping: bool,
+    pub to_client: Sink,
+    pub handover_failures: u8,
+}
+
+/// What the inbox waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    Bytes,
+    Lease,
+    /// Answers of the backend.
+    Answers,
+}
+
+/// A backend in this session's hands.
+pub(super) struct Link {
+    pub lease: Lease,
+    pub to_server: Sink,
+    pub handover: Option<Handover>,
+    /// The context must be set before the next client message goes out.
+    pub handover_due: bool,
+    /// As the last ReadyForQuery said.
+    pub transaction: Transaction,
+    /// Nothing was sent since.
+    pub at_rest: bool,
+    /// The backend has this session's unnamed statement.
+    pub unnamed_known: bool,
+    /// The client reset the settings that the context is made of.
+    pub reset: bool,
+    /// DEALLOCATE may have taken prepared statements away.
+    pub prepared_doubtful: bool,
+    pub since: Instant,
+    /// Writing failed; what the server still has to say is read before the end.
+    pub write_failed: bool,
+}
+
+pub(super) struct Handover {
+    pub checker: Checker,
+    /// Client bytes that went out behind it, for another try.
+    pub held: Vec<u8>,
+    /// No more client bytes until it is answered.
+    pub closed: bool,
+    /// The backend served another tenant before.
+    pub switch: bool,
+}
+
+pub(super) struct Retry {
+    pub held: Vec<u8>,
+    pub flow: Flow,
+    pub unnamed_known: bool,
+}
+
+/// Why a session ends.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The client said good-bye or vanished.
+    Client,
+    /// The client is told.
+    Told(Box<Report>),
+    /// The server's own FATAL was passed on.
+    ServerSaid,
+}
+
+impl From<Report> for End {
+    fn from(report: Report) -> Self {
+        Self::Told(Box::new(report))
+    }
+}
+
+enum Event {
+    NeedLease,
+    End(End),
+}
+
+impl Session {
+    pub async fn serve(mut self) {
+        let end = loop {
+            match poll_fn(|cx| self.poll_drive(cx)).await {
+                Event::End(end) => break end,
+                Event::NeedLease => {
+                    // Boxed, so that sessions at rest do not carry its size.
+                    if let Err(end) = Box::pin(self.wait_for_lease()).await {
+                        break end;
+                    }
+                }
+            }
+        };
+        Box::pin(self.finish(end)).await;
+    }
+
+    fn poll_drive(&mut self, cx: &mut Cx<'_>) -> Poll<Event> {
+        match self.drive(cx) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(())) => Poll::Ready(Event::NeedLease),
+            Err(end) => Poll::Ready(Event::End(end)),
+        }
+    }
+
+    /// Moves what can be moved. Ready when a backend is needed that this core does not have at hand.
+    fn drive(&mut self, cx: &mut Cx<'_>) -> Result<Poll<()>, End> {
+        loop {
+            self.heed_kick()?;
+            let mut moved = false;
+            if !self.to_client.is_clear() {
+                moved |= self.to_client.flush(&mut self.client, cx).map_err(|_| End::Client)?;
+            }
+            if self.link.is_some() {
+                moved |= self.flush_server(cx);
+                if self.to_client.is_clear() {
+                    moved |= self.read_server(cx)?;
+                }
+            }
+            if self.takes_client_bytes() {
+                moved |= self.take_client_bytes(cx)?;
+            }
+            if self.need == Need::Lease {
+                return Ok(Poll::Ready(()));
+            }
+            if !moved {
+                self.entry.listen(cx);
+                return Ok(Poll::Pending);
+            }
+        }
+    }
+
+    /// Whether more of the client may be looked at. A client that does not read its answers, or a server
+    /// that does not take its input, stops here and nowhere else.
+    fn takes_client_bytes(&self) -> bool {
+        let server_ready = self.link.as_ref().is_none_or(|link| link.to_server.is_clear());
+        server_ready && self.to_client.is_clear() && (self.need != Need::Answers || !self.gated())
+    }
+
+    /// Whether the backend has to answer before it is sent more.
+    pub(super) fn gated(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| {
+            link.handover.as_ref().is_some_and(|handover| handover.closed) || (link.reset && !link.at_rest)
+        })
+    }
+
+    fn take_client_bytes(&mut self, cx: &mut Cx<'_>) -> Result<bool, End> {
+        if self.retry.is_some() || (!self.inbox.is_empty() && self.need != Need::Bytes) {
+            let inbox = std::mem::take(&mut self.inbox);
+            self.take_inbox(inbox, cx)?;
+            return Ok(true);
+        }
+        let mut buffer = self.core.take_read_buffer();
+        let read = match poll_read(&mut self.client, cx, &mut buffer, 0) {
+            Poll::Ready(Ok(n)) if n > 0 => n,
+            Poll::Ready(_) => {
+                self.core.give_read_buffer(buffer);
+                return Err(End::Client);
+            }
+            Poll::Pending => {
+                self.core.give_read_buffer(buffer);
+                return Ok(false);
+            }
+        };
+        add(&self.core.stats.bytes_from_clients, read as u64);
+        let fresh = buffer.get(..read).unwrap_or_default();
+        let result = if self.inbox.is_empty() {
+            self.upstream(fresh, cx).map(|consumed| {
+                self.inbox.extend_from_slice(fresh.get(consumed..).unwrap_or_default());
+            })
+        } else {
+            let mut inbox = std::mem::take(&mut self.inbox);
+            inbox.extend_from_slice(fresh);
+            self.take_inbox(inbox, cx)
+        };
+        self.core.give_read_buffer(buffer);
+        result.map(|()| true)
+    }
+
+    fn take_inbox(&mut self, mut inbox: Vec<u8>, cx: &mut Cx<'_>) -> Result<(), End> {
+        let consumed = self.upstream(&inbox, cx)?;
+        if consumed < inbox.len() {
+            inbox.drain(..consumed);
+            self.inbox = inbox;
+        }
+        Ok(())
+    }
+
+    fn flush_server(&mut self, cx: &mut Cx<'_>) -> bool {
+        let Some(link) = &mut self.link else { return false };
+        if link.to_server.is_clear() || link.write_failed {
+            return false;
+        }
+        match link.to_server.flush(&mut link.lease.conn.backend.stream, cx) {
+            Ok(moved) => {
+                if moved && link.to_server.is_clear() {
+                    self.release_if_done();
+                }
+                moved
+            }
+            Err(_) => {
+                link.write_failed = true;
+                false
+            }
+        }
+    }
+
+    fn read_server(&mut self, cx: &mut Cx<'_>) -> Result<bool, End> {
+        let Some(link) = &mut self.link else { return Ok(false) };
+        let backend = &mut link.lease.conn.backend;
+        let mut buffer = self.core.take_read_buffer();
+        let keep = backend.cut.len();
+        if let Some(front) = buffer.get_mut(..keep) {
+            front.copy_from_slice(&backend.cut);
+        }
+        let result = match poll_read(&mut backend.stream, cx, &mut buffer, keep) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(n)) if n > 0 => {
+                backend.cut.clear();
+                self.downstream(buffer.get(..keep + n).unwrap_or_default(), cx).map(|()| true)
+            }
+            Poll::Ready(_) => Err(refuse::server_lost().into()),
+        };
+        self.core.give_read_buffer(buffer);
+        result
+    }
+
+    fn heed_kick(&self) -> Result<(), End> {
+        let Some(kick) = self.entry.kicked() else { return Ok(()) };
+        let between = self.link.as_ref().is_none_or(|link| link.at_rest && link.transaction == Transaction::Idle);
+        if kick == Kick::Drain && !between {
+            return Ok(());
+        }
+        let limit = self.core.shared.world.load().settings.session.idle_in_transaction_timeout;
+        Err(refuse::kicked(kick, limit).into())
+    }
+
+    /// Takes a backend into the session's hands.
+    pub(super) fn link_up(&mut self, lease: Lease) {
+        let conn = &lease.conn;
+        self.key.slot.aim(Arc::clone(&conn.cancel));
+        self.entry.set(Phase::Active, lease.since);
+        self.entry.backend.set(Some(conn.backend.pid));
+        let unnamed_known = self.retry.as_ref().is_some_and(|retry| retry.unnamed_known);
+        self.link = Some(Link {
+            to_server: Sink::default(),
+            handover: None,
+            handover_due: self.retry.is_some() || !conn.serves(&self.context),
+            transaction: Transaction::Idle,
+            at_rest: true,
+            unnamed_known,
+            reset: false,
+            prepared_doubtful: false,
+            since: lease.since,
+            write_failed: false,
+            lease,
+        });
+    }
+
+    /// Gives the backend back if it is at rest and nothing ties the session to it.
+    pub(super) fn release_if_done(&mut self) {
+        let done = self.pin.is_none()
+            && self.rest == 0
+            && self.link.as_ref().is_some_and(|link| {
+                link.at_rest
+                    && link.transaction == Transaction::Idle
+                    && link.handover.is_none()
+                    && link.to_server.is_clear()
+                    && link.lease.conn.backend.rest == 0
+                    && link.lease.conn.backend.cut.is_empty()
+            });
+        if !done {
+            return;
+        }
+        let Some(link) = self.link.take() else { return };
+        let now = Instant::now();
+        self.core.stats.transaction_time.record(now.duration_since(link.since));
+        self.entry.set(Phase::Idle, now);
+        self.entry.backend.set(None);
+        let mut lease = link.lease;
+        if link.reset {
+            lease.conn.context = None;
+        }
+        lease.conn.dirty |= link.prepared_doubtful;
+        if self.key.slot.clear() {
+            let (core, slot) = (Rc::clone(&self.core), Arc::clone(&self.key.slot));
+            tokio::task::spawn_local(async move {
+                slot.settled().await;
+                core.shard.release(lease, Instant::now());
+            });
+        } else {
+            self.core.shard.release(lease, now);
+        }
+    }
+
+    /// Waits for a backend; a cancel request or a kick ends the wait.
+    async fn wait_for_lease(&mut self) -> Result<(), End> {
+        let asked = Instant::now();
+        self.entry.set(Phase::Waiting, asked);
+        self.key.slot.wait(true);
+        let core = Rc::clone(&self.core);
+        let (slot, entry) = (Arc::clone(&self.key.slot), Rc::clone(&self.entry));
+        let kicked = poll_fn(|cx| {
+            entry.listen(cx);
+            if entry.kicked().is_some() { Poll::Ready(()) } else { Poll::Pending }
+        });
+        let request =
+            Request { context: &self.context, usage: &self.usage, max_leases: self.tenant.limits.max_leases };
+        let outcome = tokio::select! {
+            lease = core.shard.acquire(&self.local, request) => Some(lease),
+            () = slot.stop_waiting.notified() => None,
+            () = kicked => return Err(self.heed_kick().err().unwrap_or(End::Client)),
+        };
+        self.key.slot.wait(false);
+        let now = Instant::now();
+        add(&self.core.stats.waits, 1);
+        self.core.stats.wait_time.record(now.duration_since(asked));
+        match outcome {
+            Some(Ok(lease)) => {
+                self.link_up(lease);
+                self.need = Need::Answers;
+                Ok(())
+            }
+            Some(Err(error)) => {
+                tracing::warn!(tenant = %self.tenant.id, error = %error, source = ?std::error::Error::source(&error).map(ToString::to_string), "no backend");
+                let report = Report { severity: Severity::Error, ..refuse::acquire(&error) };
+                self.refuse_request(&report)
+            }
+            None => self.refuse_request(&refuse::canceled()),
+        }
+    }
+
+    /// Answers the request at the head of the inbox in the backend's stead.
+    fn refuse_request(&mut self, report: &Report) -> Result<(), End> {
+        if self.retry.take().is_some() {
+            // Part of it was sent once; what was taken cannot be told from what was not.
+            return Err(Report { severity: Severity::Fatal, ..report.clone() }.into());
+        }
+        self.entry.set(Phase::Idle, Instant::now());
+        self.tell_client(report);
+        self.skipping = true;
+        self.need = Need::Answers;
+        Ok(())
+    }
+
+    pub(super) fn tell_client(&mut self, report: &Report) {
+        let mut out = BytesMut::new();
+        encode::report(&mut out, report);
+        self.core.stats.error(report.sqlstate.as_str().as_bytes());
+        self.to_client.queue(&out);
+    }
+
+    /// The end: the client is told as far as it can be, the backend brought to rest.
+    async fn finish(mut self, end: End) {
+        self.core.leave(&self.entry);
+        let between_messages = self.link.as_ref().is_none_or(|link| link.lease.conn.backend.rest == 0);
+        let undisturbed = self.to_client.is_clear() && between_messages;
+        let server_gone = matches!(end, End::ServerSaid);
+        self.abandon_link(server_gone);
+        match end {
+            End::Told(report) if undisturbed => {
+                self.core.stats.error(report.sqlstate.as_str().as_bytes());
+                drop((self.slot, self.key, self.names, self.local));
+                tell(self.client, &report).await;
+            }
+            End::ServerSaid => {
+                // What the server said last may still be on its way.
+                let flush = poll_fn(|cx| {
+                    match self.to_client.flush(&mut self.client, cx) {
+                        Ok(_) if !self.to_client.is_clear() => Poll::Pending,
+                        _ => Poll::Ready(()),
+                    }
+                });
+                let _ = tokio::time::timeout(RECOVERY, flush).await;
+            }
+            End::Client | End::Told(_) => {}
+        }
+    }
+
+    /// Leaves a backend in the middle of something to a task that brings it to rest or closes it.
+    fn abandon_link(&mut self, server_gone: bool) {
+        let Some(link) = self.link.take() else { return };
+        let under_way = self.key.slot.clear();
+        let resumable = !server_gone && !link.write_failed && link.to_server.is_clear() && link.handover.is_none();
+        let resumable = resumable && (self.rest == 0 || self.rest_dropped);
+        let busy = !link.at_rest;
+        let (core, slot) = (Rc::clone(&self.core), Arc::clone(&self.key.slot));
+        let Link { mut lease, transaction, .. } = link;
+        tokio::task::spawn_local(async move {
+            if under_way {
+                slot.settled().await;
+            }
+            if busy && !server_gone {
+                // Stops a statement whose result nobody will read.
+                let _ = backend::cancel(&lease.conn.cancel).await;
+            }
+            let conn = &mut lease.conn;
+            if resumable
+                && let Ok(true) = tokio::time::timeout(RECOVERY, backend::recover(&mut conn.backend, transaction)).await
+            {
+                conn.forget();
+                add(&core.stats.recovered, 1);
+                core.shard.release(lease, Instant::now());
+            }
+        });
+    }
+}
