@@ -1,3 +1,4 @@
+pub mod auth;
 pub mod base;
 pub mod config;
 pub mod residency;
