@@ -1,4 +1,5 @@
 #![forbid(unsafe_code)]
+pub mod auth;
 pub mod backend;
 pub mod base;
 pub mod config;
@@ -6,6 +7,8 @@ pub mod limits;
 pub mod net;
 pub mod pool;
 pub mod residency;
+pub mod route;
+pub mod session;
 pub mod sql;
 pub mod telemetry;
 pub mod tenant;
