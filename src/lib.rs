@@ -1,3 +1,4 @@
 pub mod base;
 pub mod config;
 pub mod residency;
+pub mod sql;
