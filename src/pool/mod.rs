@@ -21,6 +21,6 @@ mod shard;
 
 pub use budget::{Budget, Permit};
 pub use conn::{Conn, Lease};
-pub use prepared::{Prepared, Statement};
+pub use prepared::{Prepared, Statement, name as statement_name};
 pub use registry::{Pool, PoolKey, PoolRow, Pools};
 pub use shard::{AcquireError, Local, Poke, Request, Shard};

@@ -11,9 +11,10 @@ use arc_swap::ArcSwap;
 
 use super::cancel::CancelKeys;
 use super::entry::{ClientRow, Entry, Kick};
+use super::login::Reported;
 use super::world::World;
 use crate::limits::Usages;
-use crate::pool::{Pools, Shard, Statement};
+use crate::pool::{PoolKey, Pools, Shard, Statement};
 use crate::sql::Analyser;
 use crate::telemetry::{CoreStats, Telemetry};
 use crate::wire::flow::StatementId;
@@ -50,6 +51,12 @@ const CHUNK: usize = 64 * 1024;
 /// Shapes whose facts are remembered.
 const SHAPES: usize = 8_192;
 
+/// Startup settings whose effect is remembered.
+const REPORTED: usize = 1_024;
+
+/// A login's pool and the session's own settings.
+type ReportedKey = (PoolKey, Reported);
+
 /// One thread's own. Sessions hold it by `Rc`.
 pub struct Core {
     pub shared: Arc<Shared>,
@@ -60,6 +67,8 @@ pub struct Core {
     entries: RefCell<HashMap<u32, Rc<Entry>>>,
     /// Statements that sessions of this core have prepared, by definition.
     statements: RefCell<HashMap<Rc<[u8]>, Weak<Statement>>>,
+    /// What servers reported for sessions with settings of their own.
+    reported: RefCell<HashMap<ReportedKey, Rc<Reported>>>,
     /// Lent to whoever reads or writes right now; sessions at rest hold no buffer.
     read_buffer: Cell<Vec<u8>>,
     write_buffer: Cell<Vec<u8>>,
@@ -75,6 +84,7 @@ impl Core {
             analyser: RefCell::new(Analyser::new(SHAPES)),
             entries: RefCell::default(),
             statements: RefCell::default(),
+            reported: RefCell::default(),
             read_buffer: Cell::default(),
             write_buffer: Cell::default(),
         }
@@ -127,6 +137,19 @@ impl Core {
         }
         statements.insert(definition.into(), Rc::downgrade(&fresh));
         fresh
+    }
+
+    pub(super) fn reported(&self, key: &ReportedKey) -> Option<Rc<Reported>> {
+        self.reported.borrow().get(key).cloned()
+    }
+
+    pub(super) fn remember_reported(&self, key: ReportedKey, reported: &Rc<Reported>) {
+        let mut all = self.reported.borrow_mut();
+        // Settings come from clients, so there is no end to how many there may be.
+        if all.len() >= REPORTED {
+            all.clear();
+        }
+        all.insert(key, Rc::clone(reported));
     }
 
     pub fn clients(&self) -> usize {

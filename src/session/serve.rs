@@ -96,6 +96,8 @@ pub(super) struct Link {
 
 pub(super) struct Handover {
     pub checker: Checker,
+    /// Where in the write that carries it the client's bytes start.
+    pub starts: usize,
     /// Client bytes that went out behind it, for another try.
     pub held: Vec<u8>,
     /// No more client bytes until it is answered.

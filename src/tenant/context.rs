@@ -91,6 +91,10 @@ impl Context {
         &self.tenant
     }
 
+    pub fn settings(&self) -> &[(String, String)] {
+        &self.settings
+    }
+
     /// The same with other settings.
     #[must_use]
     pub fn with_settings(&self, settings: Vec<(String, String)>) -> Self {

@@ -1,0 +1,224 @@
+//! Server bytes become client bytes. Messages are looked at by header: hand-over answers and answers to
+//! what pgward added are kept back, ReadyForQuery tells when the backend can go.
+
+use std::task::Context as Cx;
+use std::time::Instant;
+
+use super::entry::Phase;
+use super::refuse;
+use super::relay::Relay;
+use super::serve::{End, HANDOVER_TRIES, Need, Retry, Session};
+use crate::base::Report;
+use crate::telemetry::add;
+use crate::wire::backend::{self as answer, Transaction};
+use crate::wire::flow::{Fate, Own};
+use crate::wire::handover::Step;
+use crate::wire::{Header, Origin, frame};
+
+/// Messages that are read, rather than passed on, are awaited whole up to this length. A longer error
+/// text is passed on without its SQLSTATE being counted.
+const READ_WHOLE: usize = 16 * 1024;
+
+/// How the look at one message ended.
+enum Seen {
+    Next,
+    /// The rest of it has not arrived.
+    Cut,
+    /// The hand-over failed: the backend is gone, another one is wanted.
+    Lost,
+}
+
+impl Session {
+    /// Takes what the server sent, all of it, and passes on what is the client's.
+    pub(super) fn downstream(&mut self, input: &[u8], cx: &mut Cx<'_>) -> Result<(), End> {
+        let mut out = self.core.take_write_buffer();
+        let mut relay = Relay::new(input, &mut out);
+        let result = self.see_messages(&mut relay);
+        let cut = relay.rest();
+        if let Some(link) = &mut self.link {
+            link.lease.conn.backend.cut.extend_from_slice(cut);
+        }
+        let written = relay.finish();
+        add(&self.core.stats.bytes_to_clients, written.len() as u64);
+        let sent = self.to_client.write(&mut self.client, cx, written);
+        self.core.give_write_buffer(out);
+        result?;
+        sent.map_err(|_| End::Client)?;
+        self.release_if_done();
+        Ok(())
+    }
+
+    fn see_messages(&mut self, relay: &mut Relay<'_>) -> Result<(), End> {
+        loop {
+            let Some(link) = &mut self.link else { return Ok(()) };
+            let backend = &mut link.lease.conn.backend;
+            if link.handover.is_none() {
+                while let Some(own) = backend.flow.next_own() {
+                    if own == Own::ParseComplete {
+                        self.names.confirmed();
+                    }
+                    relay.own().extend_from_slice(own.message());
+                }
+            }
+            let input = relay.rest();
+            if input.is_empty() {
+                return Ok(());
+            }
+            if backend.rest > 0 {
+                let n = backend.rest.min(input.len());
+                backend.rest -= n;
+                relay.forward(n);
+                continue;
+            }
+            let header = match Header::read(input, Origin::Server) {
+                Ok(Some(header)) => header,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(self.garbled(&error.to_string())),
+            };
+            match self.see_message(header, relay)? {
+                Seen::Next => {}
+                Seen::Cut => return Ok(()),
+                Seen::Lost => {
+                    relay.skip(input.len());
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn see_message(&mut self, header: Header, relay: &mut Relay<'_>) -> Result<Seen, End> {
+        let input = relay.rest();
+        let Some(link) = &mut self.link else { return Ok(Seen::Next) };
+        let here = header.total.min(input.len());
+        let whole = here == header.total;
+        if link.handover.is_none() && matches!(header.tag, b'D' | b'd') {
+            relay.forward(here);
+            link.lease.conn.backend.rest = header.total - here;
+            return Ok(Seen::Next);
+        }
+        if !whole && (header.total <= READ_WHOLE || link.handover.is_some()) {
+            // During a hand-over nothing long is to be expected.
+            return if header.total <= READ_WHOLE { Ok(Seen::Cut) } else { self.handover_failed(b"") };
+        }
+        let body = input.get(frame::HEADER..here).unwrap_or_default();
+        if let Some(handover) = &mut link.handover {
+            let step = handover.checker.take(header.tag, body);
+            return match step {
+                Step::Continue | Step::Done => {
+                    relay.skip(here);
+                    if step == Step::Done {
+                        self.handed_over();
+                    }
+                    Ok(Seen::Next)
+                }
+                Step::Failed => self.handover_failed(if header.tag == b'E' { body } else { b"" }),
+            };
+        }
+        if header.tag == b'E' {
+            self.error(body);
+            relay.forward(here);
+            if let Some(link) = &mut self.link {
+                link.lease.conn.backend.rest = header.total - here;
+            }
+            return if is_fatal(body) { Err(End::ServerSaid) } else { Ok(Seen::Next) };
+        }
+        self.see_answer(header, here, body, relay)
+    }
+
+    fn see_answer(&mut self, header: Header, here: usize, body: &[u8], relay: &mut Relay<'_>) -> Result<Seen, End> {
+        let Some(link) = &mut self.link else { return Ok(Seen::Next) };
+        let conn = &mut link.lease.conn;
+        let fate = conn.backend.flow.take(header.tag, body);
+        match fate {
+            Fate::Hide => relay.skip(here),
+            Fate::Unexpected => return Err(self.garbled(&format!("a message of type '{}'", char::from(header.tag)))),
+            Fate::Forward | Fate::Settled(_) => {
+                relay.forward(here);
+                conn.backend.rest = header.total - here;
+            }
+        }
+        match (header.tag, fate) {
+            (b'1', Fate::Forward) => self.names.confirmed(),
+            // A setting changed that no statement text told of: it may not meet another session.
+            (b'S', _) => conn.dirty = true,
+            (_, Fate::Settled(transaction)) => self.settled(transaction),
+            _ => {}
+        }
+        Ok(Seen::Next)
+    }
+
+    fn settled(&mut self, transaction: Transaction) {
+        let Some(link) = &mut self.link else { return };
+        link.transaction = transaction;
+        link.at_rest = true;
+        if transaction == Transaction::Idle {
+            add(&self.core.stats.transactions, 1);
+            if self.pin.is_some() {
+                let now = Instant::now();
+                self.core.stats.transaction_time.record(now.duration_since(link.since));
+                self.entry.set(Phase::Idle, now);
+            }
+        } else {
+            self.entry.set(Phase::IdleInTransaction, Instant::now());
+        }
+    }
+
+    /// An ErrorResponse to something of the client's.
+    fn error(&mut self, body: &[u8]) {
+        let state = answer::sqlstate(body);
+        self.core.stats.error(state.as_ref().map_or(b"".as_slice(), |state| state));
+        let Some(link) = &mut self.link else { return };
+        let conn = &mut link.lease.conn;
+        let names = &mut self.names;
+        let prepared = &mut conn.prepared;
+        conn.backend.flow.error(|lost| {
+            if let Some(statement) = lost.statement {
+                prepared.forget(statement);
+            }
+            if lost.asked {
+                names.lost();
+            } else if lost.statement.is_none() {
+                link.unnamed_known = false;
+            }
+        });
+    }
+
+    /// Nothing of the client's was run, so another backend is tried, or the session ends.
+    fn handover_failed(&mut self, error: &[u8]) -> Result<Seen, End> {
+        add(&self.core.stats.handovers_failed, 1);
+        let state = answer::sqlstate(error).map(|state| String::from_utf8_lossy(&state).into_owned());
+        tracing::warn!(tenant = %self.tenant.id, sqlstate = state, "a backend was closed: its hand-over was not answered as expected");
+        self.handover_failures += 1;
+        let Some(link) = self.link.take() else { return Ok(Seen::Lost) };
+        self.key.slot.clear();
+        self.entry.backend.set(None);
+        let mut conn = link.lease;
+        let flow = std::mem::take(&mut conn.conn.backend.flow);
+        drop(conn);
+        let Some(handover) = link.handover else { return Ok(Seen::Lost) };
+        if self.pin.is_some() || self.handover_failures >= HANDOVER_TRIES {
+            return Err(no_clean_backend(state.as_deref()).into());
+        }
+        self.retry = Some(Retry { held: handover.held, flow, unnamed_known: link.unnamed_known });
+        self.need = Need::Lease;
+        Ok(Seen::Lost)
+    }
+
+    fn garbled(&self, what: &str) -> End {
+        tracing::error!(tenant = %self.tenant.id, what, "a server's answer was not what was expected; its backend is closed");
+        refuse::server_garbled().into()
+    }
+}
+
+fn no_clean_backend(state: Option<&str>) -> Report {
+    let report = refuse::no_clean_backend();
+    match state {
+        Some(state) => report.detail(format!("The server answered with SQLSTATE {state}.")),
+        None => report,
+    }
+}
+
+/// FATAL and PANIC end the connection (field V, never translated).
+fn is_fatal(body: &[u8]) -> bool {
+    matches!(answer::field(body, b'V'), Some(b"FATAL" | b"PANIC"))
+}

@@ -1,0 +1,72 @@
+//! One connection from accept to end.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::core::Core;
+use super::handshake::{Accepted, Handshake, Refused, tell};
+use super::login::{Admin, Login};
+use super::refuse;
+use crate::net::Stream;
+use crate::telemetry::add;
+
+/// Serves a client. Returns when it is done, or with an administrator for whom the console is.
+/// `crowded`: there are more clients than allowed, so this one is told so.
+pub async fn run(core: Rc<Core>, accepted: Accepted, crowded: bool) -> Option<Admin> {
+    let began = Instant::now();
+    let world = core.shared.world.load_full();
+    let limit = world.settings.listen.startup_timeout;
+    // Boxed: a session keeps none of the memory that TLS handshakes and logins take.
+    let entering = Box::pin(enter(&core, accepted, crowded));
+    match tokio::time::timeout(limit, entering).await {
+        Ok(Ok(Some(Login::Tenant(logged_in)))) => {
+            core.stats.login("ok");
+            core.stats.login_time.record(began.elapsed());
+            drop(world);
+            logged_in.into_session(core).serve().await;
+            None
+        }
+        Ok(Ok(Some(Login::Console(admin)))) => {
+            core.stats.login("console");
+            Some(*admin)
+        }
+        Ok(Ok(None)) => None,
+        Ok(Err((stream, Refused::Told(report)))) => {
+            core.stats.error(report.sqlstate.as_str().as_bytes());
+            if let Some(stream) = stream {
+                tell(stream, &report).await;
+            }
+            None
+        }
+        Ok(Err((_, Refused::Gone))) => {
+            core.stats.login("gone");
+            None
+        }
+        Err(_) => {
+            core.stats.login("timeout");
+            None
+        }
+    }
+}
+
+type Outcome = Result<Option<Login>, (Option<Stream>, Refused)>;
+
+async fn enter(core: &Rc<Core>, accepted: Accepted, crowded: bool) -> Outcome {
+    let world = core.shared.world.load_full();
+    match accepted.handshake(&world).await? {
+        Handshake::Cancel { id, secret } => {
+            if core.shared.cancel_keys.cancel(id, &secret).await {
+                add(&core.stats.cancels, 1);
+            }
+            Ok(None)
+        }
+        Handshake::Started(started) if crowded => {
+            core.stats.login("too_many_clients");
+            Err((Some(started.stream), refuse::too_many_clients().into()))
+        }
+        Handshake::Started(started) if core.draining.get() => {
+            Err((Some(started.stream), refuse::draining().into()))
+        }
+        Handshake::Started(started) => started.login(core, &world).await.map(Some),
+    }
+}
