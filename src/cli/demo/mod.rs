@@ -1,0 +1,5 @@
+pub mod cluster;
+mod error;
+mod host;
+mod server;
+mod tls;
