@@ -63,8 +63,13 @@ struct Folder(PathBuf);
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // The servers are gone; a file that cannot be removed is left for the next start to sweep.
-        let _ = fs::remove_dir_all(&self.0);
+        // The servers are gone, but a killed initdb's last child may still be writing.
+        for _ in 0..40 {
+            if fs::remove_dir_all(&self.0).is_ok() || !self.0.exists() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 }
 

@@ -19,6 +19,7 @@ exec 3<&-
 wait "$server"
 status=$?
 kill -s KILL "$watcher" 2>/dev/null
+wait "$watcher" 2>/dev/null
 if [ -e "$data.abandoned" ]; then
     rm -rf -- "$data" "$data.log" "$data.abandoned"
     rmdir -- "$(dirname -- "$data")" 2>/dev/null
