@@ -17,6 +17,31 @@ use crate::config::{self, Settings};
 pub(super) const CLUSTERS: [&str; 2] = ["colombo", "mumbai"];
 const TOKEN_TTL: Duration = Duration::from_secs(12 * 3600);
 
+const TENANTS: &str = r#"[tenants.acme]
+isolation = "rows"
+cluster = "colombo"
+database = "app"
+home = "lk"
+
+[tenants.globex]
+isolation = "rows"
+cluster = "colombo"
+database = "app"
+home = "lk"
+
+[tenants.kandy]
+isolation = "schema"
+cluster = "colombo"
+database = "app"
+home = "lk"
+
+[tenants.pune]
+isolation = "database"
+cluster = "mumbai"
+database = "pune"
+home = "in"
+"#;
+
 pub(super) struct Stage {
     pub proxy: Proxy,
     pub colombo: Cluster,
@@ -174,29 +199,7 @@ logins = {{ app = "pgward_app", readonly = "pgward_readonly" }}
 [clusters.mumbai]
 tls = {{ mode = "off" }}
 {other}
-[tenants.acme]
-isolation = "rows"
-cluster = "colombo"
-database = "app"
-home = "lk"
 
-[tenants.globex]
-isolation = "rows"
-cluster = "colombo"
-database = "app"
-home = "lk"
-
-[tenants.kandy]
-isolation = "schema"
-cluster = "colombo"
-database = "app"
-home = "lk"
-
-[tenants.pune]
-isolation = "database"
-cluster = "mumbai"
-database = "pune"
-home = "in"
-"#
+{TENANTS}"#
     )
 }
