@@ -18,6 +18,7 @@ pub use problem::Problem;
 pub use settings::*;
 
 use reader::Reader;
+pub use reader::parse_duration;
 
 /// Reads and validates a configuration file. `Err` holds all problems found.
 pub fn load(path: &Path) -> Result<Settings, Vec<Problem>> {

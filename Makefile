@@ -1,0 +1,29 @@
+# What there is to do here. `make` alone explains itself.
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench soak fmt clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## start PostgreSQL clusters, demo tenants and pgward; Ctrl-C stops all
+	@scripts/prepare demo
+	cargo build --release --locked
+	@exec "$${CARGO_TARGET_DIR:-target}/release/pgward" demo
+
+test: ## everything that is checked before a change is taken
+	@scripts/prepare test
+	@scripts/test
+
+bench: ## pgward beside PgBouncer on this machine
+	@scripts/prepare bench
+	@scripts/bench
+
+soak: ## hours of load with every read checked
+	@scripts/prepare bench
+	@scripts/soak
+
+fmt: ## format the code
+	cargo fmt
+
+clean: ## remove what was built
+	cargo clean

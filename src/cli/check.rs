@@ -1,0 +1,72 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::failure::Failure;
+use super::output::{say, warn};
+use crate::config::{self, Isolation, Settings};
+
+/// Check a configuration file and name everything wrong with it
+///
+/// Each problem is one line on standard output: where it is, what stands there, why it is refused and
+/// what would be accepted. Nothing is contacted. Exit code 0: the file is good. 1: it is not.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The configuration file
+    file: PathBuf,
+}
+
+pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
+    match config::load(&arguments.file) {
+        Ok(settings) => {
+            say(format_args!("{} is good", arguments.file.display()));
+            say(summary(&settings));
+            warnings(&settings).iter().for_each(warn);
+            Ok(())
+        }
+        Err(problems) => {
+            problems.iter().for_each(say);
+            let count = match problems.len() {
+                1 => "1 problem".to_owned(),
+                n => format!("{n} problems"),
+            };
+            Err(Failure::said(format!("{} has {count}", arguments.file.display())))
+        }
+    }
+}
+
+fn summary(settings: &Settings) -> String {
+    let mut lines = Vec::new();
+    for cluster in settings.clusters.values() {
+        let servers: Vec<String> =
+            cluster.servers.iter().map(|server| format!("{} in {}", server.name, server.region)).collect();
+        lines.push(format!("cluster {}: {}", cluster.name, servers.join(", ")));
+    }
+    let levels = [Isolation::Rows, Isolation::Schema, Isolation::Database, Isolation::Cluster];
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for tenant in settings.tenants.values() {
+        *counts.entry(tenant.isolation.as_str()).or_default() += 1;
+    }
+    let parts: Vec<String> = levels
+        .iter()
+        .filter_map(|level| counts.get(level.as_str()).map(|count| format!("{count} at level {}", level.as_str())))
+        .collect();
+    let total = settings.tenants.len();
+    lines.push(format!("tenants: {total}{}{}", if parts.is_empty() { "" } else { ", " }, parts.join(", ")));
+    for issuer in &settings.issuers {
+        lines.push(format!("issuer {}", issuer.issuer));
+    }
+    lines.join("\n")
+}
+
+/// Allowed, but worth a second look before production.
+fn warnings(settings: &Settings) -> Vec<String> {
+    let signing = settings.issuers.iter().filter(|issuer| issuer.signing.is_some());
+    signing
+        .map(|issuer| {
+            format!(
+                "note: issuer {} has a signing key; whoever reads it can be any tenant. Development only",
+                issuer.issuer
+            )
+        })
+        .collect()
+}

@@ -1,0 +1,123 @@
+//! What this machine offers: PostgreSQL's programs, a user they may run as, folders that user reaches.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::error::ClusterError;
+
+/// The user that PostgreSQL falls back to when we are root; Debian's package creates it.
+const USER: &str = "postgres";
+
+#[derive(Debug, Clone)]
+pub struct Host {
+    binaries: PathBuf,
+    /// User and group to change to; `None` when we are an ordinary user and stay that.
+    account: Option<(u32, u32)>,
+}
+
+impl Host {
+    pub fn find() -> Result<Self, ClusterError> {
+        let account = if rustix::process::geteuid().is_root() {
+            let id = |flag| id_of(flag).ok_or(ClusterError::NoAccount);
+            Some((id("-u")?, id("-g")?))
+        } else {
+            None
+        };
+        Ok(Self { binaries: binaries()?, account })
+    }
+
+    pub fn binary(&self, name: &str) -> PathBuf {
+        self.binaries.join(name)
+    }
+
+    /// A command under PostgreSQL's user, with none of our `PG*` variables, which would redirect it.
+    pub fn command(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = match self.account {
+            Some((uid, gid)) => {
+                let mut command = Command::new("setpriv");
+                command.arg(format!("--reuid={uid}")).arg(format!("--regid={gid}")).arg("--clear-groups");
+                command.arg(program.as_ref());
+                command
+            }
+            None => Command::new(program.as_ref()),
+        };
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("PG") {
+                command.env_remove(name);
+            }
+        }
+        // From a folder that this user can enter; our own may be under /root.
+        command.env("LC_ALL", "C").current_dir("/").stdin(Stdio::null());
+        command
+    }
+
+    /// Hands a file or folder to PostgreSQL's user.
+    pub fn own(&self, path: &Path) -> Result<(), ClusterError> {
+        match self.account {
+            Some((uid, gid)) => {
+                chown(path, Some(uid), Some(gid)).map_err(ClusterError::file("change the owner of", path))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A new folder of PostgreSQL's own below `wanted`, or below a temporary folder when its user cannot
+    /// get there: a checkout under a closed `/root` is the usual case.
+    pub fn folder(&self, wanted: Option<&Path>, name: &str) -> Result<PathBuf, ClusterError> {
+        let temporary = std::env::temp_dir();
+        let candidates: Vec<&Path> =
+            wanted.into_iter().chain([temporary.as_path(), Path::new("/tmp"), Path::new("/var/tmp")]).collect();
+        for parent in &candidates {
+            if parent.is_dir() && self.enters(parent) {
+                let folder = parent.join(format!("pgward-{name}-{:08x}", rand::random::<u32>()));
+                fs::create_dir(&folder).map_err(ClusterError::file("create the folder", &folder))?;
+                let closed = fs::Permissions::from_mode(0o700);
+                fs::set_permissions(&folder, closed).map_err(ClusterError::file("close the folder", &folder))?;
+                self.own(&folder)?;
+                return Ok(folder);
+            }
+        }
+        let tried = candidates.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+        Err(ClusterError::NoPlace { user: USER.to_owned(), tried })
+    }
+
+    /// Asked of the kernel as that user, since mode bits are not the whole truth.
+    fn enters(&self, folder: &Path) -> bool {
+        self.account.is_none()
+            || self.command("test").arg("-x").arg(folder).status().is_ok_and(|status| status.success())
+    }
+}
+
+fn id_of(flag: &str) -> Option<u32> {
+    let output = Command::new("id").args([flag, USER]).stderr(Stdio::null()).output().ok()?;
+    String::from_utf8(output.stdout).ok()?.trim().parse().ok().filter(|id| *id != 0)
+}
+
+/// `PGWARD_PG_BIN`, else the newest of Debian's versions, else what the `PATH` has.
+fn binaries() -> Result<PathBuf, ClusterError> {
+    let complete =
+        |folder: &Path| ["initdb", "postgres", "pg_basebackup"].iter().all(|name| folder.join(name).exists());
+    if let Some(named) = std::env::var_os("PGWARD_PG_BIN") {
+        let folder = PathBuf::from(named);
+        let looked = folder.display().to_string();
+        return if complete(&folder) { Ok(folder) } else { Err(ClusterError::NoBinaries { looked }) };
+    }
+    let debian = Path::new("/usr/lib/postgresql");
+    let mut versions: Vec<(u32, PathBuf)> = fs::read_dir(debian)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .collect();
+    versions.sort();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    versions
+        .into_iter()
+        .rev()
+        .map(|(_, folder)| folder)
+        .chain(std::env::split_paths(&path))
+        .find(|folder| complete(folder))
+        .ok_or_else(|| ClusterError::NoBinaries { looked: format!("{} and the PATH", debian.display()) })
+}

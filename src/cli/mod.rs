@@ -1,0 +1,105 @@
+//! The command line: one file per command. Exit codes: 0 done, 1 failed (the reason is on standard
+//! error), 2 called wrongly.
+
+mod check;
+pub mod demo;
+mod failure;
+mod health;
+mod install;
+mod output;
+mod run;
+mod token;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Settings};
+use failure::Failure;
+
+/// A PostgreSQL proxy for many tenants: a JWT is the password, and a connection sees one tenant.
+///
+/// Applications connect to pgward as they would to PostgreSQL. The password is a JSON Web Token that
+/// names the tenant; pgward checks it, finds the tenant's servers and lets PostgreSQL itself keep the
+/// tenants apart.
+///
+/// To see it at work, run `make demo` or `pgward demo`. To run it for real: write a configuration
+/// (conf/pgward.toml explains every key), `pgward check` it, `pgward install` it into the databases,
+/// then `pgward run` it.
+#[derive(Debug, Parser)]
+#[command(name = "pgward", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(check::Arguments),
+    Run(run::Arguments),
+    Token(token::Arguments),
+    Install(install::Arguments),
+    Health(health::Arguments),
+    Demo(demo::Arguments),
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgument {
+    /// The configuration file
+    #[arg(long = "config", env = "PGWARD_CONFIG", value_name = "FILE")]
+    path: PathBuf,
+}
+
+impl ConfigArgument {
+    fn load(&self) -> Result<Settings, Failure> {
+        load(&self.path)
+    }
+}
+
+fn load(path: &std::path::Path) -> Result<Settings, Failure> {
+    config::load(path).map_err(|problems| Failure::Config { path: path.to_owned(), problems })
+}
+
+pub fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Check(arguments) => check::command(&arguments),
+        Command::Run(arguments) => run::command(&arguments),
+        Command::Token(arguments) => token::command(&arguments),
+        Command::Install(arguments) => install::command(&arguments),
+        Command::Health(arguments) => health::command(&arguments),
+        Command::Demo(arguments) => demo::command(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::warn(failure);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A runtime for commands that talk to servers.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_every_argument_is_explained() {
+        let mut cli = Cli::command();
+        cli.build();
+        cli.clone().debug_assert();
+        for command in cli.get_subcommands().filter(|command| command.get_name() != "help") {
+            assert!(command.get_about().is_some(), "{} has no help", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {} has no help", command.get_name(), argument.get_id());
+            }
+        }
+    }
+}
