@@ -2,8 +2,8 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::connect::{Endpoint, stream, within};
 use super::BackendError;
+use super::connect::{Endpoint, stream, within};
 use crate::base::Secret;
 
 /// Which backend to cancel, and where.

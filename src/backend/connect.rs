@@ -64,7 +64,8 @@ pub(super) async fn stream(endpoint: &Endpoint) -> Result<Stream, BackendError> 
     let connect = |source| BackendError::Connect { server: endpoint.name(), source };
     let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await.map_err(connect)?;
     tcp.set_nodelay(true).map_err(connect)?;
-    let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
+    let keepalive =
+        socket2::TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
     socket2::SockRef::from(&tcp).set_tcp_keepalive(&keepalive).map_err(connect)?;
     match &endpoint.tls {
         None => Ok(Stream::Plain(tcp)),

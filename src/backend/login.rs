@@ -10,8 +10,8 @@ use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::connect::Endpoint;
 use super::BackendError;
+use super::connect::Endpoint;
 use crate::base::Secret;
 use crate::net::{Stream, end_point_hash};
 use crate::wire::backend as answer;

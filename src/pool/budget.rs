@@ -119,9 +119,7 @@ impl Budget {
         loop {
             let State { open, by_pool, queue } = state;
             let max = self.max.load(Ordering::Relaxed);
-            let room = |pool: &Pool| {
-                *open < max && by_pool.get(&pool.id).copied().unwrap_or(0) < pool.max()
-            };
+            let room = |pool: &Pool| *open < max && by_pool.get(&pool.id).copied().unwrap_or(0) < pool.max();
             let servable = |waiter: &Waiter| {
                 waiter.usage.leases() < waiter.max_leases && (has_idle(&waiter.pool) || room(&waiter.pool))
             };
@@ -180,8 +178,7 @@ impl Budget {
 
 impl State {
     fn room(&self, budget: &Budget, pool: &Pool) -> bool {
-        self.open < budget.max.load(Ordering::Relaxed)
-            && self.by_pool.get(&pool.id).copied().unwrap_or(0) < pool.max()
+        self.open < budget.max.load(Ordering::Relaxed) && self.by_pool.get(&pool.id).copied().unwrap_or(0) < pool.max()
     }
 
     fn take(&mut self, pool: &Arc<Pool>) -> Permit {

@@ -1,7 +1,7 @@
 //! All pools of the process, by full key.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use dashmap::DashMap;
@@ -45,6 +45,7 @@ pub struct Pools {
 /// One pool, for the console and the metrics.
 #[derive(Debug, Clone)]
 pub struct PoolRow {
+    pub id: usize,
     pub cluster: String,
     pub server: String,
     pub database: String,
@@ -55,6 +56,11 @@ pub struct PoolRow {
 }
 
 impl Pool {
+    /// Its number in this process.
+    pub fn id(&self) -> usize {
+        self.id
+    }
+
     pub fn credentials(&self) -> Credentials {
         Credentials {
             role: self.key.role.clone(),
@@ -137,6 +143,7 @@ impl Pools {
             .map(|entry| {
                 let pool = entry.value();
                 PoolRow {
+                    id: pool.id,
                     cluster: pool.key.cluster.to_string(),
                     server: pool.key.server.to_string(),
                     database: pool.key.database.clone(),
@@ -147,7 +154,9 @@ impl Pools {
                 }
             })
             .collect();
-        rows.sort_by(|a, b| (&a.cluster, &a.server, &a.database, &a.role).cmp(&(&b.cluster, &b.server, &b.database, &b.role)));
+        rows.sort_by(|a, b| {
+            (&a.cluster, &a.server, &a.database, &a.role).cmp(&(&b.cluster, &b.server, &b.database, &b.role))
+        });
         rows
     }
 }

@@ -162,7 +162,8 @@ impl Shard {
         if conn.core == self.core {
             return Ok(lend(slot, conn, local));
         }
-        let Conn { backend, context, used, dirty, prepared, cancel, gates, idle_since, lifetime, permit, core: _ } = *conn;
+        let Conn { backend, context, used, dirty, prepared, cancel, gates, idle_since, lifetime, permit, core: _ } =
+            *conn;
         let backend::Backend { stream, pid, key, born, flow, rest, cut } = backend;
         match stream.rehome() {
             Ok(stream) => {

@@ -26,7 +26,7 @@ pub struct Shared {
     pub usages: Usages,
     pub cancel_keys: CancelKeys,
     pub telemetry: Telemetry,
-    pub clients: AtomicUsize,
+    pub clients: Arc<AtomicUsize>,
     next_statement: AtomicU64,
 }
 
@@ -38,7 +38,7 @@ impl Shared {
             usages: Usages::default(),
             cancel_keys: CancelKeys::default(),
             telemetry: Telemetry::new(),
-            clients: AtomicUsize::new(0),
+            clients: Arc::default(),
             next_statement: AtomicU64::new(1),
         }
     }

@@ -162,8 +162,7 @@ impl Entered {
         core.enter(&entry);
         let Admitted { tenant, usage, slot, local, .. } = admitted;
         let max_prepared = world.settings.session.prepared_per_session;
-        let logged_in =
-            LoggedIn { stream, input, entry, key, tenant, usage, slot, local, context, max_prepared };
+        let logged_in = LoggedIn { stream, input, entry, key, tenant, usage, slot, local, context, max_prepared };
         Ok(Login::Tenant(Box::new(logged_in)))
     }
 }
@@ -281,8 +280,7 @@ async fn introduce(
 ) -> Result<(Arc<Context>, Reported), Refused> {
     let pool = &admitted.local.pool;
     let acquire = async |context: &Arc<Context>| {
-        let request =
-            Request { context, usage: &admitted.usage, max_leases: admitted.tenant.limits.max_leases };
+        let request = Request { context, usage: &admitted.usage, max_leases: admitted.tenant.limits.max_leases };
         core.shard.acquire(&admitted.local, request).await.map_err(|error| {
             core.stats.login("no_backend");
             tracing::warn!(tenant = %admitted.tenant.id, error = %error, source = ?std::error::Error::source(&error).map(ToString::to_string), "no backend for a login");

@@ -13,6 +13,7 @@
 //! place where errors become what a client may see.
 
 mod cancel;
+mod command;
 mod core;
 mod downstream;
 mod entry;
@@ -29,6 +30,7 @@ mod world;
 
 pub use self::cancel::CancelKeys;
 pub use self::core::{Core, Shared};
+pub use command::{Command, CoreHandle, Place};
 pub use entry::{ClientRow, Kick};
 pub use handshake::{Accepted, Handshake, Started};
 pub use login::{Admin, LoggedIn, Login};

@@ -64,9 +64,7 @@ async fn enter(core: &Rc<Core>, accepted: Accepted, crowded: bool) -> Outcome {
             core.stats.login("too_many_clients");
             Err((Some(started.stream), refuse::too_many_clients().into()))
         }
-        Handshake::Started(started) if core.draining.get() => {
-            Err((Some(started.stream), refuse::draining().into()))
-        }
+        Handshake::Started(started) if core.draining.get() => Err((Some(started.stream), refuse::draining().into())),
         Handshake::Started(started) => started.login(core, &world).await.map(Some),
     }
 }

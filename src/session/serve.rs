@@ -359,8 +359,7 @@ impl Session {
             entry.listen(cx);
             if entry.kicked().is_some() { Poll::Ready(()) } else { Poll::Pending }
         });
-        let request =
-            Request { context: &self.context, usage: &self.usage, max_leases: self.tenant.limits.max_leases };
+        let request = Request { context: &self.context, usage: &self.usage, max_leases: self.tenant.limits.max_leases };
         let outcome = tokio::select! {
             lease = core.shard.acquire(&self.local, request) => Some(lease),
             () = slot.stop_waiting.notified() => None,
@@ -420,11 +419,9 @@ impl Session {
             }
             End::ServerSaid => {
                 // What the server said last may still be on its way.
-                let flush = poll_fn(|cx| {
-                    match self.to_client.flush(&mut self.client, cx) {
-                        Ok(_) if !self.to_client.is_clear() => Poll::Pending,
-                        _ => Poll::Ready(()),
-                    }
+                let flush = poll_fn(|cx| match self.to_client.flush(&mut self.client, cx) {
+                    Ok(_) if !self.to_client.is_clear() => Poll::Pending,
+                    _ => Poll::Ready(()),
                 });
                 let _ = tokio::time::timeout(RECOVERY, flush).await;
             }

@@ -86,7 +86,11 @@ impl Session {
             }
             if self.rest > 0 {
                 let n = self.rest.min(input.len());
-                if self.rest_dropped { relay.skip(n) } else { relay.forward(n) }
+                if self.rest_dropped {
+                    relay.skip(n)
+                } else {
+                    relay.forward(n)
+                }
                 self.rest -= n;
                 if self.rest == 0 {
                     self.release_if_done();

@@ -37,10 +37,14 @@ impl World {
     /// `before` lends what has not changed, so that a reload does not make backends look foreign.
     pub fn new(settings: Settings, before: Option<&World>) -> Result<Self, WorldError> {
         let verifier = Arc::new(Verifier::new(&settings.issuers)?);
+        if let Some(world) = before {
+            // Fetched keys stay good while their provider is down.
+            verifier.inherit(&world.verifier);
+        }
         let tls = match &settings.listen.tls {
-            Some(tls) => Some(
-                net::listener(tls).map_err(|source| WorldError::Tls { what: "the listener".to_owned(), source })?,
-            ),
+            Some(tls) => {
+                Some(net::listener(tls).map_err(|source| WorldError::Tls { what: "the listener".to_owned(), source })?)
+            }
             None => None,
         };
         let mut endpoints = HashMap::new();
@@ -63,7 +67,14 @@ impl World {
     }
 
     /// The pool of a login on a server. `None`: the password cannot be had.
-    pub fn pool(&self, pools: &Pools, cluster: &Cluster, server: &Server, login: &crate::config::Login, database: &str) -> Option<Arc<Pool>> {
+    pub fn pool(
+        &self,
+        pools: &Pools,
+        cluster: &Cluster,
+        server: &Server,
+        login: &crate::config::Login,
+        database: &str,
+    ) -> Option<Arc<Pool>> {
         let password = login_password(self.settings.master_key.as_ref(), &cluster.name, login)?;
         let endpoint = self.endpoints.get(&(cluster.name.clone(), server.name.clone()))?;
         let key = PoolKey {

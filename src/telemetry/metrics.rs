@@ -16,7 +16,7 @@ pub struct Telemetry {
 const METADATA: Metadata<'static> = Metadata::new("pgward", Level::INFO, None);
 
 /// Every metric, its kind and what it says.
-const COUNTERS: [(&str, &str); 13] = [
+const COUNTERS: [(&str, &str); 11] = [
     ("pgward_transactions_total", "Leases of a backend that ended, which is one per transaction."),
     ("pgward_bytes_total", "Bytes relayed, by direction."),
     ("pgward_contexts_total", "Backends that were told whose session they serve."),
@@ -28,8 +28,6 @@ const COUNTERS: [(&str, &str); 13] = [
     ("pgward_pins_total", "Sessions that had to keep their backend, by reason."),
     ("pgward_logins_total", "Logins, by outcome."),
     ("pgward_errors_total", "Errors sent to clients, by SQLSTATE class."),
-    ("pgward_tenant_transactions_total", "Transactions of the busiest tenants by name, all others as other."),
-    ("pgward_tenant_server_seconds_total", "Backend time used by the busiest tenants, all others as other."),
 ];
 const HISTOGRAMS: [(&str, &str); 3] = [
     ("pgward_transaction_seconds", "From lease to release of a backend."),
@@ -74,11 +72,6 @@ impl Telemetry {
         if amount > 0 {
             self.recorder.register_counter(&key(name, labels), &METADATA).increment(amount);
         }
-    }
-
-    /// A counter that is known as a total.
-    pub fn count_to(&self, name: &'static str, labels: &[(&'static str, &str)], total: u64) {
-        self.recorder.register_counter(&key(name, labels), &METADATA).absolute(total);
     }
 
     pub fn gauge(&self, name: &'static str, labels: &[(&'static str, &str)], value: f64) {

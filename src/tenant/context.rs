@@ -131,7 +131,9 @@ mod tests {
     #[test]
     fn contexts_of_two_tenants_are_never_equal() {
         let sealer = Arc::new(Sealer::new("k1", &Secret::new([7; 32])).unwrap());
-        let of = |tenant: &str| Context::new(&TenantId::parse(tenant).unwrap(), Some(&sealer), &serde_json::Map::new(), Vec::new());
+        let of = |tenant: &str| {
+            Context::new(&TenantId::parse(tenant).unwrap(), Some(&sealer), &serde_json::Map::new(), Vec::new())
+        };
         assert!(of("a") == of("a"));
         assert!(of("a") != of("b"));
         assert!(of("a") != of("a").with_settings(vec![("TimeZone".into(), "UTC".into())]));

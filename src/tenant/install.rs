@@ -104,7 +104,8 @@ fn plan(settings: &Settings, cluster: &ClusterName, database: &str) -> Result<(V
     for (role, (login, _)) in &roles {
         let password = login_password(settings.master_key.as_ref(), cluster, login)
             .ok_or_else(|| InstallError::NoPassword((*role).to_owned()))?;
-        batches.push(Batch { doing: format!("creating the login role {role}"), sql: role_sql(role, &password, database) });
+        batches
+            .push(Batch { doing: format!("creating the login role {role}"), sql: role_sql(role, &password, database) });
         installed.roles.push((*role).to_owned());
     }
     for tenant in &tenants {

@@ -18,9 +18,14 @@ pub enum Owed {
     /// ReadyForQuery after a Sync.
     Sync,
     /// ParseComplete. `statement` where it makes a statement known to the backend.
-    Parse { statement: Option<StatementId>, hidden: bool },
+    Parse {
+        statement: Option<StatementId>,
+        hidden: bool,
+    },
     Bind,
-    Close { hidden: bool },
+    Close {
+        hidden: bool,
+    },
     /// `t` and then `T` or `n`, or only the latter for a portal.
     Describe,
     /// CommandComplete, EmptyQueryResponse or PortalSuspended, after any number of rows.
@@ -246,7 +251,8 @@ mod tests {
     #[test]
     fn an_error_skips_to_the_sync_and_names_the_statements_lost() {
         let injected = Owed::Parse { statement: Some(7), hidden: true };
-        let mut flow = flow(&[injected, Owed::Bind, Owed::Own(Own::ParseComplete), Owed::Execute, Owed::Sync, Owed::Query]);
+        let mut flow =
+            flow(&[injected, Owed::Bind, Owed::Own(Own::ParseComplete), Owed::Execute, Owed::Sync, Owed::Query]);
         let mut lost = Vec::new();
         flow.error(|statement| lost.push(statement));
         assert_eq!(lost, [Lost { statement: Some(7), asked: false }, Lost { statement: None, asked: true }]);
@@ -256,7 +262,8 @@ mod tests {
 
     #[test]
     fn hidden_answers_and_own_answers_keep_their_places() {
-        let mut flow = flow(&[Owed::Parse { statement: Some(1), hidden: true }, Owed::Own(Own::ParseComplete), Owed::Bind]);
+        let mut flow =
+            flow(&[Owed::Parse { statement: Some(1), hidden: true }, Owed::Own(Own::ParseComplete), Owed::Bind]);
         assert_eq!(flow.next_own(), None, "not its turn");
         assert_eq!(flow.take(b'1', b""), Fate::Hide);
         assert_eq!(flow.next_own(), Some(Own::ParseComplete));

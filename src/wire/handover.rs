@@ -116,7 +116,11 @@ impl Checker {
             (DiscardParsed, b'1') => DiscardBound,
             (DiscardBound, b'2') => Discarded,
             (Discarded, b'C') if body == b"DISCARD ALL\0" => {
-                if self.settings { SettingsParsed } else { GateParsed }
+                if self.settings {
+                    SettingsParsed
+                } else {
+                    GateParsed
+                }
             }
             (SettingsParsed, b'1') => SettingsBound,
             (SettingsBound, b'2') => SettingsRow,

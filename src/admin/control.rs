@@ -1,0 +1,77 @@
+//! What the console and HTTP may see and do.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::pool::PoolRow;
+use crate::session::{ClientRow, Command, CoreHandle, Shared};
+
+/// Asked of the control plane.
+#[derive(Debug)]
+pub enum Request {
+    /// Read the configuration again.
+    Reload(oneshot::Sender<Result<(), ReloadError>>),
+    /// Drain and end.
+    Shutdown,
+}
+
+/// Why a reload was refused; the old configuration stays in force.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("; "))]
+pub struct ReloadError(pub Vec<String>);
+
+/// A handle; clones are the same proxy.
+#[derive(Clone)]
+pub struct Control {
+    pub shared: Arc<Shared>,
+    pub cores: Arc<[CoreHandle]>,
+    requests: mpsc::UnboundedSender<Request>,
+}
+
+impl Control {
+    pub fn new(shared: Arc<Shared>, cores: Arc<[CoreHandle]>, requests: mpsc::UnboundedSender<Request>) -> Self {
+        Self { shared, cores, requests }
+    }
+
+    pub async fn reload(&self) -> Result<(), ReloadError> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || ReloadError(vec!["pgward is shutting down".to_owned()]);
+        self.requests.send(Request::Reload(reply)).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    pub fn shutdown(&self) {
+        // Nobody there to hear it means that it has happened.
+        let _ = self.requests.send(Request::Shutdown);
+    }
+
+    pub async fn clients(&self) -> Vec<ClientRow> {
+        let mut rows = Vec::new();
+        for core in self.cores.iter() {
+            rows.extend(core.ask(Command::Clients).await.unwrap_or_default());
+        }
+        rows
+    }
+
+    /// All pools, each with how many of its backends are idle.
+    pub async fn pools(&self) -> Vec<(PoolRow, usize)> {
+        let mut idle = std::collections::HashMap::new();
+        for core in self.cores.iter() {
+            for (pool, count) in core.ask(Command::Idle).await.unwrap_or_default() {
+                *idle.entry(pool).or_insert(0) += count;
+            }
+        }
+        let rows = self.shared.pools.rows().into_iter();
+        rows.map(|row| {
+            let idle = idle.get(&row.id).copied().unwrap_or(0).min(row.open);
+            (row, idle)
+        })
+        .collect()
+    }
+
+    pub fn client_count(&self) -> usize {
+        self.shared.clients.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,95 @@
+//! HTTP: `/metrics` for Prometheus, `/live` and `/ready` for whoever restarts and routes.
+
+use std::collections::HashSet;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::control::Control;
+use crate::session::Command;
+
+/// Tenants that metrics name; the rest count as `other`, so that labels stay bounded.
+const NAMED_TENANTS: usize = 50;
+
+/// Serves until told to stop.
+pub async fn serve(listener: TcpListener, control: Control, draining: CancellationToken, stop: CancellationToken) {
+    let app = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/live", get(async || "live\n"))
+        .route("/ready", get(async move || ready(&draining)))
+        .with_state(control);
+    let served = axum::serve(listener, app).with_graceful_shutdown(async move { stop.cancelled().await });
+    if let Err(error) = served.await {
+        tracing::error!(%error, "HTTP ended");
+    }
+}
+
+/// Not ready as soon as draining begins, so that no new clients are sent here.
+fn ready(draining: &CancellationToken) -> (StatusCode, &'static str) {
+    if draining.is_cancelled() { (StatusCode::SERVICE_UNAVAILABLE, "draining\n") } else { (StatusCode::OK, "ready\n") }
+}
+
+async fn metrics(State(control): State<Control>) -> impl IntoResponse {
+    for core in control.cores.iter() {
+        core.ask(Command::Flush).await;
+    }
+    let telemetry = &control.shared.telemetry;
+    telemetry.gauge("pgward_clients", &[], control.client_count() as f64);
+    let mut servers = HashSet::new();
+    for (pool, idle) in control.pools().await {
+        let labels = |state| {
+            [
+                ("cluster", pool.cluster.as_str()),
+                ("server", pool.server.as_str()),
+                ("database", pool.database.as_str()),
+                ("role", pool.role.as_str()),
+                ("state", state),
+            ]
+        };
+        telemetry.gauge("pgward_backends", &labels("idle"), idle as f64);
+        telemetry.gauge("pgward_backends", &labels("active"), (pool.open - idle) as f64);
+        let [cluster, server, database, role, _] = labels("");
+        telemetry.gauge("pgward_backends_max", &[cluster, server, database, role], pool.max as f64);
+        if servers.insert((pool.cluster.clone(), pool.server.clone())) {
+            telemetry.gauge("pgward_waiting", &[cluster, server], pool.waiting as f64);
+        }
+    }
+    let text = format!("{}{}", telemetry.render(), tenants(&control));
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+/// The busiest tenants by name. Written here rather than recorded, since who is among them changes.
+fn tenants(control: &Control) -> String {
+    use std::fmt::Write;
+    let mut usages = control.shared.usages.all();
+    usages.sort_by_key(|usage| std::cmp::Reverse(usage.transactions()));
+    let (named, other) = usages.split_at(usages.len().min(NAMED_TENANTS));
+    let mut out = String::new();
+    let mut family = |name: &str, help: &str, value: &dyn Fn(&crate::limits::Usage) -> f64| {
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
+        for usage in named {
+            let _ = writeln!(out, "{name}{{tenant=\"{}\"}} {}", usage.tenant, value(usage));
+        }
+        let rest: f64 = other.iter().map(|usage| value(usage)).sum();
+        let _ = writeln!(out, "{name}{{tenant=\"other\"}} {rest}");
+    };
+    family(
+        "pgward_tenant_transactions",
+        "Leases of a backend since the start, by the busiest tenants, all others as other.",
+        &|usage| usage.transactions() as f64,
+    );
+    family(
+        "pgward_tenant_server_seconds",
+        "Backend time since the start, by the busiest tenants, all others as other.",
+        &|usage| usage.server_time().as_secs_f64(),
+    );
+    family("pgward_tenant_clients", "Connected clients, by the busiest tenants, all others as other.", &|usage| {
+        usage.clients() as f64
+    });
+    out
+}

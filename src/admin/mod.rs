@@ -1,0 +1,7 @@
+//! For those who run pgward: the console by psql, and HTTP for Prometheus and health checks.
+
+pub mod console;
+mod control;
+pub mod http;
+
+pub use control::{Control, ReloadError, Request};

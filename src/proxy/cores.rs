@@ -1,0 +1,118 @@
+//! The cores: one thread and one runtime each.
+
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::runtime::LocalRuntime;
+use tokio::sync::mpsc;
+
+use crate::admin::{Control, console};
+use crate::base::clock;
+use crate::pool::{Poke, Shard};
+use crate::session::{self, Accepted, Command, Core, CoreHandle, Kick, Shared};
+
+/// How often a core looks at clocks: expired tokens, idle transactions, stale backends, counters.
+const TICK: Duration = Duration::from_millis(500);
+
+/// How long sessions and recoveries that are under way at the end may take.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+type Threads = Vec<std::thread::JoinHandle<()>>;
+
+/// Filled once the proxy stands; consoles need it, cores come first.
+pub(super) type ControlCell = Arc<OnceLock<Control>>;
+
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    count: usize,
+    control: &ControlCell,
+) -> std::io::Result<(Arc<[CoreHandle]>, Threads)> {
+    let (mailboxes, letters): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel::<Poke>()).unzip();
+    let mut handles = Vec::new();
+    let mut threads = Vec::new();
+    for (index, pokes) in letters.into_iter().enumerate() {
+        let (sender, commands) = mpsc::unbounded_channel();
+        handles.push(CoreHandle::new(sender));
+        let (shared, mailboxes, control) = (Arc::clone(shared), mailboxes.clone(), Arc::clone(control));
+        let thread = std::thread::Builder::new().name(format!("core-{index}"));
+        threads.push(thread.spawn(move || {
+            let shard = Shard::new(index, mailboxes);
+            if let Err(error) = core(shared, shard, pokes, commands, control) {
+                tracing::error!(core = index, %error, "a core could not start");
+            }
+        })?);
+    }
+    Ok((handles.into(), threads))
+}
+
+fn core(
+    shared: Arc<Shared>,
+    shard: Shard,
+    pokes: mpsc::UnboundedReceiver<Poke>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    control: ControlCell,
+) -> std::io::Result<()> {
+    let runtime = LocalRuntime::new()?;
+    runtime.block_on(async {
+        let core = Rc::new(Core::new(shared, shard));
+        tokio::task::spawn_local(answer_pokes(Rc::clone(&core), pokes));
+        tokio::task::spawn_local(tick(Rc::clone(&core)));
+        obey(core, commands, control).await;
+    });
+    runtime.shutdown_timeout(LAST_WORDS);
+    Ok(())
+}
+
+async fn answer_pokes(core: Rc<Core>, mut pokes: mpsc::UnboundedReceiver<Poke>) {
+    while let Some(Poke(budget)) = pokes.recv().await {
+        core.shard.balance(&budget);
+    }
+}
+
+async fn tick(core: Rc<Core>) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        core.tidy(Instant::now(), clock::unix_now());
+    }
+}
+
+async fn obey(core: Rc<Core>, mut commands: mpsc::UnboundedReceiver<Command>, control: ControlCell) {
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Serve { tcp, peer, crowded, places } => {
+                let (core, control) = (Rc::clone(&core), Arc::clone(&control));
+                tokio::task::spawn_local(async move {
+                    let _places = places;
+                    let Ok(tcp) = TcpStream::from_std(tcp) else { return };
+                    let accepted = Accepted { tcp, peer: Some(peer) };
+                    if let Some(admin) = session::run(core, accepted, crowded).await
+                        && let Some(control) = control.get()
+                    {
+                        Box::pin(console::serve(admin, control.clone())).await;
+                    }
+                });
+            }
+            // Who asked may have gone meanwhile.
+            Command::Clients(reply) => drop(reply.send(core.rows(Instant::now()))),
+            Command::Idle(reply) => {
+                let idle = core.shard.idle().into_iter().map(|(pool, count)| (pool.id(), count)).collect();
+                drop(reply.send(idle));
+            }
+            Command::Flush(reply) => {
+                core.shared.telemetry.flush(&core.stats);
+                let _ = reply.send(());
+            }
+            Command::Kick(kick) => {
+                if matches!(kick, Kick::Drain | Kick::Stop) {
+                    core.draining.set(true);
+                }
+                core.kick_all(kick);
+            }
+            Command::End => break,
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The wiring: threads, listeners, signals, reload and the one way to shut down.
+//!
+//! ```text
+//!   control runtime    listeners, JWKS refreshers, HTTP, signals, reload, shutdown
+//!     | deals clients, asks for lists
+//!   core 0 .. n        a thread, a runtime, its sessions and its shard of every pool
+//! ```
+//!
+//! Running, then draining (no new clients, idle ones told 57P01, transactions finish), then closing
+//! (what still runs is ended), then stopped.
+
+mod cores;
+mod listen;
+mod reload;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{Control, Request, http};
+use crate::config::Settings;
+use crate::session::{Command, Kick, Shared, World, WorldError};
+use crate::telemetry;
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    World(#[from] WorldError),
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("a thread or its runtime could not be started")]
+    Thread(#[source] std::io::Error),
+}
+
+/// A proxy that runs. Several can run in one process.
+pub struct Proxy {
+    pub addresses: Vec<SocketAddr>,
+    pub http: Option<SocketAddr>,
+    pub control: Control,
+    requests: mpsc::UnboundedReceiver<Request>,
+    path: PathBuf,
+    /// Cancelled when draining begins.
+    draining: CancellationToken,
+    /// Cancelled at the end, for what belongs to the control plane.
+    stop: CancellationToken,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+/// Runs until SIGTERM, SIGINT or the console's SHUTDOWN. SIGHUP reloads.
+pub fn run(path: PathBuf, settings: Settings) -> Result<(), RunError> {
+    telemetry::init(&settings.log);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Thread)?;
+    runtime.block_on(async {
+        let proxy = Proxy::start(path, settings).await?;
+        let (addresses, http) = (&proxy.addresses, &proxy.http);
+        tracing::info!(?addresses, ?http, cores = proxy.control.cores.len(), "pgward is ready");
+        proxy.serve_signals().await
+    })
+}
+
+impl Proxy {
+    /// Starts threads and listeners on the calling runtime. `path` is what a reload reads.
+    pub async fn start(path: PathBuf, settings: Settings) -> Result<Self, RunError> {
+        let listen = settings.listen.clone();
+        let http = settings.http;
+        let shared = Arc::new(Shared::new(World::new(settings, None)?, listen.cores));
+        let cell = cores::ControlCell::default();
+        let (cores, threads) = cores::start(&shared, listen.cores, &cell).map_err(RunError::Thread)?;
+        let (sender, requests) = mpsc::unbounded_channel();
+        let control = Control::new(Arc::clone(&shared), cores, sender);
+        // Set once, here.
+        let _ = cell.set(control.clone());
+        let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
+        reload::spawn_refreshers(&shared);
+        let mut addresses = Vec::new();
+        for address in listen.addresses {
+            let listener = listen::bind(address).map_err(|source| RunError::Listen { address, source })?;
+            addresses.push(listener.local_addr().map_err(|source| RunError::Listen { address, source })?);
+            tokio::spawn(listen::accept(listener, control.clone(), draining.clone()));
+        }
+        let mut http_address = None;
+        if let Some(address) = http {
+            let failed = |source| RunError::Listen { address, source };
+            let listener = TcpListener::bind(address).await.map_err(failed)?;
+            http_address = Some(listener.local_addr().map_err(failed)?);
+            tokio::spawn(http::serve(listener, control.clone(), draining.clone(), stop.clone()));
+        }
+        Ok(Self { addresses, http: http_address, control, requests, path, draining, stop, threads })
+    }
+
+    async fn serve_signals(mut self) -> Result<(), RunError> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let signal = |kind| signal(kind).map_err(RunError::Thread);
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => drop(self.reload()),
+                request = self.requests.recv() => match request {
+                    Some(Request::Reload(reply)) => drop(reply.send(self.reload())),
+                    Some(Request::Shutdown) | None => break,
+                },
+            }
+        }
+        self.shutdown().await;
+        Ok(())
+    }
+
+    /// For tests and other hosts: serves reloads until SHUTDOWN is asked for, or for ever.
+    pub async fn serve(mut self) {
+        while let Some(request) = self.requests.recv().await {
+            match request {
+                Request::Reload(reply) => drop(reply.send(self.reload())),
+                Request::Shutdown => break,
+            }
+        }
+        self.shutdown().await;
+    }
+
+    fn reload(&self) -> Result<(), crate::admin::ReloadError> {
+        reload::reload(&self.path, &self.control.shared)
+    }
+
+    /// Drains up to the configured time, then ends what is left.
+    pub async fn shutdown(mut self) {
+        let limit = self.control.shared.world.load().settings.listen.drain_timeout;
+        tracing::info!(clients = self.control.client_count(), limit = ?limit, "draining");
+        self.draining.cancel();
+        self.kick(Kick::Drain);
+        if !self.emptied(limit).await {
+            tracing::warn!(clients = self.control.client_count(), "the drain took too long; ending what is left");
+            self.kick(Kick::Stop);
+            self.emptied(Duration::from_secs(5)).await;
+        }
+        self.stop.cancel();
+        for core in self.control.cores.iter() {
+            core.ask(Command::Flush).await;
+            core.send(Command::End);
+        }
+        for thread in std::mem::take(&mut self.threads) {
+            // A core that panicked has been logged; the others end all the same.
+            let _ = tokio::task::spawn_blocking(|| thread.join()).await;
+        }
+        tracing::info!("stopped");
+    }
+
+    fn kick(&self, kick: Kick) {
+        self.control.cores.iter().for_each(|core| core.send(Command::Kick(kick)));
+    }
+
+    async fn emptied(&self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        while self.control.shared.clients.load(Ordering::Relaxed) > 0 {
+            if Instant::now() >= until {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        true
+    }
+}

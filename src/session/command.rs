@@ -1,0 +1,73 @@
+//! What the rest of the process may ask of a core.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::entry::{ClientRow, Kick};
+
+/// A client's place among all; given back on drop.
+#[derive(Debug)]
+pub struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    /// Counts a client, and says how many there are with it.
+    pub fn take(clients: &Arc<AtomicUsize>) -> (Self, usize) {
+        let count = clients.fetch_add(1, Ordering::Relaxed) + 1;
+        (Self(Arc::clone(clients)), count)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug)]
+pub enum Command {
+    /// Serve this client. `places` are its places in the process and on the core.
+    Serve {
+        tcp: TcpStream,
+        peer: SocketAddr,
+        crowded: bool,
+        places: [Place; 2],
+    },
+    /// List the sessions.
+    Clients(oneshot::Sender<Vec<ClientRow>>),
+    /// List idle backends by the number of their pool.
+    Idle(oneshot::Sender<Vec<(usize, usize)>>),
+    /// Carry the counters over to the shared metrics.
+    Flush(oneshot::Sender<()>),
+    Kick(Kick),
+    /// Stop serving; sessions that are left are dropped.
+    End,
+}
+
+/// How a core is reached.
+#[derive(Debug, Clone)]
+pub struct CoreHandle {
+    commands: mpsc::UnboundedSender<Command>,
+    /// Clients on this core, which is how new ones are dealt.
+    pub clients: Arc<AtomicUsize>,
+}
+
+impl CoreHandle {
+    pub fn new(commands: mpsc::UnboundedSender<Command>) -> Self {
+        Self { commands, clients: Arc::default() }
+    }
+
+    /// A core that has stopped drops what it is sent.
+    pub fn send(&self, command: Command) {
+        let _ = self.commands.send(command);
+    }
+
+    /// Asks and waits; `None` when the core has stopped.
+    pub async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.send(command(reply));
+        answer.await.ok()
+    }
+}
