@@ -75,7 +75,7 @@ fn tenants(control: &Control) -> String {
         for usage in named {
             let _ = writeln!(out, "{name}{{tenant=\"{}\"}} {}", usage.tenant, value(usage));
         }
-        let rest: f64 = other.iter().map(|usage| value(usage)).sum();
+        let rest = other.iter().fold(0.0, |sum, usage| sum + value(usage));
         let _ = writeln!(out, "{name}{{tenant=\"other\"}} {rest}");
     };
     family(

@@ -149,7 +149,8 @@ fn role_sql(role: &str, password: &Secret, database: &str) -> String {
     )
 }
 
-/// The schema or database that belongs to one tenant alone.
+/// The schema or database that belongs to one tenant alone. Its first role (`app`, if it has one of that
+/// name and no other before it in the alphabet) owns what is created here.
 fn own_sql<'a>(
     isolation: Isolation,
     search_path: &[String],
@@ -158,11 +159,11 @@ fn own_sql<'a>(
 ) -> String {
     let roles: Vec<String> = logins.map(|login| identifier(&login.role)).collect();
     let Some(schema) = search_path.first().map(|schema| identifier(schema)) else { return String::new() };
-    let all = roles.join(", ");
+    let (Some(owner), all) = (roles.first(), roles.join(", ")) else { return String::new() };
     match isolation {
         Isolation::Schema => format!(
-            "create schema if not exists {schema};\nrevoke all on schema {schema} from public;\n\
-             grant usage on schema {schema} to {all};",
+            "create schema if not exists {schema} authorization {owner};\n\
+             revoke all on schema {schema} from public;\ngrant usage on schema {schema} to {all};",
         ),
         Isolation::Database | Isolation::Cluster => {
             format!("revoke connect on database {} from public;", identifier(database))

@@ -1,0 +1,145 @@
+//! A tenant sees its own rows and nothing else, whatever runs before and beside it.
+
+mod support;
+
+use std::time::Duration;
+
+use support::{Stage, code, one, until};
+
+#[tokio::test]
+async fn a_tenant_sees_its_own_rows_without_any_where() {
+    let stage = Stage::new("").await;
+    let acme = stage.connect("acme").await;
+    assert_eq!(one(&acme, "select count(*) from orders").await, "100");
+    assert_eq!(one(&acme, "select string_agg(distinct tenant_id, ',') from orders").await, "acme");
+    assert_eq!(one(&acme, "select count(*) from orders where tenant_id = 'globex'").await, "0");
+    let kandy = stage.connect("kandy").await;
+    assert_eq!(one(&kandy, "select count(*) from orders where item like 'kandy %'").await, "100");
+    assert!(kandy.simple_query("select * from public.orders").await.is_err(), "the shared table is not kandy's");
+}
+
+#[tokio::test]
+async fn rows_that_a_tenant_writes_are_its_own() {
+    let stage = Stage::new("").await;
+    let (one_, two) = (stage.connect("t1").await, stage.connect("t2").await);
+    assert_eq!(one(&one_, "insert into orders (item) values ('new') returning tenant_id").await, "t1");
+    assert_eq!(one(&two, "select count(*) from orders where item = 'new'").await, "0");
+    let error = one_.simple_query("insert into orders (item, tenant_id) values ('x', 't2')").await.unwrap_err();
+    assert_eq!(code(&error), "42501");
+    assert_eq!(one(&two, "update orders set item = 'mine' where tenant_id = 't1' returning 1").await, "");
+    let readonly = stage.try_connect(&stage.url("t1", "readonly")).await.unwrap();
+    assert_eq!(one(&readonly, "select count(*) from orders").await, "101");
+    assert_eq!(code(&readonly.simple_query("delete from orders").await.unwrap_err()), "42501");
+    one_.simple_query("delete from orders where item = 'new'").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_backend_that_goes_from_tenant_to_tenant_brings_nothing_along() {
+    let stage = Stage::new("[pool]\nmax_per_login = 1\n").await;
+    let (acme, globex) = (stage.connect("acme").await, stage.connect("globex").await);
+    let pid = "select pg_backend_pid()";
+    let before = one(&acme, pid).await;
+    acme.simple_query("select set_config('app.note', 'left', false)").await.unwrap();
+    drop(acme);
+    until("the backend's way to the other tenant", async || {
+        let found = globex.simple_query("select 1").await;
+        found.is_ok()
+    })
+    .await;
+    assert_eq!(one(&globex, pid).await, before, "there is one backend only");
+    assert_eq!(one(&globex, "select coalesce(current_setting('app.note', true), '') = ''").await, "t");
+    assert_eq!(one(&globex, "select pgward.tenant()").await, "globex");
+    for _ in 0..20 {
+        let acme = stage.connect("acme").await;
+        assert_eq!(one(&acme, "select distinct tenant_id from orders").await, "acme");
+        assert_eq!(one(&globex, "select distinct tenant_id from orders").await, "globex");
+    }
+    assert!(stage.metric("pgward_tenant_switches_total").await >= 40.0);
+    assert_eq!(stage.metric("pgward_handovers_failed_total").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_context_that_is_forged_replayed_or_reset_shows_no_rows() {
+    let stage = Stage::new("").await;
+    let acme = stage.connect("acme").await;
+    let sealed = one(&acme, "select current_setting('pgward.context')").await;
+    // Its own value, on another backend.
+    acme.simple_query("begin").await.unwrap();
+    let other = stage.connect("acme").await;
+    let replayed = format!("set pgward.context = '{sealed}'; select * from orders");
+    assert_eq!(code(&other.simple_query(&replayed).await.unwrap_err()), "28000");
+    acme.simple_query("rollback").await.unwrap();
+    for (i, forged) in ["1.k1.1.61636d65..00", "x", "1.nokey.1.61.7b7d.00", "......"].iter().enumerate() {
+        let client = stage.connect("acme").await;
+        let set = format!("set pgward.context = '{forged}'");
+        let batch = format!("{set}; select * from orders");
+        assert_eq!(code(&client.simple_query(&batch).await.unwrap_err()), "28000", "{i}");
+        client.simple_query(&set).await.unwrap();
+        assert_eq!(one(&client, "select count(*) from orders").await, "100", "{i}: the context is set anew");
+    }
+    let globex_hex = "676c6f626578";
+    let mut parts: Vec<&str> = sealed.split('.').collect();
+    parts[3] = globex_hex;
+    let client = stage.connect("acme").await;
+    let tampered = format!("set pgward.context = '{}'; select count(*) from orders", parts.join("."));
+    assert_eq!(code(&client.simple_query(&tampered).await.unwrap_err()), "28000");
+    let empty = "reset pgward.context; select count(*) from orders";
+    assert_eq!(one(&stage.connect("acme").await, empty).await, "0");
+    for reset in ["reset all", "discard all", "reset pgward.context"] {
+        let client = stage.connect("acme").await;
+        client.simple_query(reset).await.unwrap();
+        assert_eq!(one(&client, "select count(*) from orders").await, "100", "after {reset}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_wrong_opens_nothing_and_says_nothing() {
+    let stage = Stage::new("").await;
+    let good = stage.token("acme", "app");
+    let refused = async |url: String| {
+        let error = stage.try_connect(&url).await.err().unwrap_or_else(|| panic!("{url} was let in"));
+        assert_eq!(code(&error), "28000", "{url}");
+        error.as_db_error().unwrap().message().to_owned()
+    };
+    let mut messages = Vec::new();
+    for tenant in ["nobody", "other"] {
+        messages.push(refused(stage.url(tenant, "app")).await);
+    }
+    messages.push(refused(stage.url("acme", "superuser")).await);
+    messages.push(refused(stage.url_with("globex", &good)).await);
+    messages.push(refused(format!("postgresql://acme:{good}@{}/postgres", stage.address)).await);
+    assert!(messages.iter().all(|message| *message == messages[0]), "{messages:?} tell tenants apart");
+    refused(stage.url_with("acme", &good[..good.len() - 2])).await;
+    refused(stage.url_with("acme", "not-a-token")).await;
+    let none = "eyJhbGciOiJub25lIn0.eyJpc3MiOiJ0ZXN0cyIsInRlbmFudCI6ImFjbWUifQ.";
+    refused(stage.url_with("acme", none)).await;
+    refused(stage.url_with("acme", &stage.token_for("acme", "app", Duration::ZERO))).await;
+}
+
+#[tokio::test]
+async fn a_session_ends_when_its_token_does() {
+    let stage = Stage::new("").await;
+    let url = stage.url_with("acme", &stage.token_for("acme", "app", Duration::from_secs(2)));
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+    let ended = tokio::spawn(connection);
+    assert_eq!(one(&client, "select count(*) from orders").await, "100");
+    let error = tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap().unwrap().unwrap_err();
+    assert_eq!(code(&error), "28000");
+    assert!(error.as_db_error().unwrap().message().contains("expired"));
+}
+
+#[tokio::test]
+async fn limits_of_a_tenant_hold_it_and_nobody_else() {
+    let stage = Stage::new("[limits]\nmax_clients = 3\nmax_leases = 2\n[pool]\nacquire_timeout = \"300ms\"\n").await;
+    let clients = [stage.connect("acme").await, stage.connect("acme").await, stage.connect("acme").await];
+    let refused = stage.try_connect(&stage.url("acme", "app")).await.err().unwrap();
+    assert_eq!(code(&refused), "53300");
+    for client in &clients[..2] {
+        client.simple_query("begin").await.unwrap();
+    }
+    let waited = clients[2].simple_query("select 1").await.unwrap_err();
+    assert_eq!(code(&waited), "53300");
+    assert_eq!(one(&stage.connect("globex").await, "select 1").await, "1");
+    clients[0].simple_query("commit").await.unwrap();
+    assert_eq!(one(&clients[2], "select 2").await, "2", "the session is alive after a wait in vain");
+}
