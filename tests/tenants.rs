@@ -143,3 +143,22 @@ async fn limits_of_a_tenant_hold_it_and_nobody_else() {
     clients[0].simple_query("commit").await.unwrap();
     assert_eq!(one(&clients[2], "select 2").await, "2", "the session is alive after a wait in vain");
 }
+
+#[tokio::test]
+async fn a_tenant_that_a_reload_removes_is_shown_the_door_and_others_stay() {
+    let stage = Stage::new("").await;
+    let text = std::fs::read_to_string(&stage.path).unwrap();
+    let (client, connection) = tokio_postgres::connect(&stage.url("t7", "app"), tokio_postgres::NoTls).await.unwrap();
+    let ended = tokio::spawn(connection);
+    assert_eq!(one(&client, "select 1").await, "1");
+    let acme = stage.connect("acme").await;
+    std::fs::write(&stage.path, "broken = ").unwrap();
+    assert!(stage.control.reload().await.is_err());
+    assert_eq!(one(&client, "select 2").await, "2", "a refused file changes nothing");
+    std::fs::write(&stage.path, text.replace("[tenants.t7]", "[tenants.t7x]")).unwrap();
+    stage.control.reload().await.unwrap();
+    let error = tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap().unwrap().unwrap_err();
+    assert_eq!(code(&error), "57P01");
+    assert_eq!(code(&stage.try_connect(&stage.url("t7", "app")).await.err().unwrap()), "28000");
+    assert_eq!(one(&acme, "select 3").await, "3");
+}

@@ -77,7 +77,7 @@ fn listen(reader: &mut Reader, section: Option<Section>) -> Option<Listen> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let cores = section.number(reader, "cores", cpus, 1..=256);
     let max_clients = section.number(reader, "max_clients", 20_000, 1..=1_000_000);
-    let startup_timeout = section.duration(reader, "startup_timeout", 10 * SECOND, SECOND..=5 * MINUTE);
+    let startup_timeout = section.duration(reader, "startup_timeout", 15 * SECOND, SECOND..=5 * MINUTE);
     let drain_timeout = section.duration(reader, "drain_timeout", 30 * SECOND, Duration::ZERO..=HOUR);
     let said_tls = section.section(reader, "tls");
     let exposed = addresses.iter().any(|address| !address.ip().is_loopback());

@@ -168,7 +168,7 @@ pub struct SessionRules {
     pub expiry_grace: Duration,
     /// Zero: no limit.
     pub idle_in_transaction_timeout: Duration,
-    /// The largest message that is kept whole for analysis; larger ones are streamed.
+    /// Statements that a session may have prepared by name.
     pub prepared_per_session: usize,
 }
 

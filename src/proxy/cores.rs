@@ -112,6 +112,7 @@ async fn obey(core: Rc<Core>, mut commands: mpsc::UnboundedReceiver<Command>, co
                 }
                 core.kick_all(kick);
             }
+            Command::Moved(tenants) => core.kick_tenants(&tenants),
             Command::End => break,
         }
     }

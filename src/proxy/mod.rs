@@ -131,7 +131,7 @@ impl Proxy {
     }
 
     fn reload(&self) -> Result<(), crate::admin::ReloadError> {
-        reload::reload(&self.path, &self.control.shared)
+        reload::reload(&self.path, &self.control)
     }
 
     /// Drains up to the configured time, then ends what is left.

@@ -1,14 +1,16 @@
 //! Reading the configuration again. A file with problems is refused whole.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::admin::ReloadError;
-use crate::config::{self, Settings};
-use crate::session::{Shared, World};
+use crate::admin::{Control, ReloadError};
+use crate::base::TenantId;
+use crate::config::{self, Settings, Tenant};
+use crate::session::{Command, Shared, World};
 
-pub(super) fn reload(path: &Path, shared: &Arc<Shared>) -> Result<(), ReloadError> {
-    let outcome = replace(path, shared);
+pub(super) fn reload(path: &Path, control: &Control) -> Result<(), ReloadError> {
+    let outcome = replace(path, control);
     match &outcome {
         Ok(()) => tracing::info!(path = %path.display(), "the configuration was read again"),
         Err(error) => {
@@ -18,7 +20,8 @@ pub(super) fn reload(path: &Path, shared: &Arc<Shared>) -> Result<(), ReloadErro
     outcome
 }
 
-fn replace(path: &Path, shared: &Arc<Shared>) -> Result<(), ReloadError> {
+fn replace(path: &Path, control: &Control) -> Result<(), ReloadError> {
+    let shared = &control.shared;
     let settings =
         config::load(path).map_err(|problems| ReloadError(problems.iter().map(ToString::to_string).collect()))?;
     let before = shared.world.load_full();
@@ -31,9 +34,24 @@ fn replace(path: &Path, shared: &Arc<Shared>) -> Result<(), ReloadError> {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
         ReloadError(vec![format!("{error}{cause}")])
     })?;
+    let moved = Arc::new(moved(&before.settings, &world.settings));
     shared.world.store(Arc::new(world));
+    if !moved.is_empty() {
+        control.cores.iter().for_each(|core| core.send(Command::Moved(Arc::clone(&moved))));
+    }
     spawn_refreshers(shared);
     Ok(())
+}
+
+/// Tenants that are gone, or whose data or rights are not where they were. Their sessions must not go on.
+fn moved(before: &Settings, after: &Settings) -> HashSet<TenantId> {
+    let same = |old: &Tenant| {
+        after.tenants.get(&old.id).is_some_and(|new| {
+            let limits_apart = Tenant { limits: old.limits, ..Tenant::clone(new) };
+            limits_apart == *old
+        })
+    };
+    before.tenants.values().filter(|old| !same(old)).map(|old| old.id.clone()).collect()
 }
 
 /// What is laid out at the start and cannot change while running.

@@ -1,5 +1,6 @@
 //! What the rest of the process may ask of a core.
 
+use std::collections::HashSet;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 use super::entry::{ClientRow, Kick};
+use crate::base::TenantId;
 
 /// A client's place among all; given back on drop.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub enum Command {
     /// Carry the counters over to the shared metrics.
     Flush(oneshot::Sender<()>),
     Kick(Kick),
+    /// End the sessions of these tenants at their next pause.
+    Moved(Arc<HashSet<TenantId>>),
     /// Stop serving; sessions that are left are dropped.
     End,
 }

@@ -1,7 +1,7 @@
 //! What a session finds on its thread, and what all threads share.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,6 +13,7 @@ use super::cancel::CancelKeys;
 use super::entry::{ClientRow, Entry, Kick};
 use super::login::Reported;
 use super::world::World;
+use crate::base::TenantId;
 use crate::limits::Usages;
 use crate::pool::{PoolKey, Pools, Shard, Statement};
 use crate::sql::Analyser;
@@ -164,6 +165,12 @@ impl Core {
     pub fn kick_all(&self, kick: Kick) {
         let entries: Vec<Rc<Entry>> = self.entries.borrow().values().cloned().collect();
         entries.iter().for_each(|entry| entry.kick(kick));
+    }
+
+    /// Ends sessions of tenants that are not where they were.
+    pub fn kick_tenants(&self, moved: &HashSet<TenantId>) {
+        let entries: Vec<Rc<Entry>> = self.entries.borrow().values().cloned().collect();
+        entries.iter().filter(|entry| moved.contains(&entry.tenant)).for_each(|entry| entry.kick(Kick::Moved));
     }
 
     /// Once in a while: sessions whose time is up, backends that are not worth keeping, counters.

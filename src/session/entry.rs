@@ -19,6 +19,8 @@ pub enum Kick {
     Expired,
     /// Now: the transaction was idle too long.
     IdleInTransaction,
+    /// At the next moment between transactions: the tenant was removed or moved.
+    Moved,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,9 +116,9 @@ impl Entry {
         self.phase.set((phase, now));
     }
 
-    /// Asks the session to end. A stronger reason replaces a drain.
+    /// Asks the session to end. What ends it now replaces what lets it finish.
     pub fn kick(&self, kick: Kick) {
-        if !matches!(self.kick.get(), None | Some(Kick::Drain)) {
+        if !matches!(self.kick.get(), None | Some(Kick::Drain | Kick::Moved)) {
             return;
         }
         self.kick.set(Some(kick));

@@ -115,6 +115,9 @@ pub(super) fn kicked(kick: Kick, limit: Duration) -> Report {
         Kick::Drain | Kick::Stop => draining(),
         Kick::Expired => Report::fatal(SqlState::INVALID_AUTHORIZATION, "the session's token has expired")
             .hint("Connect again with a fresh token."),
+        Kick::Moved => {
+            Report::fatal(SqlState::ADMIN_SHUTDOWN, "the tenant's configuration has changed").hint("Connect again.")
+        }
         Kick::IdleInTransaction => Report::fatal(
             SqlState::IDLE_IN_TRANSACTION_TIMEOUT,
             format!("a transaction was idle for more than {} s and has been rolled back", limit.as_secs()),

@@ -283,7 +283,7 @@ impl Session {
     fn heed_kick(&self) -> Result<(), End> {
         let Some(kick) = self.entry.kicked() else { return Ok(()) };
         let between = self.link.as_ref().is_none_or(|link| link.at_rest && link.transaction == Transaction::Idle);
-        if kick == Kick::Drain && !between {
+        if matches!(kick, Kick::Drain | Kick::Moved) && !between {
             return Ok(());
         }
         let limit = self.core.shared.world.load().settings.session.idle_in_transaction_timeout;
