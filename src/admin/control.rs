@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
-use crate::pool::PoolRow;
+use crate::pool::{BackendRow, PoolRow};
 use crate::session::{ClientRow, Command, CoreHandle, Shared};
 
 /// Asked of the control plane.
@@ -28,18 +29,29 @@ pub struct Control {
     pub shared: Arc<Shared>,
     pub cores: Arc<[CoreHandle]>,
     requests: mpsc::UnboundedSender<Request>,
+    /// Cancelled when draining begins. Consoles end then, since each is a client that the drain waits for.
+    pub draining: CancellationToken,
 }
 
 impl Control {
-    pub fn new(shared: Arc<Shared>, cores: Arc<[CoreHandle]>, requests: mpsc::UnboundedSender<Request>) -> Self {
-        Self { shared, cores, requests }
+    pub fn new(
+        shared: Arc<Shared>,
+        cores: Arc<[CoreHandle]>,
+        requests: mpsc::UnboundedSender<Request>,
+        draining: CancellationToken,
+    ) -> Self {
+        Self { shared, cores, requests, draining }
     }
 
     pub async fn reload(&self) -> Result<(), ReloadError> {
         let (reply, answer) = oneshot::channel();
         let gone = || ReloadError(vec!["pgward is shutting down".to_owned()]);
         self.requests.send(Request::Reload(reply)).map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        // Once it drains, the proxy hears no requests; one that is under way is not waited for.
+        tokio::select! {
+            answer = answer => answer.map_err(|_| gone())?,
+            () = self.draining.cancelled() => Err(gone()),
+        }
     }
 
     pub fn shutdown(&self) {
@@ -51,6 +63,14 @@ impl Control {
         let mut rows = Vec::new();
         for core in self.cores.iter() {
             rows.extend(core.ask(Command::Clients).await.unwrap_or_default());
+        }
+        rows
+    }
+
+    pub async fn backends(&self) -> Vec<BackendRow> {
+        let mut rows = Vec::new();
+        for core in self.cores.iter() {
+            rows.extend(core.ask(Command::Backends).await.unwrap_or_default());
         }
         rows
     }

@@ -21,6 +21,9 @@ impl SqlState {
     pub const ADMIN_SHUTDOWN: Self = Self("57P01");
     pub const CANNOT_CONNECT_NOW: Self = Self("57P03");
     pub const IDLE_IN_TRANSACTION_TIMEOUT: Self = Self("25P03");
+    pub const INVALID_CURSOR_NAME: Self = Self("34000");
+    pub const DUPLICATE_CURSOR: Self = Self("42P03");
+    pub const CONFIG_FILE_ERROR: Self = Self("F0000");
     pub const INTERNAL_ERROR: Self = Self("XX000");
 
     pub const fn as_str(self) -> &'static str {

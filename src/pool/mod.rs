@@ -22,5 +22,5 @@ mod shard;
 pub use budget::{Budget, Permit};
 pub use conn::{Conn, Lease};
 pub use prepared::{Prepared, Statement, name as statement_name};
-pub use registry::{Pool, PoolKey, PoolRow, Pools};
+pub use registry::{BackendRow, Pool, PoolKey, PoolRow, Pools};
 pub use shard::{AcquireError, Local, Poke, Request, Shard};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use dashmap::DashMap;
@@ -48,11 +49,29 @@ pub struct PoolRow {
     pub id: usize,
     pub cluster: String,
     pub server: String,
+    pub host: String,
+    pub port: u16,
     pub database: String,
     pub role: String,
     pub open: usize,
     pub max: usize,
     pub waiting: usize,
+}
+
+/// One backend, for the console.
+#[derive(Debug, Clone)]
+pub struct BackendRow {
+    /// The number of its pool.
+    pub pool: usize,
+    pub pid: u32,
+    /// Whom it serves, or served last.
+    pub tenant: Option<String>,
+    /// The session that holds it; an idle one is held by none.
+    pub client: Option<u32>,
+    pub age: Duration,
+    pub in_state: Duration,
+    /// It is too old and will not be lent again.
+    pub close_needed: bool,
 }
 
 impl Pool {
@@ -146,6 +165,8 @@ impl Pools {
                     id: pool.id,
                     cluster: pool.key.cluster.to_string(),
                     server: pool.key.server.to_string(),
+                    host: pool.key.host.clone(),
+                    port: pool.key.port,
                     database: pool.key.database.clone(),
                     role: pool.key.role.clone(),
                     open: pool.budget.open_in(pool),

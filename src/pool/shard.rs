@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::budget::{Budget, Grant, Permit, Waiter};
 use super::conn::{Conn, Lease};
 use super::prepared::Prepared;
-use super::registry::Pool;
+use super::registry::{BackendRow, Pool};
 use crate::backend::{self, BackendError, CancelTarget};
 use crate::limits::{LeaseSlot, Usage};
 use crate::tenant::Context;
@@ -276,6 +276,25 @@ impl Shard {
     /// Idle backends of this core by pool.
     pub fn idle(&self) -> Vec<(Arc<Pool>, usize)> {
         self.pools.borrow().values().map(|local| (Arc::clone(&local.pool), local.idle())).collect()
+    }
+
+    /// The same one by one.
+    pub fn idle_backends(&self, now: Instant) -> Vec<BackendRow> {
+        let pools = self.pools.borrow();
+        let rows = pools.values().flat_map(|local| {
+            let idle = local.idle.borrow();
+            let row = |conn: &Conn| BackendRow {
+                pool: local.pool.id,
+                pid: conn.backend.pid,
+                tenant: conn.context.as_ref().map(|context| context.tenant().to_string()),
+                client: None,
+                age: now.duration_since(conn.backend.born),
+                in_state: now.duration_since(conn.idle_since),
+                close_needed: conn.expired(now),
+            };
+            idle.iter().map(|conn| row(conn)).collect::<Vec<_>>()
+        });
+        rows.collect()
     }
 }
 

@@ -102,6 +102,7 @@ async fn obey(core: Rc<Core>, mut commands: mpsc::UnboundedReceiver<Command>, co
                 let idle = core.shard.idle().into_iter().map(|(pool, count)| (pool.id(), count)).collect();
                 drop(reply.send(idle));
             }
+            Command::Backends(reply) => drop(reply.send(core.backends(Instant::now()))),
             Command::Flush(reply) => {
                 core.shared.telemetry.flush(&core.stats);
                 let _ = reply.send(());

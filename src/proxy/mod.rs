@@ -77,10 +77,10 @@ impl Proxy {
         let cell = cores::ControlCell::default();
         let (cores, threads) = cores::start(&shared, listen.cores, &cell).map_err(RunError::Thread)?;
         let (sender, requests) = mpsc::unbounded_channel();
-        let control = Control::new(Arc::clone(&shared), cores, sender);
+        let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
+        let control = Control::new(Arc::clone(&shared), cores, sender, draining.clone());
         // Set once, here.
         let _ = cell.set(control.clone());
-        let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
         reload::spawn_refreshers(&shared);
         let mut addresses = Vec::new();
         for address in listen.addresses {

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::entry::{ClientRow, Kick};
 use crate::base::TenantId;
+use crate::pool::BackendRow;
 
 /// A client's place among all; given back on drop.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub enum Command {
     Clients(oneshot::Sender<Vec<ClientRow>>),
     /// List idle backends by the number of their pool.
     Idle(oneshot::Sender<Vec<(usize, usize)>>),
+    /// List the backends.
+    Backends(oneshot::Sender<Vec<BackendRow>>),
     /// Carry the counters over to the shared metrics.
     Flush(oneshot::Sender<()>),
     Kick(Kick),

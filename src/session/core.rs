@@ -15,7 +15,7 @@ use super::login::Reported;
 use super::world::World;
 use crate::base::TenantId;
 use crate::limits::Usages;
-use crate::pool::{PoolKey, Pools, Shard, Statement};
+use crate::pool::{BackendRow, PoolKey, Pools, Shard, Statement};
 use crate::sql::Analyser;
 use crate::telemetry::{CoreStats, Telemetry};
 use crate::wire::flow::StatementId;
@@ -159,6 +159,13 @@ impl Core {
 
     pub fn rows(&self, now: Instant) -> Vec<ClientRow> {
         self.entries.borrow().values().map(|entry| entry.row(now)).collect()
+    }
+
+    /// Backends that lie idle here or are in the hands of this core's sessions.
+    pub fn backends(&self, now: Instant) -> Vec<BackendRow> {
+        let mut rows = self.shard.idle_backends(now);
+        rows.extend(self.entries.borrow().values().filter_map(|entry| entry.backend_row(now)));
+        rows
     }
 
     /// Ends sessions: all of them, with this kick.

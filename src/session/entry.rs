@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::base::TenantId;
 use crate::config::SessionRules;
+use crate::pool::BackendRow;
 
 /// Why a session is asked to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,10 +43,18 @@ impl Phase {
     }
 }
 
+/// The backend in a session's hands, as others may know it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Held {
+    pub pid: u32,
+    pub born: Instant,
+}
+
 /// One session in its core's list.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub id: u32,
+    pub pool: usize,
     pub tenant: TenantId,
     pub user: String,
     pub database: String,
@@ -56,31 +65,35 @@ pub(super) struct Entry {
     pub expires_at: u64,
     pub phase: Cell<(Phase, Instant)>,
     pub pinned: Cell<Option<&'static str>>,
-    pub backend: Cell<Option<u32>>,
+    pub backend: Cell<Option<Held>>,
     kick: Cell<Option<Kick>>,
     waker: RefCell<Option<Waker>>,
 }
 
-/// A session as `SHOW CLIENTS` shows it.
+/// A session as the console shows it.
 #[derive(Debug, Clone)]
 pub struct ClientRow {
     pub id: u32,
+    /// The number of its pool.
+    pub pool: usize,
     pub tenant: String,
     pub user: String,
     pub database: String,
     pub application: String,
-    pub address: String,
-    pub state: &'static str,
-    pub for_seconds: u64,
-    pub connected_seconds: u64,
+    pub peer: Option<SocketAddr>,
+    pub phase: Phase,
+    /// How long it has been in this phase.
+    pub in_phase: Duration,
+    pub connected: Duration,
     pub tls: bool,
-    pub pinned: &'static str,
-    pub backend_pid: Option<u32>,
+    pub pinned: Option<&'static str>,
+    pub backend: Option<u32>,
 }
 
 /// What an entry is made of.
 pub(super) struct Profile {
     pub id: u32,
+    pub pool: usize,
     pub tenant: TenantId,
     pub user: String,
     pub database: String,
@@ -92,10 +105,11 @@ pub(super) struct Profile {
 
 impl Entry {
     pub fn new(profile: Profile) -> Self {
-        let Profile { id, tenant, user, database, application, peer, tls, expires_at } = profile;
+        let Profile { id, pool, tenant, user, database, application, peer, tls, expires_at } = profile;
         let now = Instant::now();
         Self {
             id,
+            pool,
             tenant,
             user,
             database,
@@ -153,17 +167,33 @@ impl Entry {
         let (phase, since) = self.phase.get();
         ClientRow {
             id: self.id,
+            pool: self.pool,
             tenant: self.tenant.to_string(),
             user: self.user.clone(),
             database: self.database.clone(),
             application: self.application.clone(),
-            address: self.peer.map(|peer| peer.to_string()).unwrap_or_default(),
-            state: phase.as_str(),
-            for_seconds: now.duration_since(since).as_secs(),
-            connected_seconds: now.duration_since(self.connected).as_secs(),
+            peer: self.peer,
+            phase,
+            in_phase: now.duration_since(since),
+            connected: now.duration_since(self.connected),
             tls: self.tls,
-            pinned: self.pinned.get().unwrap_or(""),
-            backend_pid: self.backend.get(),
+            pinned: self.pinned.get(),
+            backend: self.backend.get().map(|held| held.pid),
         }
+    }
+
+    /// The backend it holds, if it holds one.
+    pub fn backend_row(&self, now: Instant) -> Option<BackendRow> {
+        let held = self.backend.get()?;
+        let (_, since) = self.phase.get();
+        Some(BackendRow {
+            pool: self.pool,
+            pid: held.pid,
+            tenant: Some(self.tenant.to_string()),
+            client: Some(self.id),
+            age: now.duration_since(held.born),
+            in_state: now.duration_since(since),
+            close_needed: false,
+        })
     }
 }

@@ -197,7 +197,7 @@ impl Started {
 }
 
 /// Tells a refusal, as far as the client still listens.
-pub(super) async fn tell(mut stream: Stream, report: &Report) {
+pub async fn tell(mut stream: Stream, report: &Report) {
     let mut out = BytesMut::new();
     encode::report(&mut out, report);
     if stream.write_all(&out).await.is_ok() && stream.flush().await.is_ok() {

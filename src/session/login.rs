@@ -39,6 +39,8 @@ pub struct Admin {
     pub stream: Stream,
     pub input: BytesMut,
     pub user: String,
+    /// When the token that let it in ends, in seconds since 1970. A password has no end.
+    pub expires_at: Option<u64>,
 }
 
 /// A tenant's session that is about to begin; the client has its ReadyForQuery.
@@ -91,13 +93,13 @@ impl Started {
         if is_console(&self.startup, world) {
             let known = world.settings.console.users.get(&user);
             if known.is_some_and(|known| known.matches(password.expose())) {
-                return Ok(Entered::Console(user));
+                return Ok(Entered::Console(user, None));
             }
             if let Some(role) = &world.settings.console.token_role
                 && let Ok(identity) = world.verifier.verify(password.expose(), now).await
                 && identity.access == *role
             {
-                return Ok(Entered::Console(user));
+                return Ok(Entered::Console(user, Some(identity.expires_at)));
             }
             core.stats.login("console_refused");
             return Err(refuse::bad_password().into());
@@ -115,7 +117,7 @@ impl Started {
 }
 
 enum Entered {
-    Console(String),
+    Console(String, Option<u64>),
     Tenant(Box<(Admitted, Arc<Context>, Reported)>),
 }
 
@@ -131,9 +133,9 @@ impl Entered {
         let mut out = BytesMut::new();
         encode::authenticated(&mut out);
         let (admitted, context, reported) = match self {
-            Self::Console(user) => {
+            Self::Console(user, expires_at) => {
                 return match stream.write_all(&out).await {
-                    Ok(()) => Ok(Login::Console(Box::new(Admin { stream, input, user }))),
+                    Ok(()) => Ok(Login::Console(Box::new(Admin { stream, input, user, expires_at }))),
                     Err(_) => Err((None, Refused::Gone)),
                 };
             }
@@ -151,6 +153,7 @@ impl Entered {
         let text = |name| startup.get(name).unwrap_or_default().to_owned();
         let entry = Rc::new(Entry::new(Profile {
             id: key.id,
+            pool: admitted.local.pool.id(),
             tenant: admitted.tenant.id.clone(),
             user: text("user"),
             database: text("database"),

@@ -10,7 +10,7 @@ use bytes::BytesMut;
 
 use super::cancel::CancelKey;
 use super::core::Core;
-use super::entry::{Entry, Kick, Phase};
+use super::entry::{Entry, Held, Kick, Phase};
 use super::handshake::tell;
 use super::names::Names;
 use super::refuse;
@@ -295,7 +295,7 @@ impl Session {
         let conn = &lease.conn;
         self.key.slot.aim(Arc::clone(&conn.cancel));
         self.entry.set(Phase::Active, lease.since);
-        self.entry.backend.set(Some(conn.backend.pid));
+        self.entry.backend.set(Some(Held { pid: conn.backend.pid, born: conn.backend.born }));
         let unnamed_known = self.retry.as_ref().is_some_and(|retry| retry.unnamed_known);
         self.link = Some(Link {
             to_server: Sink::default(),

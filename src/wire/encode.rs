@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use pgwire::messages::Message;
-use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
+use pgwire::messages::data::ParameterDescription;
 use pgwire::messages::response::{CommandComplete, ErrorResponse, NoticeResponse};
 use pgwire::messages::startup::{Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey};
 
@@ -10,10 +10,17 @@ use crate::base::{Report, Secret};
 
 /// ReadyForQuery outside a transaction.
 pub const READY: &[u8] = b"Z\0\0\0\x05I";
+pub const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
+pub const BIND_COMPLETE: &[u8] = b"2\0\0\0\x04";
+pub const CLOSE_COMPLETE: &[u8] = b"3\0\0\0\x04";
+pub const NO_DATA: &[u8] = b"n\0\0\0\x04";
+pub const PORTAL_SUSPENDED: &[u8] = b"s\0\0\0\x04";
+/// The answer to a text without a statement, in CommandComplete's place.
+pub const EMPTY: &[u8] = b"I\0\0\0\x04";
 
 /// Appends a message. pgwire fails only on messages past its length limits; those that pgward makes are
 /// far below, and one that is not is left out rather than sent in half.
-fn put(out: &mut BytesMut, message: &impl Message) {
+pub(super) fn put(out: &mut BytesMut, message: &impl Message) {
     let before = out.len();
     if message.encode(out).is_err() {
         out.truncate(before);
@@ -65,22 +72,9 @@ pub fn negotiate(out: &mut BytesMut, minor: u16, unknown_options: &[String]) {
     put(out, &NegotiateProtocolVersion::new(196_608 + i32::from(minor), unknown_options.to_vec()));
 }
 
-/// The type of a column that pgward's own console returns: text, always.
-const TEXT_OID: u32 = 25;
-
-pub fn columns(out: &mut BytesMut, names: &[&str]) {
-    let fields =
-        names.iter().map(|name| FieldDescription::new((*name).to_owned(), 0, 0, TEXT_OID, -1, -1, 0)).collect();
-    put(out, &RowDescription::new(fields));
-}
-
-pub fn row(out: &mut BytesMut, values: &[String]) {
-    let mut data = BytesMut::new();
-    for value in values {
-        data.extend_from_slice(&i32::try_from(value.len()).unwrap_or(0).to_be_bytes());
-        data.extend_from_slice(value.as_bytes());
-    }
-    put(out, &DataRow::new(data, i16::try_from(values.len()).unwrap_or(0)));
+/// What a statement without parameters answers to Describe.
+pub fn no_parameters(out: &mut BytesMut) {
+    put(out, &ParameterDescription::new(Vec::new()));
 }
 
 pub fn complete(out: &mut BytesMut, tag: &str) {

@@ -3,6 +3,8 @@
 
 use memchr::memchr;
 
+use super::table::{Format, Formats};
+
 /// Where a body's strings end; `None` when a terminator is missing.
 fn cstr(body: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = memchr(0, body)?;
@@ -41,6 +43,65 @@ impl<'a> BindHead<'a> {
         let (portal, rest) = cstr(body)?;
         let (statement, _) = cstr(rest)?;
         Some(Self { portal, statement, length: portal.len() + statement.len() + 2 })
+    }
+}
+
+/// All of `Bind` but the parameters' values: for statements of pgward's own, which take none.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Bind<'a> {
+    pub portal: &'a [u8],
+    pub statement: &'a [u8],
+    pub parameters: usize,
+    pub formats: Formats,
+}
+
+impl<'a> Bind<'a> {
+    pub fn read(body: &'a [u8]) -> Option<Self> {
+        let BindHead { portal, statement, length } = BindHead::read(body)?;
+        let mut rest = body.get(length..)?;
+        read_formats(&mut rest)?;
+        let parameters = usize::from(u16::from_be_bytes(take(&mut rest)?));
+        for _ in 0..parameters {
+            // -1 is NULL and has no bytes.
+            match i32::from_be_bytes(take(&mut rest)?) {
+                -1 => {}
+                length => rest = rest.get(usize::try_from(length).ok()?..)?,
+            }
+        }
+        let formats = read_formats(&mut rest)?;
+        rest.is_empty().then_some(Self { portal, statement, parameters, formats })
+    }
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, after) = rest.split_first_chunk::<N>()?;
+    *rest = after;
+    Some(*taken)
+}
+
+fn read_formats(rest: &mut &[u8]) -> Option<Formats> {
+    let count = u16::from_be_bytes(take(rest)?);
+    let format = |_| match u16::from_be_bytes(take(rest)?) {
+        0 => Some(Format::Text),
+        1 => Some(Format::Binary),
+        _ => None,
+    };
+    (0..count).map(format).collect::<Option<_>>().map(Formats)
+}
+
+/// `Execute`: the portal, and the most rows wanted (0: all).
+#[derive(Debug, PartialEq, Eq)]
+pub struct Execute<'a> {
+    pub portal: &'a [u8],
+    pub rows: usize,
+}
+
+impl<'a> Execute<'a> {
+    pub fn read(body: &'a [u8]) -> Option<Self> {
+        let (portal, rest) = cstr(body)?;
+        // A negative number means all rows, as in PostgreSQL.
+        let rows = i32::from_be_bytes(rest.try_into().ok()?);
+        Some(Self { portal, rows: usize::try_from(rows).unwrap_or(0) })
     }
 }
 
@@ -168,6 +229,20 @@ mod tests {
         assert_eq!(u32::from_be_bytes(*out[1..].first_chunk().unwrap()) as usize, out.len() - 1);
         assert_eq!(BindHead::read(&out[5..]).unwrap().statement, b"new_name");
         assert_eq!(BindHead::read(b"\0unfinished"), None);
+    }
+
+    #[test]
+    fn a_bind_and_an_execute_are_read_to_their_last_byte() {
+        let body = b"p\0s\0\0\x01\0\0\0\x02\xff\xff\xff\xff\0\0\0\x01x\0\x01\0\x01";
+        let bind = Bind::read(body).unwrap();
+        assert_eq!((bind.portal, bind.statement, bind.parameters), (&b"p"[..], &b"s"[..], 2));
+        assert_eq!(bind.formats, Formats(vec![Format::Binary]));
+        for end in 0..body.len() {
+            assert_eq!(Bind::read(&body[..end]), None, "{end} bytes of it");
+        }
+        assert_eq!(Bind::read(b"\0\0\0\0\0\0\0\x01\0\x02"), None, "format 2 does not exist");
+        assert_eq!(Execute::read(b"p\0\0\0\0\x05"), Some(Execute { portal: b"p", rows: 5 }));
+        assert_eq!(Execute::read(b"p\0\0\0\x05"), None);
     }
 
     #[test]

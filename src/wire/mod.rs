@@ -7,6 +7,7 @@
 //! - `flow`: which answers are still expected from a backend
 //! - `handover`: what turns a backend from one tenant to the next, and the check of its answers
 //! - `encode`: messages that pgward itself sends to clients
+//! - `table`: rows that pgward itself returns
 
 pub mod backend;
 pub mod encode;
@@ -15,5 +16,6 @@ pub mod frame;
 pub mod frontend;
 pub mod handover;
 pub mod startup;
+pub mod table;
 
 pub use frame::{Header, HeaderError, Origin};

@@ -1,0 +1,57 @@
+//! `SHOW CLIENTS`
+
+use std::time::Duration;
+
+use super::command::Row;
+use crate::admin::Control;
+use crate::base::clock;
+use crate::session::{ClientRow, Phase};
+use crate::wire::table::{Column, Value};
+
+pub(super) const COLUMNS: &[Column] = &[
+    Column::text("type"),
+    Column::text("user"),
+    Column::text("database"),
+    Column::text("state"),
+    Column::text("addr"),
+    Column::integer("port"),
+    Column::text("connect_time"),
+    Column::integer("wait"),
+    Column::integer("wait_us"),
+    Column::integer("link"),
+    Column::text("tls"),
+    Column::text("application_name"),
+    Column::integer("id"),
+    Column::text("tenant"),
+    Column::text("pinned"),
+    Column::integer("state_seconds"),
+];
+
+pub(super) async fn rows(control: &Control) -> Vec<Row> {
+    let mut clients = control.clients().await;
+    clients.sort_by(|a, b| (&a.tenant, a.id).cmp(&(&b.tenant, b.id)));
+    let now = clock::unix_now();
+    clients.into_iter().map(|client| row(client, now)).collect()
+}
+
+fn row(client: ClientRow, now: u64) -> Row {
+    let wait = if client.phase == Phase::Waiting { client.in_phase } else { Duration::ZERO };
+    vec![
+        "C".into(),
+        client.user.into(),
+        client.database.into(),
+        client.phase.as_str().into(),
+        client.peer.map(|peer| peer.ip().to_string()).into(),
+        client.peer.map(|peer| peer.port()).into(),
+        clock::timestamp(now.saturating_sub(client.connected.as_secs())).into(),
+        wait.as_secs().into(),
+        wait.subsec_micros().into(),
+        client.backend.into(),
+        Value::from(if client.tls { "TLS" } else { "" }),
+        client.application.into(),
+        client.id.into(),
+        client.tenant.into(),
+        client.pinned.into(),
+        client.in_phase.as_secs().into(),
+    ]
+}

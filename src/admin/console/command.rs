@@ -1,0 +1,106 @@
+//! What can be asked of the console, and what is answered.
+
+use super::{clients, help, pools, servers, stats, tenants, version};
+use crate::admin::{Control, ReloadError};
+use crate::base::{Report, SqlState};
+use crate::wire::table::{Column, Value};
+
+pub(super) type Row = Vec<Value>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Command {
+    Show(Show),
+    Reload,
+    Shutdown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Show {
+    Version,
+    Pools,
+    Clients,
+    Servers,
+    Tenants,
+    Stats,
+    Help,
+}
+
+impl Command {
+    /// Every command as it is written, and what it does.
+    pub const ALL: [(&'static str, Self, &'static str); 9] = [
+        ("SHOW VERSION", Self::Show(Show::Version), "pgward's version"),
+        ("SHOW POOLS", Self::Show(Show::Pools), "backends and clients of each pool"),
+        ("SHOW CLIENTS", Self::Show(Show::Clients), "tenants' sessions"),
+        ("SHOW SERVERS", Self::Show(Show::Servers), "backends: connections to the database servers"),
+        ("SHOW TENANTS", Self::Show(Show::Tenants), "the catalogue, and what each tenant uses"),
+        ("SHOW STATS", Self::Show(Show::Stats), "transactions and backend time since the start"),
+        ("SHOW HELP", Self::Show(Show::Help), "this list"),
+        ("RELOAD", Self::Reload, "read the configuration again; a bad one is refused whole"),
+        ("SHUTDOWN", Self::Shutdown, "finish transactions in flight, then stop"),
+    ];
+
+    /// The columns of its rows; `None` where it has no rows.
+    pub fn columns(self) -> Option<&'static [Column]> {
+        match self {
+            Self::Show(show) => Some(show.columns()),
+            Self::Reload | Self::Shutdown => None,
+        }
+    }
+
+    /// What CommandComplete says.
+    pub fn tag(self) -> &'static str {
+        match self {
+            Self::Show(_) => "SHOW",
+            Self::Reload => "RELOAD",
+            Self::Shutdown => "SHUTDOWN",
+        }
+    }
+
+    /// Does it. `user` is who is named in the log for what changes something.
+    pub async fn run(self, control: &Control, user: &str) -> Result<Vec<Row>, Report> {
+        match self {
+            Self::Show(show) => Ok(show.rows(control).await),
+            Self::Reload => {
+                tracing::info!(user, "the console asks for a reload");
+                control.reload().await.map(|()| Vec::new()).map_err(|error| not_reloaded(&error))
+            }
+            Self::Shutdown => {
+                tracing::info!(user, "the console asks for a shutdown");
+                control.shutdown();
+                Ok(Vec::new())
+            }
+        }
+    }
+}
+
+impl Show {
+    fn columns(self) -> &'static [Column] {
+        match self {
+            Self::Version => version::COLUMNS,
+            Self::Pools => pools::COLUMNS,
+            Self::Clients => clients::COLUMNS,
+            Self::Servers => servers::COLUMNS,
+            Self::Tenants => tenants::COLUMNS,
+            Self::Stats => stats::COLUMNS,
+            Self::Help => help::COLUMNS,
+        }
+    }
+
+    async fn rows(self, control: &Control) -> Vec<Row> {
+        match self {
+            Self::Version => version::rows(),
+            Self::Pools => pools::rows(control).await,
+            Self::Clients => clients::rows(control).await,
+            Self::Servers => servers::rows(control).await,
+            Self::Tenants => tenants::rows(control),
+            Self::Stats => stats::rows(control),
+            Self::Help => help::rows(),
+        }
+    }
+}
+
+fn not_reloaded(ReloadError(problems): &ReloadError) -> Report {
+    Report::error(SqlState::CONFIG_FILE_ERROR, "the configuration was not reloaded; the old one stays in force")
+        .detail(problems.join("\n"))
+        .hint("Correct what the detail names and RELOAD again; pgward check FILE shows problems beforehand.")
+}
