@@ -377,7 +377,7 @@ fn an_import_from_above_is_found_however_it_is_spelled() {
         "#[cfg(test)]\nmod tests { use crate::session::X; }",
     ] {
         let said = judged(&[("pool/mod.rs", text)]);
-        assert!(said.contains("pool (floor 4) imports session (floor 6)"), "{text}: {said:?}");
+        assert!(said.contains("pool (floor 5) imports session (floor 7)"), "{text}: {said:?}");
     }
     let said = judged(&[("pool/wait/queue.rs", "\n\nuse super::super::super::session::X;")]);
     assert!(said.starts_with("src/pool/wait/queue.rs:3: pool"), "{said}");
@@ -385,7 +385,7 @@ fn an_import_from_above_is_found_however_it_is_spelled() {
 
 #[test]
 fn neighbours_strangers_and_circles_are_found() {
-    assert!(judged(&[("auth/jwt.rs", "use crate::tenant::X;")]).contains("its neighbour on floor 3"));
+    assert!(judged(&[("auth/jwt.rs", "use crate::tenant::X;")]).contains("its neighbour on floor 4"));
     assert!(judged(&[("attic.rs", "")]).contains("src/attic is not on the map"));
     assert!(judged(&[("pool.rs", "use crate::VERSION;")]).contains("no room on the map"));
     let said = judged(&[("pool/mod.rs", "use crate::route::A;"), ("route.rs", "use crate::pool::B;")]);

@@ -24,6 +24,7 @@ pub struct Poke(pub Arc<Budget>);
 #[derive(Debug)]
 pub struct Local {
     pub pool: Arc<Pool>,
+    #[expect(clippy::vec_box, reason = "leases hold the box, so that lending moves a pointer and allocates nothing")]
     idle: RefCell<Vec<Box<Conn>>>,
 }
 

@@ -168,8 +168,8 @@ mod tests {
 
     #[test]
     fn any_missing_strange_or_repeated_answer_fails() {
-        for skipped in 0..GOOD.len() {
-            if GOOD[skipped].0 == b'S' {
+        for (skipped, (tag, _)) in GOOD.iter().enumerate() {
+            if *tag == b'S' {
                 continue;
             }
             let mut checker = Checker::new(true, true);
