@@ -7,6 +7,9 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::Hash;
 
+/// How many of a lane's waiters are asked whether they can be served.
+const HEAD: usize = 32;
+
 #[derive(Debug)]
 struct Lane<T> {
     clock: u64,
@@ -48,19 +51,18 @@ impl<K: Clone + Eq + Hash + Ord, T> FairQueue<K, T> {
         self.length += 1;
     }
 
-    /// The first waiter, by turn, that `wanted` takes. `cost` is what its tenant's clock advances by.
+    /// The first waiter, by turn, that `wanted` takes; of a lane, those at its head are asked. `cost` is
+    /// what its tenant's clock advances by.
     pub fn pop(&mut self, cost: impl Fn(&K) -> u64, mut wanted: impl FnMut(&K, &T) -> bool) -> Option<T> {
-        let (clock, tenant) = self
-            .order
-            .iter()
-            .find(|(_, tenant)| {
-                self.lanes.get(tenant).and_then(|lane| lane.waiting.front()).is_some_and(|first| wanted(tenant, first))
-            })?
-            .clone();
+        let ((clock, tenant), at) = self.order.iter().find_map(|entry| {
+            let lane = self.lanes.get(&entry.1)?;
+            let at = lane.waiting.iter().take(HEAD).position(|waiter| wanted(&entry.1, waiter))?;
+            Some((entry.clone(), at))
+        })?;
         self.order.remove(&(clock, tenant.clone()));
         self.now = self.now.max(clock);
         let lane = self.lanes.get_mut(&tenant)?;
-        let waiter = lane.waiting.pop_front();
+        let waiter = lane.waiting.remove(at);
         lane.clock = clock.saturating_add(cost(&tenant).max(1));
         if lane.waiting.is_empty() {
             // A lane that is as far as the queue's own clock carries no debt worth remembering.

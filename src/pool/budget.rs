@@ -4,12 +4,17 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use std::time::{Duration, Instant};
+
 use tokio::sync::oneshot;
 
 use super::conn::Conn;
 use super::registry::Pool;
 use crate::base::TenantId;
 use crate::limits::{FairQueue, LeaseSlot, Usage};
+
+/// How long a waiter lets those of the serving core go first.
+const PATIENCE: Duration = Duration::from_millis(10);
 
 /// A server's backends.
 #[derive(Debug)]
@@ -37,6 +42,9 @@ pub(super) struct Waiter {
     pub pool: Arc<Pool>,
     pub usage: Arc<Usage>,
     pub max_leases: usize,
+    /// The core it waits on, and since when.
+    pub core: usize,
+    pub since: Instant,
     pub reply: oneshot::Sender<Grant>,
 }
 
@@ -111,9 +119,17 @@ impl Budget {
         self.waiting.store(state.queue.len(), Ordering::SeqCst);
     }
 
-    /// The next waiter that `has_idle` can serve, or that there is room to open a backend for. Waiters
-    /// that gave up are dropped on the way.
-    fn next(&self, has_idle: impl Fn(&Pool) -> bool) -> Option<(Waiter, LeaseSlot, Option<Permit>)> {
+    /// The next waiter that `has_idle` can serve, or that there is room to open a backend for: of this
+    /// core, if one is given. Waiters that gave up are dropped on the way.
+    fn next(
+        &self,
+        core: Option<usize>,
+        has_idle: impl Fn(&Pool) -> bool,
+    ) -> Option<(Waiter, LeaseSlot, Option<Permit>)> {
+        let now = Instant::now();
+        let near = |waiter: &Waiter| {
+            core.is_none_or(|core| core == waiter.core) || now.duration_since(waiter.since) > PATIENCE
+        };
         let mut guard = self.state();
         let state = &mut *guard;
         loop {
@@ -121,7 +137,9 @@ impl Budget {
             let max = self.max.load(Ordering::Relaxed);
             let room = |pool: &Pool| *open < max && by_pool.get(&pool.id).copied().unwrap_or(0) < pool.max();
             let servable = |waiter: &Waiter| {
-                waiter.usage.leases() < waiter.max_leases && (has_idle(&waiter.pool) || room(&waiter.pool))
+                near(waiter)
+                    && waiter.usage.leases() < waiter.max_leases
+                    && (has_idle(&waiter.pool) || room(&waiter.pool))
             };
             let cost = std::cell::Cell::new(0);
             let waiter = queue.pop(
@@ -149,10 +167,18 @@ impl Budget {
         }
     }
 
-    /// Serves waiters from `take_idle` and from what room there is, outside the lock.
-    pub(super) fn serve(&self, has_idle: impl Fn(&Pool) -> bool, take_idle: impl Fn(&Pool) -> Option<Box<Conn>>) {
+    /// Serves waiters from `take_idle` and from what room there is, outside the lock. Those of the serving
+    /// core come first, since moving a backend to another one takes system calls and a wake-up; those
+    /// who have waited long are served wherever they are.
+    pub(super) fn serve(
+        &self,
+        core: Option<usize>,
+        has_idle: impl Fn(&Pool) -> bool,
+        take_idle: impl Fn(&Pool) -> Option<Box<Conn>>,
+    ) {
         while self.waiting() > 0 {
-            let Some((waiter, slot, permit)) = self.next(&has_idle) else { break };
+            let near = core.and_then(|core| self.next(Some(core), &has_idle));
+            let Some((waiter, slot, permit)) = near.or_else(|| self.next(None, &has_idle)) else { break };
             let grant = match permit {
                 Some(permit) => Grant::Open(slot, permit),
                 None => match take_idle(&waiter.pool) {
@@ -204,6 +230,6 @@ impl Drop for Permit {
                 *count = count.saturating_sub(1);
             }
         }
-        budget.serve(|_| false, |_| None);
+        budget.serve(None, |_| false, |_| None);
     }
 }

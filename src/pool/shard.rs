@@ -136,6 +136,8 @@ impl Shard {
             pool: Arc::clone(&local.pool),
             usage: Arc::clone(request.usage),
             max_leases: request.max_leases,
+            core: self.core,
+            since: Instant::now(),
             reply,
         });
         self.balance(budget);
@@ -223,6 +225,7 @@ impl Shard {
     pub fn balance(&self, budget: &Arc<Budget>) {
         let serve = || {
             budget.serve(
+                Some(self.core),
                 |pool| self.pools.borrow().get(&pool.id).is_some_and(|local| local.idle() > 0),
                 |pool| {
                     let local = self.pools.borrow().get(&pool.id).cloned();

@@ -59,6 +59,7 @@ pub struct Proxy {
 /// Runs until SIGTERM, SIGINT or the console's SHUTDOWN. SIGHUP reloads.
 pub fn run(path: PathBuf, settings: Settings) -> Result<(), RunError> {
     telemetry::init(&settings.log);
+    raise_file_limit(settings.listen.max_clients);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Thread)?;
     runtime.block_on(async {
         let proxy = Proxy::start(path, settings).await?;
@@ -66,6 +67,24 @@ pub fn run(path: PathBuf, settings: Settings) -> Result<(), RunError> {
         tracing::info!(?addresses, ?http, cores = proxy.control.cores.len(), "pgward is ready");
         proxy.serve_signals().await
     })
+}
+
+/// Each client and each backend takes a file descriptor, and the soft limit is often 1024.
+fn raise_file_limit(clients: usize) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if files < clients as u64 {
+        tracing::warn!(
+            files,
+            clients,
+            "fewer files may be open than listen.max_clients allows clients; raise ulimit -n"
+        );
+    }
 }
 
 impl Proxy {
