@@ -18,6 +18,7 @@ use crate::limits::Usages;
 use crate::pool::{BackendRow, PoolKey, Pools, Shard, Statement};
 use crate::sql::Analyser;
 use crate::telemetry::{CoreStats, Telemetry};
+use crate::tenant::Contexts;
 use crate::wire::flow::StatementId;
 
 /// Shared by all cores and the control plane.
@@ -25,6 +26,7 @@ pub struct Shared {
     pub world: ArcSwap<World>,
     pub pools: Pools,
     pub usages: Usages,
+    pub contexts: Contexts,
     pub cancel_keys: CancelKeys,
     pub telemetry: Telemetry,
     pub clients: Arc<AtomicUsize>,
@@ -37,6 +39,7 @@ impl Shared {
             world: ArcSwap::from_pointee(world),
             pools: Pools::new(cores),
             usages: Usages::default(),
+            contexts: Contexts::default(),
             cancel_keys: CancelKeys::default(),
             telemetry: Telemetry::new(),
             clients: Arc::default(),
@@ -116,11 +119,11 @@ impl Core {
     }
 
     pub(super) fn enter(&self, entry: &Rc<Entry>) {
-        self.entries.borrow_mut().insert(entry.id, Rc::clone(entry));
+        self.entries.borrow_mut().insert(entry.profile.id, Rc::clone(entry));
     }
 
     pub(super) fn leave(&self, entry: &Entry) {
-        self.entries.borrow_mut().remove(&entry.id);
+        self.entries.borrow_mut().remove(&entry.profile.id);
     }
 
     /// The statement of this definition, shared among the core's sessions.
@@ -177,7 +180,7 @@ impl Core {
     /// Ends sessions of tenants that are not where they were.
     pub fn kick_tenants(&self, moved: &HashSet<TenantId>) {
         let entries: Vec<Rc<Entry>> = self.entries.borrow().values().cloned().collect();
-        entries.iter().filter(|entry| moved.contains(&entry.tenant)).for_each(|entry| entry.kick(Kick::Moved));
+        entries.iter().filter(|entry| moved.contains(&entry.profile.tenant)).for_each(|entry| entry.kick(Kick::Moved));
     }
 
     /// Once in a while: sessions whose time is up, backends that are not worth keeping, counters.

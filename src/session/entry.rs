@@ -50,10 +50,12 @@ pub(super) struct Held {
     pub born: Instant,
 }
 
-/// One session in its core's list.
-#[derive(Debug)]
-pub(super) struct Entry {
+/// Who a session is, from login to end.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    /// What cancel requests name it by.
     pub id: u32,
+    /// The number of its pool.
     pub pool: usize,
     pub tenant: TenantId,
     pub user: String,
@@ -61,8 +63,15 @@ pub(super) struct Entry {
     pub application: String,
     pub peer: Option<SocketAddr>,
     pub tls: bool,
-    pub connected: Instant,
+    /// When its token ends, in seconds since 1970.
     pub expires_at: u64,
+}
+
+/// One session in its core's list.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub profile: Profile,
+    pub connected: Instant,
     pub phase: Cell<(Phase, Instant)>,
     pub pinned: Cell<Option<&'static str>>,
     pub backend: Cell<Option<Held>>,
@@ -73,51 +82,21 @@ pub(super) struct Entry {
 /// A session as the console shows it.
 #[derive(Debug, Clone)]
 pub struct ClientRow {
-    pub id: u32,
-    /// The number of its pool.
-    pub pool: usize,
-    pub tenant: String,
-    pub user: String,
-    pub database: String,
-    pub application: String,
-    pub peer: Option<SocketAddr>,
+    pub profile: Profile,
     pub phase: Phase,
     /// How long it has been in this phase.
     pub in_phase: Duration,
     pub connected: Duration,
-    pub tls: bool,
     pub pinned: Option<&'static str>,
     pub backend: Option<u32>,
 }
 
-/// What an entry is made of.
-pub(super) struct Profile {
-    pub id: u32,
-    pub pool: usize,
-    pub tenant: TenantId,
-    pub user: String,
-    pub database: String,
-    pub application: String,
-    pub peer: Option<SocketAddr>,
-    pub tls: bool,
-    pub expires_at: u64,
-}
-
 impl Entry {
     pub fn new(profile: Profile) -> Self {
-        let Profile { id, pool, tenant, user, database, application, peer, tls, expires_at } = profile;
         let now = Instant::now();
         Self {
-            id,
-            pool,
-            tenant,
-            user,
-            database,
-            application,
-            peer,
-            tls,
+            profile,
             connected: now,
-            expires_at,
             phase: Cell::new((Phase::Idle, now)),
             pinned: Cell::new(None),
             backend: Cell::new(None),
@@ -154,7 +133,7 @@ impl Entry {
     }
 
     pub fn overdue(&self, now: Instant, unix_now: u64, rules: &SessionRules) -> Option<Kick> {
-        if unix_now >= self.expires_at.saturating_add(rules.expiry_grace.as_secs()) {
+        if unix_now >= self.profile.expires_at.saturating_add(rules.expiry_grace.as_secs()) {
             return Some(Kick::Expired);
         }
         let (phase, since) = self.phase.get();
@@ -166,17 +145,10 @@ impl Entry {
     pub fn row(&self, now: Instant) -> ClientRow {
         let (phase, since) = self.phase.get();
         ClientRow {
-            id: self.id,
-            pool: self.pool,
-            tenant: self.tenant.to_string(),
-            user: self.user.clone(),
-            database: self.database.clone(),
-            application: self.application.clone(),
-            peer: self.peer,
+            profile: self.profile.clone(),
             phase,
             in_phase: now.duration_since(since),
             connected: now.duration_since(self.connected),
-            tls: self.tls,
             pinned: self.pinned.get(),
             backend: self.backend.get().map(|held| held.pid),
         }
@@ -187,10 +159,10 @@ impl Entry {
         let held = self.backend.get()?;
         let (_, since) = self.phase.get();
         Some(BackendRow {
-            pool: self.pool,
+            pool: self.profile.pool,
             pid: held.pid,
-            tenant: Some(self.tenant.to_string()),
-            client: Some(self.id),
+            tenant: Some(self.profile.tenant.to_string()),
+            client: Some(self.profile.id),
             age: now.duration_since(held.born),
             in_state: now.duration_since(since),
             close_needed: false,

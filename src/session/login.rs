@@ -290,7 +290,8 @@ async fn introduce(
             refuse::acquire(&error)
         })
     };
-    let base = Arc::new(admitted.context.clone());
+    let shared = |context| core.shared.contexts.shared(context);
+    let base = shared(admitted.context.clone());
     if pool.greeting().is_none() {
         let lease = acquire(&base).await?;
         core.shard.release(lease, std::time::Instant::now());
@@ -309,7 +310,7 @@ async fn introduce(
             let mut all = admitted.context.settings().to_vec();
             all.retain(|(name, _)| !own.iter().any(|(own, _)| own == name));
             all.extend(own.iter().cloned());
-            let context = Arc::new(admitted.context.with_settings(all));
+            let context = shared(admitted.context.with_settings(all));
             let lease = acquire(&context).await?;
             let reported = Rc::new(try_settings(core, lease, &context).await?);
             core.remember_reported(key, &reported);
@@ -326,7 +327,7 @@ async fn introduce(
             None => parameters.push((name.clone(), value.clone())),
         }
     }
-    Ok((Arc::new(admitted.context.with_settings(all)), parameters))
+    Ok((shared(admitted.context.with_settings(all)), parameters))
 }
 
 /// Whether a setting is what the server has anyway. Encodings have several spellings.

@@ -31,7 +31,7 @@ mod world;
 pub use self::cancel::CancelKeys;
 pub use self::core::{Core, Shared};
 pub use command::{Command, CoreHandle, Place};
-pub use entry::{ClientRow, Kick, Phase};
+pub use entry::{ClientRow, Kick, Phase, Profile};
 pub use handshake::{Accepted, Handshake, Started, tell};
 pub use login::{Admin, LoggedIn, Login};
 pub use run::run;

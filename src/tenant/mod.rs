@@ -2,9 +2,11 @@
 //! database so that PostgreSQL can check it.
 
 mod context;
+mod contexts;
 mod install;
 mod password;
 
 pub use context::{Context, Sealer};
+pub use contexts::Contexts;
 pub use install::{InstallError, Installed, install, script};
 pub use password::login_password;

@@ -29,7 +29,7 @@ pub(super) const COLUMNS: &[Column] = &[
 
 pub(super) async fn rows(control: &Control) -> Vec<Row> {
     let mut clients = control.clients().await;
-    clients.sort_by(|a, b| (&a.tenant, a.id).cmp(&(&b.tenant, b.id)));
+    clients.sort_by(|a, b| (&a.profile.tenant, a.profile.id).cmp(&(&b.profile.tenant, b.profile.id)));
     let now = clock::unix_now();
     clients.into_iter().map(|client| row(client, now)).collect()
 }
@@ -38,19 +38,19 @@ fn row(client: ClientRow, now: u64) -> Row {
     let wait = if client.phase == Phase::Waiting { client.in_phase } else { Duration::ZERO };
     vec![
         "C".into(),
-        client.user.into(),
-        client.database.into(),
+        client.profile.user.into(),
+        client.profile.database.into(),
         client.phase.as_str().into(),
-        client.peer.map(|peer| peer.ip().to_string()).into(),
-        client.peer.map(|peer| peer.port()).into(),
+        client.profile.peer.map(|peer| peer.ip().to_string()).into(),
+        client.profile.peer.map(|peer| peer.port()).into(),
         clock::timestamp(now.saturating_sub(client.connected.as_secs())).into(),
         wait.as_secs().into(),
         wait.subsec_micros().into(),
         client.backend.into(),
-        Value::from(if client.tls { "TLS" } else { "" }),
-        client.application.into(),
-        client.id.into(),
-        client.tenant.into(),
+        Value::from(if client.profile.tls { "TLS" } else { "" }),
+        client.profile.application.into(),
+        client.profile.id.into(),
+        client.profile.tenant.to_string().into(),
         client.pinned.into(),
         client.in_phase.as_secs().into(),
     ]

@@ -39,7 +39,7 @@ pub(super) async fn rows(control: &Control) -> Vec<Row> {
 fn table(pools: Vec<(PoolRow, usize)>, clients: &[ClientRow]) -> Vec<Row> {
     let mut by_pool = HashMap::<usize, Clients>::new();
     for client in clients {
-        let of_pool = by_pool.entry(client.pool).or_default();
+        let of_pool = by_pool.entry(client.profile.pool).or_default();
         if client.phase == Phase::Waiting {
             of_pool.waiting += 1;
             of_pool.longest = of_pool.longest.max(client.in_phase);
@@ -70,6 +70,8 @@ fn table(pools: Vec<(PoolRow, usize)>, clients: &[ClientRow]) -> Vec<Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::TenantId;
+    use crate::session::Profile;
     use crate::wire::table::Value;
 
     #[test]
@@ -87,17 +89,20 @@ mod tests {
             waiting: 9,
         };
         let client = |pool, phase, millis| ClientRow {
-            id: 1,
-            pool,
-            tenant: "acme".to_owned(),
-            user: "app".to_owned(),
-            database: "acme".to_owned(),
-            application: String::new(),
-            peer: None,
+            profile: Profile {
+                id: 1,
+                pool,
+                tenant: TenantId::parse("acme").unwrap(),
+                user: "app".to_owned(),
+                database: "acme".to_owned(),
+                application: String::new(),
+                peer: None,
+                tls: false,
+                expires_at: 0,
+            },
             phase,
             in_phase: Duration::from_millis(millis),
             connected: Duration::ZERO,
-            tls: false,
             pinned: None,
             backend: None,
         };

@@ -1,0 +1,45 @@
+//! Equal contexts, kept once: backends and sessions that agree then hold the same one, and seeing so takes
+//! one comparison of pointers.
+
+use std::sync::{Arc, Weak};
+
+use dashmap::DashMap;
+
+use super::Context;
+use crate::base::TenantId;
+
+#[derive(Debug, Default)]
+pub struct Contexts(DashMap<TenantId, Vec<Weak<Context>>>);
+
+impl Contexts {
+    /// The context that is equal to this one and in use, or this one from now on.
+    pub fn shared(&self, context: Context) -> Arc<Context> {
+        let mut known = self.0.entry(context.tenant().clone()).or_default();
+        known.retain(|weak| weak.strong_count() > 0);
+        if let Some(same) = known.iter().filter_map(Weak::upgrade).find(|known| **known == context) {
+            return same;
+        }
+        let fresh = Arc::new(context);
+        known.push(Arc::downgrade(&fresh));
+        fresh
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_contexts_are_one_and_others_are_not() {
+        let contexts = Contexts::default();
+        let of = |tenant: &str, value: &str| {
+            let settings = vec![("app.x".to_owned(), value.to_owned())];
+            let claims = serde_json::Map::new();
+            contexts.shared(Context::new(&TenantId::parse(tenant).unwrap(), None, &claims, settings))
+        };
+        let one = of("acme", "1");
+        assert!(Arc::ptr_eq(&one, &of("acme", "1")));
+        assert!(!Arc::ptr_eq(&one, &of("acme", "2")));
+        assert!(!Arc::ptr_eq(&one, &of("globex", "1")));
+    }
+}
