@@ -72,9 +72,8 @@ async fn a_setting_that_the_server_refuses_is_told_with_the_servers_own_words() 
 
 /// Not a test by itself: what `a_killed_owner_leaves_nothing` kills.
 #[tokio::test]
-#[ignore = "the victim of a_killed_owner_leaves_nothing"]
 async fn victim() {
-    let report = PathBuf::from(std::env::var("VICTIM_REPORT").unwrap());
+    let Some(report) = std::env::var_os("VICTIM_REPORT").map(PathBuf::from) else { return };
     let cluster = Cluster::builder("victim").replica("victim-2").start().await.unwrap();
     let pids: Vec<String> = cluster.servers().map(|server| server.pid().unwrap().to_string()).collect();
     let text = format!("{}\n{}\n", cluster.folder().display(), pids.join("\n"));
@@ -88,7 +87,7 @@ fn a_killed_owner_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let report = folder.path().join("report");
     let mut victim = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "victim"])
+        .args(["--exact", "victim"])
         .env("VICTIM_REPORT", &report)
         .stdout(Stdio::null())
         .stderr(Stdio::null())

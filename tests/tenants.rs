@@ -162,3 +162,18 @@ async fn a_tenant_that_a_reload_removes_is_shown_the_door_and_others_stay() {
     assert_eq!(code(&stage.try_connect(&stage.url("t7", "app")).await.err().unwrap()), "28000");
     assert_eq!(one(&acme, "select 3").await, "3");
 }
+
+#[tokio::test]
+async fn a_discard_that_fails_at_a_sessions_end_does_not_pass_for_a_clean_backend() {
+    let stage = Stage::new("[pool]\nmax_per_login = 1\n").await;
+    let hostile = stage.connect("t3").await;
+    let many = "do $$ begin for i in 1..400 loop execute format('create temp table leftover_%s (x int)', i); end loop; end $$";
+    hostile.simple_query(many).await.unwrap();
+    // So short that discarding all of that is cut off.
+    hostile.simple_query("set statement_timeout = '1ms'").await.unwrap();
+    drop(hostile);
+    let next = stage.connect("t4").await;
+    assert_eq!(one(&next, "select coalesce(to_regclass('leftover_1')::text, 'nothing')").await, "nothing");
+    assert_eq!(one(&next, "show statement_timeout").await, "0");
+    assert_eq!(one(&next, "select distinct tenant_id from orders").await, "t4");
+}

@@ -26,7 +26,7 @@ pub async fn recover(backend: &mut Backend, transaction: Transaction) -> bool {
         if backend.stream.write_all(&out).await.is_err() || backend.stream.flush().await.is_err() {
             return false;
         }
-        settle(backend).await
+        settle(backend).await.map(|settled| settled.transaction)
     };
     match transaction {
         Some(Transaction::Idle) => query(backend, b"DISCARD ALL").await,
@@ -41,11 +41,20 @@ async fn query(backend: &mut Backend, text: &[u8]) -> bool {
     frontend::put_text(&mut out, b'Q', text);
     backend.flow.push(Owed::Query);
     let sent = backend.stream.write_all(&out).await.is_ok() && backend.stream.flush().await.is_ok();
-    sent && settle(backend).await == Some(Transaction::Idle)
+    sent && settle(backend).await == Some(Settled { transaction: Transaction::Idle, failed: false })
+}
+
+/// The backend owes nothing any more.
+#[derive(PartialEq, Eq)]
+struct Settled {
+    transaction: Transaction,
+    /// An error was among the answers.
+    failed: bool,
 }
 
 /// Reads until nothing is owed any more.
-async fn settle(backend: &mut Backend) -> Option<Transaction> {
+async fn settle(backend: &mut Backend) -> Option<Settled> {
+    let mut failed = false;
     let mut input = std::mem::take(&mut backend.cut);
     let mut chunk = vec![0; 16 * 1024];
     loop {
@@ -72,12 +81,15 @@ async fn settle(backend: &mut Backend) -> Option<Transaction> {
                 if sqlstate(body).is_some_and(|code| code.starts_with(b"57P")) {
                     return None;
                 }
+                failed = true;
                 backend.flow.error(|_| {});
             } else {
                 match backend.flow.take(header.tag, body) {
                     Fate::Unexpected => return None,
                     // Anything behind the last answer would be out of step.
-                    Fate::Settled(transaction) => return (end == input.len()).then_some(transaction),
+                    Fate::Settled(transaction) => {
+                        return (end == input.len()).then_some(Settled { transaction, failed });
+                    }
                     Fate::Forward | Fate::Hide => {}
                 }
             }

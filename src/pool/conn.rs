@@ -25,8 +25,6 @@ pub struct Conn {
     pub prepared: Prepared,
     /// For cancel requests.
     pub cancel: Arc<CancelTarget>,
-    /// How many gates were made on it; each has a name of its own.
-    pub gates: u64,
     pub(super) core: usize,
     pub(super) idle_since: Instant,
     /// The deviation from the configured lifetime, so that backends opened together do not end together.

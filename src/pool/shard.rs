@@ -165,15 +165,13 @@ impl Shard {
         if conn.core == self.core {
             return Ok(lend(slot, conn, local));
         }
-        let Conn { backend, context, used, dirty, prepared, cancel, gates, idle_since, lifetime, permit, core: _ } =
-            *conn;
+        let Conn { backend, context, used, dirty, prepared, cancel, idle_since, lifetime, permit, core: _ } = *conn;
         let backend::Backend { stream, pid, key, born, flow, rest, cut } = backend;
         match stream.rehome() {
             Ok(stream) => {
                 let backend = backend::Backend { stream, pid, key, born, flow, rest, cut };
                 let core = self.core;
-                let conn =
-                    Conn { backend, context, used, dirty, prepared, cancel, gates, core, idle_since, lifetime, permit };
+                let conn = Conn { backend, context, used, dirty, prepared, cancel, core, idle_since, lifetime, permit };
                 Ok(lend(slot, Box::new(conn), local))
             }
             Err(_) => self.open(slot, permit, local).await,
@@ -194,7 +192,6 @@ impl Shard {
             dirty: false,
             prepared: Prepared::default(),
             cancel,
-            gates: 0,
             core: self.core,
             idle_since: Instant::now(),
             lifetime,

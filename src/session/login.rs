@@ -344,8 +344,7 @@ fn same(name: &str, known: Option<&str>, value: &str) -> bool {
 async fn try_settings(core: &Core, mut lease: Lease, context: &Arc<Context>) -> Result<Reported, Refused> {
     let conn = &mut lease.conn;
     let discard = conn.used;
-    conn.gates += 1;
-    let gate = format!("pgward_gate_{}", conn.gates);
+    let gate = handover::gate();
     let mut out = Vec::new();
     let settings = context.for_backend(conn.backend.pid, |settings| {
         handover::put(&mut out, discard, settings, gate.as_bytes());

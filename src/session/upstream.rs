@@ -227,8 +227,7 @@ impl Session {
         // A pinned session keeps what it has; it only lost its context.
         let discard = conn.used && self.pin.is_none();
         let switch = conn.context.as_ref().is_some_and(|before| before.tenant() != self.context.tenant());
-        conn.gates += 1;
-        let gate = format!("pgward_gate_{}", conn.gates);
+        let gate = handover::gate();
         let settings = self.context.for_backend(conn.backend.pid, |settings| {
             handover::put(relay.own(), discard, settings, gate.as_bytes());
             !settings.is_empty()

@@ -29,7 +29,13 @@ use super::frontend;
 /// or in a log of statement texts.
 pub type Setting<'a> = (&'a str, &'a str);
 
-/// Appends the hand-over. `gate` must be a statement name that was never used on this backend.
+/// A name for a gate. Random, so that no session can have prepared it in advance and so hold open the
+/// door that a failing hand-over should shut.
+pub fn gate() -> String {
+    format!("pgward_gate_{:016x}", rand::random::<u64>())
+}
+
+/// Appends the hand-over. `gate` comes from [`gate`].
 ///
 /// With `discard`, `DISCARD ALL` goes first, by the extended protocol, as it cannot run behind another
 /// command of one batch; it commits by itself. What follows in the batch is skipped when it fails.
