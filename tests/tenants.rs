@@ -167,7 +167,8 @@ async fn a_tenant_that_a_reload_removes_is_shown_the_door_and_others_stay() {
 async fn a_discard_that_fails_at_a_sessions_end_does_not_pass_for_a_clean_backend() {
     let stage = Stage::new("[pool]\nmax_per_login = 1\n").await;
     let hostile = stage.connect("t3").await;
-    let many = "do $$ begin for i in 1..400 loop execute format('create temp table leftover_%s (x int)', i); end loop; end $$";
+    let many =
+        "do $$ begin for i in 1..400 loop execute format('create temp table leftover_%s (x int)', i); end loop; end $$";
     hostile.simple_query(many).await.unwrap();
     // So short that discarding all of that is cut off.
     hostile.simple_query("set statement_timeout = '1ms'").await.unwrap();

@@ -12,6 +12,8 @@ use crate::base::TenantId;
 #[derive(Debug)]
 pub struct Usage {
     pub tenant: TenantId,
+    /// Its number in this process, which queues go by.
+    pub id: u64,
     clients: AtomicUsize,
     leases: AtomicUsize,
     /// Microseconds of backend time, and the leases they were spent in.
@@ -21,27 +23,31 @@ pub struct Usage {
 
 /// All tenants that were seen since the start.
 #[derive(Debug, Default)]
-pub struct Usages(DashMap<TenantId, Arc<Usage>>);
+pub struct Usages {
+    all: DashMap<TenantId, Arc<Usage>>,
+    next: AtomicU64,
+}
 
 impl Usages {
     pub fn of(&self, tenant: &TenantId) -> Arc<Usage> {
-        if let Some(usage) = self.0.get(tenant) {
+        if let Some(usage) = self.all.get(tenant) {
             return Arc::clone(&usage);
         }
         let fresh = || {
             Arc::new(Usage {
                 tenant: tenant.clone(),
+                id: self.next.fetch_add(1, Ordering::Relaxed),
                 clients: AtomicUsize::new(0),
                 leases: AtomicUsize::new(0),
                 server_time: AtomicU64::new(0),
                 transactions: AtomicU64::new(0),
             })
         };
-        Arc::clone(&self.0.entry(tenant.clone()).or_insert_with(fresh))
+        Arc::clone(&self.all.entry(tenant.clone()).or_insert_with(fresh))
     }
 
     pub fn all(&self) -> Vec<Arc<Usage>> {
-        self.0.iter().map(|entry| Arc::clone(&entry)).collect()
+        self.all.iter().map(|entry| Arc::clone(&entry)).collect()
     }
 }
 

@@ -10,7 +10,6 @@ use tokio::sync::oneshot;
 
 use super::conn::Conn;
 use super::registry::Pool;
-use crate::base::TenantId;
 use crate::limits::{FairQueue, LeaseSlot, Usage};
 
 /// How long a waiter lets those of the serving core go first.
@@ -26,15 +25,20 @@ pub struct Budget {
     /// Both in sequentially consistent order, so at least one of them sees the other.
     waiting: AtomicUsize,
     /// Idle backends by core.
-    idle: Vec<AtomicUsize>,
+    idle: Vec<IdleCount>,
     state: Mutex<State>,
 }
+
+/// On a cache line of its own, since each core writes its own all the time.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct IdleCount(AtomicUsize);
 
 #[derive(Debug, Default)]
 struct State {
     open: usize,
     by_pool: HashMap<usize, usize>,
-    queue: FairQueue<TenantId, Waiter>,
+    queue: FairQueue<u64, Waiter>,
 }
 
 #[derive(Debug)]
@@ -66,7 +70,7 @@ impl Budget {
         Self {
             max: AtomicUsize::new(max),
             waiting: AtomicUsize::new(0),
-            idle: (0..cores).map(|_| AtomicUsize::new(0)).collect(),
+            idle: (0..cores).map(|_| IdleCount::default()).collect(),
             state: Mutex::default(),
         }
     }
@@ -95,15 +99,15 @@ impl Budget {
     pub(super) fn idle_changed(&self, core: usize, more: bool) {
         if let Some(count) = self.idle.get(core) {
             if more {
-                count.fetch_add(1, Ordering::SeqCst);
+                count.0.fetch_add(1, Ordering::SeqCst);
             } else {
-                count.fetch_sub(1, Ordering::SeqCst);
+                count.0.fetch_sub(1, Ordering::SeqCst);
             }
         }
     }
 
     pub(super) fn cores_with_idle(&self) -> impl Iterator<Item = usize> {
-        self.idle.iter().enumerate().filter(|(_, count)| count.load(Ordering::SeqCst) > 0).map(|(core, _)| core)
+        self.idle.iter().enumerate().filter(|(_, count)| count.0.load(Ordering::SeqCst) > 0).map(|(core, _)| core)
     }
 
     /// A permit, if there is room and nobody was here first.
@@ -114,7 +118,7 @@ impl Budget {
 
     pub(super) fn enqueue(&self, waiter: Waiter) {
         let mut state = self.state();
-        let tenant = waiter.usage.tenant.clone();
+        let tenant = waiter.usage.id;
         state.queue.push(&tenant, waiter);
         self.waiting.store(state.queue.len(), Ordering::SeqCst);
     }
@@ -157,7 +161,7 @@ impl Budget {
             }
             // Another core may have taken the tenant's last slot since: then the waiter goes back.
             let Some(slot) = waiter.usage.lease(waiter.max_leases) else {
-                let tenant = waiter.usage.tenant.clone();
+                let tenant = waiter.usage.id;
                 queue.push(&tenant, waiter);
                 self.waiting.store(queue.len(), Ordering::SeqCst);
                 return None;

@@ -23,4 +23,4 @@ pub use budget::{Budget, Permit};
 pub use conn::{Conn, Lease};
 pub use prepared::{Prepared, Statement, name as statement_name};
 pub use registry::{BackendRow, Pool, PoolKey, PoolRow, Pools};
-pub use shard::{AcquireError, Local, Poke, Request, Shard};
+pub use shard::{AcquireError, Claim, Granted, Local, Poke, Request, Shard, Waiting};

@@ -2,8 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -49,6 +52,28 @@ pub enum AcquireError {
     Timeout(Duration),
     #[error(transparent)]
     Open(#[from] BackendError),
+}
+
+/// What asking for a backend came to.
+pub enum Claim {
+    Lease(Lease),
+    Granted(Granted),
+    Wait(Waiting),
+}
+
+/// A backend that must be opened or fetched from another core.
+#[derive(Debug)]
+pub struct Granted(Grant);
+
+/// A place in the queue; dropping it gives it up.
+#[derive(Debug)]
+pub struct Waiting(oneshot::Receiver<Grant>);
+
+impl Waiting {
+    /// Ready with a grant, or with nothing when the queue itself is gone.
+    pub fn poll(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Option<Granted>> {
+        Pin::new(&mut self.0).poll(cx).map(|granted| granted.ok().map(Granted))
+    }
 }
 
 impl Local {
@@ -120,16 +145,16 @@ impl Shard {
         Some(lend(slot, conn, local))
     }
 
-    /// Lends a backend: an idle one, a new one, or the first that becomes free.
-    pub async fn acquire(&self, local: &Rc<Local>, request: Request<'_>) -> Result<Lease, AcquireError> {
+    /// Asks for a backend: an idle one, the right to open one, or the first that becomes free.
+    pub fn claim(&self, local: &Rc<Local>, request: Request<'_>) -> Claim {
         if let Some(lease) = self.try_acquire(local, request) {
-            return Ok(lease);
+            return Claim::Lease(lease);
         }
         let budget = &local.pool.budget;
         if let Some(slot) = request.usage.lease(request.max_leases)
             && let Some(permit) = budget.permit(&local.pool)
         {
-            return self.open(slot, permit, local).await;
+            return Claim::Granted(Granted(Grant::Open(slot, permit)));
         }
         let (reply, grant) = oneshot::channel();
         budget.enqueue(Waiter {
@@ -142,11 +167,36 @@ impl Shard {
         });
         self.balance(budget);
         self.poke_others(budget);
-        let timeout = local.pool.rules().acquire_timeout;
-        match tokio::time::timeout(timeout, grant).await {
-            Ok(Ok(Grant::Conn(slot, conn))) => self.adopt(slot, conn, local).await,
-            Ok(Ok(Grant::Open(slot, permit))) => self.open(slot, permit, local).await,
-            Ok(Err(_)) | Err(_) => Err(AcquireError::Timeout(timeout)),
+        Claim::Wait(Waiting(grant))
+    }
+
+    /// Makes a lease of a grant, which may take connecting.
+    pub async fn fulfil(&self, granted: Granted, local: &Rc<Local>) -> Result<Lease, AcquireError> {
+        match granted.0 {
+            Grant::Conn(slot, conn) => self.adopt(slot, conn, local).await,
+            Grant::Open(slot, permit) => self.open(slot, permit, local).await,
+        }
+    }
+
+    /// Claims, waits and fulfils, for those who have nothing else to attend to.
+    pub async fn acquire(&self, local: &Rc<Local>, request: Request<'_>) -> Result<Lease, AcquireError> {
+        let mut waiting = match self.claim(local, request) {
+            Claim::Lease(lease) => return Ok(lease),
+            Claim::Granted(granted) => return self.fulfil(granted, local).await,
+            Claim::Wait(waiting) => waiting,
+        };
+        let limit = local.pool.rules().acquire_timeout;
+        match tokio::time::timeout(limit, poll_fn(|cx| waiting.poll(cx))).await {
+            Ok(Some(granted)) => self.fulfil(granted, local).await,
+            Ok(None) | Err(_) => Err(AcquireError::Timeout(limit)),
+        }
+    }
+
+    /// The lease of a grant, where it is a backend of this core.
+    pub fn at_hand(&self, granted: Granted, local: &Rc<Local>) -> Result<Lease, Granted> {
+        match granted.0 {
+            Grant::Conn(slot, conn) if conn.core == self.core => Ok(lend(slot, conn, local)),
+            other => Err(Granted(other)),
         }
     }
 

@@ -13,8 +13,9 @@ use crate::base::clock;
 use crate::pool::{Poke, Shard};
 use crate::session::{self, Accepted, Command, Core, CoreHandle, Kick, Shared};
 
-/// How often a core looks at clocks: expired tokens, idle transactions, stale backends, counters.
-const TICK: Duration = Duration::from_millis(500);
+/// How often a core looks at clocks: waits for a backend, expired tokens, idle transactions, stale
+/// backends, counters.
+const TICK: Duration = Duration::from_millis(250);
 
 /// How long sessions and recoveries that are under way at the end may take.
 const LAST_WORDS: Duration = Duration::from_secs(2);

@@ -5,6 +5,7 @@
 //! which time the signal has been sent.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 
 use dashmap::DashMap;
 use tokio::sync::Notify;
@@ -23,14 +24,21 @@ pub(super) struct CancelSlot {
     state: Mutex<State>,
     /// Requests under way have come to their end.
     settled: Notify,
-    /// The session waits for a backend and is to stop waiting.
-    pub stop_waiting: Notify,
+}
+
+/// Whether the session waits for a backend, and how to tell it to stop.
+#[derive(Debug, Default)]
+enum Waiting {
+    #[default]
+    No,
+    Yes(Waker),
+    Cancelled,
 }
 
 #[derive(Debug, Default)]
 struct State {
     target: Option<Arc<CancelTarget>>,
-    waiting: bool,
+    waiting: Waiting,
     under_way: usize,
 }
 
@@ -55,12 +63,7 @@ impl CancelKeys {
         let long: [u8; 32] = rand::random();
         let length = if minor >= 2 { long.len() } else { 4 };
         let secret = Secret::new(long.get(..length).unwrap_or(&long));
-        let slot = Arc::new(CancelSlot {
-            secret: secret.clone(),
-            state: Mutex::default(),
-            settled: Notify::new(),
-            stop_waiting: Notify::new(),
-        });
+        let slot = Arc::new(CancelSlot { secret: secret.clone(), state: Mutex::default(), settled: Notify::new() });
         loop {
             // Positive as an i32: some drivers show it to people.
             let id = rand::random_range(1..=i32::MAX.cast_unsigned());
@@ -80,8 +83,9 @@ impl CancelKeys {
         }
         let target = {
             let mut state = slot.state();
-            if state.waiting {
-                slot.stop_waiting.notify_one();
+            if let Waiting::Yes(waker) = std::mem::replace(&mut state.waiting, Waiting::No) {
+                state.waiting = Waiting::Cancelled;
+                waker.wake();
             }
             if state.target.is_some() {
                 state.under_way += 1;
@@ -121,8 +125,18 @@ impl CancelSlot {
         self.state().target = Some(target);
     }
 
-    pub fn wait(&self, waiting: bool) {
-        self.state().waiting = waiting;
+    /// The session begins to wait for a backend.
+    pub fn wait(&self, waker: &Waker) {
+        self.state().waiting = Waiting::Yes(waker.clone());
+    }
+
+    /// The wait is over. `true`: because a cancel request ended it.
+    pub fn waited(&self) -> bool {
+        matches!(std::mem::take(&mut self.state().waiting), Waiting::Cancelled)
+    }
+
+    pub fn wait_cancelled(&self) -> bool {
+        matches!(self.state().waiting, Waiting::Cancelled)
     }
 
     /// The session leaves its backend. `true`: requests are under way, see [`CancelSlot::settled`].

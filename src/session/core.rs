@@ -185,12 +185,14 @@ impl Core {
 
     /// Once in a while: sessions whose time is up, backends that are not worth keeping, counters.
     pub fn tidy(&self, now: Instant, unix_now: u64) {
-        let rules = self.shared.world.load().settings.session.clone();
-        let entries: Vec<Rc<Entry>> = self.entries.borrow().values().cloned().collect();
-        for entry in entries {
-            if let Some(kick) = entry.overdue(now, unix_now, &rules) {
+        let world = self.shared.world.load();
+        let settings = &world.settings;
+        // Waking a session only puts it on the runtime's list, so the borrow is not in its way.
+        for entry in self.entries.borrow().values() {
+            if let Some(kick) = entry.overdue(now, unix_now, &settings.session) {
                 entry.kick(kick);
             }
+            entry.limit_wait(now, settings.pool.acquire_timeout);
         }
         self.shard.tidy(now);
         self.shared.telemetry.flush(&self.stats);

@@ -76,6 +76,8 @@ pub(super) struct Entry {
     pub pinned: Cell<Option<&'static str>>,
     pub backend: Cell<Option<Held>>,
     kick: Cell<Option<Kick>>,
+    /// It has waited for a backend as long as it may.
+    wait_over: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -101,6 +103,7 @@ impl Entry {
             pinned: Cell::new(None),
             backend: Cell::new(None),
             kick: Cell::new(None),
+            wait_over: Cell::new(false),
             waker: RefCell::new(None),
         }
     }
@@ -115,6 +118,23 @@ impl Entry {
             return;
         }
         self.kick.set(Some(kick));
+        self.wake();
+    }
+
+    /// Ends its wait for a backend if that has taken longer than `limit`.
+    pub fn limit_wait(&self, now: Instant, limit: Duration) {
+        let (phase, since) = self.phase.get();
+        if phase == Phase::Waiting && now.duration_since(since) > limit {
+            self.wait_over.set(true);
+            self.wake();
+        }
+    }
+
+    pub fn take_wait_over(&self) -> bool {
+        self.wait_over.take()
+    }
+
+    fn wake(&self) {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }

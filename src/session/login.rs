@@ -189,6 +189,7 @@ impl LoggedIn {
             names: Names::default(),
             max_prepared,
             link: None,
+            waiting: None,
             retry: None,
             pin: None,
             need: if input.is_empty() { Need::Bytes } else { Need::Answers },

@@ -20,7 +20,7 @@ use crate::base::{Report, Severity};
 use crate::config::Tenant;
 use crate::limits::{ClientSlot, Usage};
 use crate::net::Stream;
-use crate::pool::{Lease, Local, Request};
+use crate::pool::{AcquireError, Claim, Granted, Lease, Local, Request, Waiting};
 use crate::sql::Pin;
 use crate::telemetry::add;
 use crate::tenant::Context;
@@ -48,6 +48,8 @@ pub(super) struct Session {
     pub names: Names,
     pub max_prepared: usize,
     pub link: Option<Link>,
+    /// Its place in the queue for a backend.
+    pub waiting: Option<Waiting>,
     /// What a failed hand-over left to be sent again.
     pub retry: Option<Retry>,
     pub pin: Option<Pin>,
@@ -130,7 +132,7 @@ impl From<Report> for End {
 }
 
 enum Event {
-    NeedLease,
+    Granted(Granted),
     End(End),
 }
 
@@ -139,9 +141,9 @@ impl Session {
         let end = loop {
             match poll_fn(|cx| self.poll_drive(cx)).await {
                 Event::End(end) => break end,
-                Event::NeedLease => {
+                Event::Granted(granted) => {
                     // Boxed, so that sessions at rest do not carry its size.
-                    if let Err(end) = Box::pin(self.wait_for_lease()).await {
+                    if let Err(end) = Box::pin(self.fulfil(granted)).await {
                         break end;
                     }
                 }
@@ -153,13 +155,13 @@ impl Session {
     fn poll_drive(&mut self, cx: &mut Cx<'_>) -> Poll<Event> {
         match self.drive(cx) {
             Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(())) => Poll::Ready(Event::NeedLease),
+            Ok(Poll::Ready(granted)) => Poll::Ready(Event::Granted(granted)),
             Err(end) => Poll::Ready(Event::End(end)),
         }
     }
 
-    /// Moves what can be moved. Ready when a backend is needed that this core does not have at hand.
-    fn drive(&mut self, cx: &mut Cx<'_>) -> Result<Poll<()>, End> {
+    /// Moves what can be moved. Ready when a backend must be opened, or fetched from another core.
+    fn drive(&mut self, cx: &mut Cx<'_>) -> Result<Poll<Granted>, End> {
         loop {
             self.heed_kick()?;
             let mut moved = false;
@@ -176,7 +178,11 @@ impl Session {
                 moved |= self.take_client_bytes(cx)?;
             }
             if self.need == Need::Lease {
-                return Ok(Poll::Ready(()));
+                match self.poll_lease(cx)? {
+                    Poll::Ready(Some(granted)) => return Ok(Poll::Ready(granted)),
+                    Poll::Ready(None) => moved = true,
+                    Poll::Pending => {}
+                }
             }
             if !moved {
                 self.entry.listen(cx);
@@ -189,7 +195,12 @@ impl Session {
     /// that does not take its input, stops here and nowhere else.
     fn takes_client_bytes(&self) -> bool {
         let server_ready = self.link.as_ref().is_none_or(|link| link.to_server.is_clear());
-        server_ready && self.to_client.is_clear() && (self.need != Need::Answers || !self.gated())
+        let may = match self.need {
+            Need::Bytes => true,
+            Need::Lease => false,
+            Need::Answers => !self.gated(),
+        };
+        may && server_ready && self.to_client.is_clear()
     }
 
     /// Whether the backend has to answer before it is sent more.
@@ -348,40 +359,88 @@ impl Session {
         }
     }
 
-    /// Waits for a backend; a cancel request or a kick ends the wait.
-    async fn wait_for_lease(&mut self) -> Result<(), End> {
-        let asked = Instant::now();
-        self.entry.set(Phase::Waiting, asked);
-        self.key.slot.wait(true);
+    /// Gets a backend or waits for one. Ready with a grant that takes more than that; otherwise the session
+    /// is linked, or the request was refused.
+    fn poll_lease(&mut self, cx: &mut Cx<'_>) -> Result<Poll<Option<Granted>>, End> {
         let core = Rc::clone(&self.core);
-        let (slot, entry) = (Arc::clone(&self.key.slot), Rc::clone(&self.entry));
+        let Some(waiting) = &mut self.waiting else {
+            let request =
+                Request { context: &self.context, usage: &self.usage, max_leases: self.tenant.limits.max_leases };
+            match core.shard.claim(&self.local, request) {
+                Claim::Lease(lease) => self.lease_came(lease),
+                Claim::Granted(granted) => return Ok(Poll::Ready(Some(granted))),
+                Claim::Wait(waiting) => {
+                    self.entry.set(Phase::Waiting, Instant::now());
+                    self.key.slot.wait(cx.waker());
+                    self.waiting = Some(waiting);
+                    add(&core.stats.waits, 1);
+                    return self.poll_lease(cx);
+                }
+            }
+            return Ok(Poll::Ready(None));
+        };
+        match waiting.poll(cx) {
+            Poll::Ready(Some(granted)) => {
+                self.end_wait();
+                match core.shard.at_hand(granted, &self.local) {
+                    Ok(lease) => self.lease_came(lease),
+                    Err(granted) => return Ok(Poll::Ready(Some(granted))),
+                }
+            }
+            Poll::Pending if self.key.slot.wait_cancelled() => {
+                self.end_wait();
+                self.refuse_request(&refuse::canceled())?;
+            }
+            Poll::Pending if !self.entry.take_wait_over() => {
+                self.entry.listen(cx);
+                return Ok(Poll::Pending);
+            }
+            Poll::Pending | Poll::Ready(None) => {
+                self.end_wait();
+                self.no_lease(&AcquireError::Timeout(self.local.pool.rules().acquire_timeout))?;
+            }
+        }
+        Ok(Poll::Ready(None))
+    }
+
+    fn end_wait(&mut self) {
+        self.waiting = None;
+        self.key.slot.waited();
+        self.entry.take_wait_over();
+        let (_, since) = self.entry.phase.get();
+        self.core.stats.wait_time.record(since.elapsed());
+    }
+
+    fn lease_came(&mut self, lease: Lease) {
+        self.link_up(lease);
+        self.need = Need::Answers;
+    }
+
+    /// Opens a backend or fetches it from another core; a kick ends that.
+    async fn fulfil(&mut self, granted: Granted) -> Result<(), End> {
+        let (core, entry) = (Rc::clone(&self.core), Rc::clone(&self.entry));
         let kicked = poll_fn(|cx| {
             entry.listen(cx);
             if entry.kicked().is_some() { Poll::Ready(()) } else { Poll::Pending }
         });
-        let request = Request { context: &self.context, usage: &self.usage, max_leases: self.tenant.limits.max_leases };
         let outcome = tokio::select! {
-            lease = core.shard.acquire(&self.local, request) => Some(lease),
-            () = slot.stop_waiting.notified() => None,
+            lease = core.shard.fulfil(granted, &self.local) => lease,
             () = kicked => return Err(self.heed_kick().err().unwrap_or(End::Client)),
         };
-        self.key.slot.wait(false);
-        let now = Instant::now();
-        add(&self.core.stats.waits, 1);
-        self.core.stats.wait_time.record(now.duration_since(asked));
         match outcome {
-            Some(Ok(lease)) => {
-                self.link_up(lease);
-                self.need = Need::Answers;
+            Ok(lease) => {
+                self.lease_came(lease);
                 Ok(())
             }
-            Some(Err(error)) => {
-                tracing::warn!(tenant = %self.tenant.id, error = %error, source = ?std::error::Error::source(&error).map(ToString::to_string), "no backend");
-                let report = Report { severity: Severity::Error, ..refuse::acquire(&error) };
-                self.refuse_request(&report)
-            }
-            None => self.refuse_request(&refuse::canceled()),
+            Err(error) => self.no_lease(&error),
         }
+    }
+
+    fn no_lease(&mut self, error: &AcquireError) -> Result<(), End> {
+        let source = std::error::Error::source(error).map(ToString::to_string);
+        tracing::warn!(tenant = %self.tenant.id, %error, source, "no backend");
+        let report = Report { severity: Severity::Error, ..refuse::acquire(error) };
+        self.refuse_request(&report)
     }
 
     /// Answers the request at the head of the inbox in the backend's stead.
