@@ -94,6 +94,13 @@ pub(super) struct Link {
     pub write_failed: bool,
 }
 
+impl Link {
+    /// The hand-over was sent, with what could go along with it.
+    pub fn awaits_handover(&self) -> bool {
+        self.handover.as_ref().is_some_and(|handover| handover.closed)
+    }
+}
+
 pub(super) struct Handover {
     pub checker: Checker,
     /// Where in the write that carries it the client's bytes start.
@@ -195,7 +202,10 @@ impl Session {
     /// Whether the backend has to answer before it is sent more.
     pub(super) fn gated(&self) -> bool {
         self.link.as_ref().is_some_and(|link| {
-            link.handover.as_ref().is_some_and(|handover| handover.closed) || (link.reset && !link.at_rest)
+            let flow = &link.lease.conn.backend.flow;
+            // A batch without its Sync, and a COPY without its data, would never be answered.
+            let complete = !link.at_rest && !flow.unsynced() && !flow.in_copy();
+            link.awaits_handover() || (link.reset && complete)
         })
     }
 
