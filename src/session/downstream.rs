@@ -183,11 +183,13 @@ impl Session {
                 }
                 if asked {
                     names.lost();
-                } else if statement.is_none() {
-                    link.unnamed_known = false;
                 }
+                link.unnamed_known &= statement.is_some();
             }
-            Lost::Close => link.prepared_doubtful = true,
+            Lost::Close => {
+                link.prepared_doubtful = true;
+                link.unnamed_known = false;
+            }
         });
     }
 

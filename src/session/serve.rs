@@ -196,7 +196,12 @@ impl Session {
     /// that does not take its input, stops here and nowhere else.
     fn takes_client_bytes(&self) -> bool {
         let server_ready = self.link.as_ref().is_none_or(|link| link.to_server.is_clear());
-        server_ready && self.to_client.is_clear() && (self.need != Need::Answers || !self.gated())
+        let wanted = match self.need {
+            Need::Bytes => true,
+            Need::Lease => false,
+            Need::Answers => !self.gated(),
+        };
+        wanted && server_ready && self.to_client.is_clear()
     }
 
     /// Whether the backend has to answer before it is sent more.

@@ -411,15 +411,17 @@ impl Session {
         frontend::put_parse(relay.own(), &statement_name(statement.id), &statement.definition);
     }
 
-    /// The unnamed statement may have been made on another backend.
+    /// The unnamed statement may have been made on another backend. Where the session has none, the
+    /// backend's is of pgward's own or of another session: it is closed, so that the server says so.
     fn make_unnamed_known(&mut self, relay: &mut Relay<'_>) {
-        let missing = self.link.as_ref().is_some_and(|link| !link.unnamed_known);
-        if missing && !self.names.unnamed.is_empty() {
+        let Some(link) = self.link.as_mut().filter(|link| !link.unnamed_known) else { return };
+        link.unnamed_known = true;
+        if self.names.unnamed.is_empty() {
+            self.owe(Owed::Close { hidden: true });
+            frontend::put_statement(relay.own(), b'C', b"");
+        } else {
             self.owe(Owed::Parse { statement: None, hidden: true });
             frontend::put_parse(relay.own(), b"", &self.names.unnamed);
-            if let Some(link) = &mut self.link {
-                link.unnamed_known = true;
-            }
         }
     }
 
