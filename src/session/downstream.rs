@@ -11,7 +11,7 @@ use super::serve::{End, HANDOVER_TRIES, Need, Retry, Session};
 use crate::base::Report;
 use crate::telemetry::add;
 use crate::wire::backend::{self as answer, Transaction};
-use crate::wire::flow::{Fate, Own};
+use crate::wire::flow::{Fate, Flow, Lost, Own};
 use crate::wire::handover::Step;
 use crate::wire::{Header, Origin, frame};
 
@@ -167,17 +167,27 @@ impl Session {
     fn error(&mut self, body: &[u8]) {
         let state = answer::sqlstate(body);
         self.core.stats.error(state.as_ref().map_or(b"".as_slice(), |state| state));
+        self.lose(|flow, lost| flow.error(lost));
+    }
+
+    /// Takes note of what the server skips.
+    pub(super) fn lose(&mut self, skip: impl FnOnce(&mut Flow, &mut dyn FnMut(Lost))) {
         let Some(link) = &mut self.link else { return };
         let conn = &mut link.lease.conn;
         let names = &mut self.names;
         let prepared = &mut conn.prepared;
-        conn.backend.flow.error(|lost| {
-            if let Some(statement) = lost.statement {
-                prepared.forget(statement);
+        skip(&mut conn.backend.flow, &mut |lost| match lost {
+            Lost::Parse { statement, asked } => {
+                if let Some(statement) = statement {
+                    prepared.forget(statement);
+                }
+                if asked {
+                    names.lost();
+                }
+                link.unnamed_known &= statement.is_some();
             }
-            if lost.asked {
-                names.lost();
-            } else if lost.statement.is_none() {
+            Lost::Close => {
+                link.prepared_doubtful = true;
                 link.unnamed_known = false;
             }
         });

@@ -63,6 +63,7 @@ impl Names {
 
     pub fn forget_unnamed(&mut self) {
         self.unnamed.clear();
+        self.unnamed_facts = Facts::default();
     }
 
     pub fn close(&mut self, name: &[u8]) {

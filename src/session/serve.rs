@@ -96,6 +96,13 @@ pub(super) struct Link {
     pub write_failed: bool,
 }
 
+impl Link {
+    /// The hand-over was sent, with what could go along with it.
+    pub fn awaits_handover(&self) -> bool {
+        self.handover.as_ref().is_some_and(|handover| handover.closed)
+    }
+}
+
 pub(super) struct Handover {
     pub checker: Checker,
     /// Where in the write that carries it the client's bytes start.
@@ -195,18 +202,21 @@ impl Session {
     /// that does not take its input, stops here and nowhere else.
     fn takes_client_bytes(&self) -> bool {
         let server_ready = self.link.as_ref().is_none_or(|link| link.to_server.is_clear());
-        let may = match self.need {
+        let wanted = match self.need {
             Need::Bytes => true,
             Need::Lease => false,
             Need::Answers => !self.gated(),
         };
-        may && server_ready && self.to_client.is_clear()
+        wanted && server_ready && self.to_client.is_clear()
     }
 
     /// Whether the backend has to answer before it is sent more.
     pub(super) fn gated(&self) -> bool {
         self.link.as_ref().is_some_and(|link| {
-            link.handover.as_ref().is_some_and(|handover| handover.closed) || (link.reset && !link.at_rest)
+            let flow = &link.lease.conn.backend.flow;
+            // A batch without its Sync, and a COPY without its data, would never be answered.
+            let complete = !link.at_rest && !flow.unsynced() && !flow.in_copy();
+            link.awaits_handover() || (link.reset && complete)
         })
     }
 

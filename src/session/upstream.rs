@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::entry::Phase;
 use super::refuse;
 use super::relay::Relay;
-use super::serve::{End, Handover, Need, Session};
+use super::serve::{End, Handover, Link, Need, Session};
 use crate::pool::{Request, Statement, statement_name};
 use crate::sql::{Facts, Pin};
 use crate::telemetry::add;
@@ -41,6 +41,9 @@ impl Session {
         let mut relay = Relay::new(input, &mut out);
         self.begin_retry(&mut relay);
         let result = self.take_messages(&mut relay);
+        if self.rest == 0 && self.link.as_ref().is_some_and(|link| link.lease.conn.backend.flow.unsynced()) {
+            self.flush_handover(&mut relay);
+        }
         let consumed = relay.consumed();
         let written = relay.finish();
         if let Some(link) = &mut self.link
@@ -64,6 +67,8 @@ impl Session {
         self.link.as_ref()?;
         let retry = self.retry.take()?;
         self.put_handover(relay);
+        // What is held may end within a message or a batch.
+        relay.own().extend_from_slice(frontend::FLUSH);
         relay.own().extend_from_slice(&retry.held);
         let limit = self.local.pool.rules().prepared_per_backend;
         let link = self.link.as_mut()?;
@@ -85,6 +90,11 @@ impl Session {
                 return Ok(());
             }
             if self.rest > 0 {
+                // On another try the message is sent again from its start, so no more of it goes out yet.
+                if self.link.as_ref().is_some_and(Link::awaits_handover) {
+                    self.need = Need::Answers;
+                    return Ok(());
+                }
                 let n = self.rest.min(input.len());
                 if self.rest_dropped {
                     relay.skip(n)
@@ -141,9 +151,21 @@ impl Session {
 
     fn pass_message(&mut self, header: Header, relay: &mut Relay<'_>) {
         let here = header.total.min(relay.rest().len());
+        if here < header.total {
+            self.flush_handover(relay);
+        }
         relay.forward(here);
         self.rest = header.total - here;
         self.rest_dropped = false;
+    }
+
+    /// The server keeps its last answers to a hand-over in its buffer until it has answered a Query or a
+    /// Sync. Where none follows in the same write, since the client has not sent it yet, a Flush does.
+    fn flush_handover(&mut self, relay: &mut Relay<'_>) {
+        let open = |handover: &Handover| !handover.closed;
+        if self.link.as_ref().is_some_and(|link| link.handover.as_ref().is_some_and(open)) {
+            relay.own().extend_from_slice(frontend::FLUSH);
+        }
     }
 
     fn take_message(&mut self, header: Header, relay: &mut Relay<'_>) -> Result<Taken, End> {
@@ -261,12 +283,15 @@ impl Session {
             }
         }
         link.lease.conn.backend.flow.push(owed);
+        let skipped = link.lease.conn.backend.flow.skipping();
         if let Some(handover) = &mut link.handover
             && matches!(owed, Owed::Query | Owed::Sync)
         {
             handover.closed = true;
         }
-        if matches!(owed, Owed::Own(_)) {
+        if skipped {
+            self.lose(|flow, lost| flow.skip(lost));
+        } else if matches!(owed, Owed::Own(_)) {
             self.give_own();
         }
     }
@@ -385,19 +410,24 @@ impl Session {
         frontend::put_parse(relay.own(), &statement_name(statement.id), &statement.definition);
     }
 
-    /// The unnamed statement may have been made on another backend.
+    /// The unnamed statement may have been made on another backend. Where the session has none, the
+    /// backend's is of pgward's own or of another session: it is closed, so that the server says so.
     fn make_unnamed_known(&mut self, relay: &mut Relay<'_>) {
-        let missing = self.link.as_ref().is_some_and(|link| !link.unnamed_known);
-        if missing && !self.names.unnamed.is_empty() {
+        let Some(link) = self.link.as_mut().filter(|link| !link.unnamed_known) else { return };
+        link.unnamed_known = true;
+        if self.names.unnamed.is_empty() {
+            self.owe(Owed::Close { hidden: true });
+            frontend::put_statement(relay.own(), b'C', b"");
+        } else {
             self.owe(Owed::Parse { statement: None, hidden: true });
             frontend::put_parse(relay.own(), b"", &self.names.unnamed);
-            if let Some(link) = &mut self.link {
-                link.unnamed_known = true;
-            }
         }
     }
 
     fn bind(&mut self, header: Header, head: &BindHead<'_>, relay: &mut Relay<'_>) {
+        if relay.rest().len() < header.total {
+            self.flush_handover(relay);
+        }
         if head.statement.is_empty() {
             self.make_unnamed_known(relay);
             self.owe(Owed::Bind);

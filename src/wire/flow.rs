@@ -60,12 +60,13 @@ pub enum Fate {
     Unexpected,
 }
 
-/// A statement that an error kept from coming into being.
+/// What an error kept from being done, where it is of lasting consequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lost {
-    pub statement: Option<StatementId>,
-    /// The client asked for it itself.
-    pub asked: bool,
+pub enum Lost {
+    /// `asked`: by the client itself.
+    Parse { statement: Option<StatementId>, asked: bool },
+    /// A statement that pgward wanted to close is still there.
+    Close,
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +74,9 @@ pub struct Flow {
     owed: VecDeque<Owed>,
     /// Extended messages went out behind the last Sync: the server waits for another one.
     unsynced: bool,
+    /// An extended message failed: the server answers nothing before the next Sync, which has not been
+    /// sent yet.
+    skipping: bool,
     copy: Copy,
 }
 
@@ -91,8 +95,14 @@ impl Flow {
         if owed == Owed::Sync && self.copy == Copy::In {
             return;
         }
-        self.unsynced = !matches!(owed, Owed::Sync | Owed::Query);
+        self.skipping &= owed != Owed::Sync;
+        self.unsynced = self.skipping || !matches!(owed, Owed::Sync | Owed::Query);
         self.owed.push_back(owed);
+    }
+
+    /// What was pushed last will be skipped by the server: it goes to [`Flow::skip`].
+    pub fn skipping(&self) -> bool {
+        self.skipping
     }
 
     /// The client ended its COPY; a Sync counts again.
@@ -171,19 +181,37 @@ impl Flow {
         }
     }
 
-    /// An ErrorResponse: the server skips to the next Sync, or ends the Query. Calls `lost` for each
-    /// Parse that was skipped, in order.
-    pub fn error(&mut self, mut lost: impl FnMut(Lost)) {
+    /// An ErrorResponse: the server ends the Query or, within an extended batch, skips to the next Sync.
+    /// Calls `lost` for what was skipped, in order.
+    pub fn error(&mut self, lost: impl FnMut(Lost)) {
         self.copy = Copy::No;
+        match self.owed.front() {
+            Some(Owed::Query | Owed::Sync) => {}
+            None if !self.unsynced => {}
+            _ => self.skip(lost),
+        }
+    }
+
+    /// Forgets what the server skips: everything before the next Sync, a Query too (ignore_till_sync in
+    /// postgres.c).
+    pub fn skip(&mut self, mut lost: impl FnMut(Lost)) {
         while let Some(owed) = self.owed.front() {
             match owed {
-                Owed::Sync | Owed::Query => break,
-                Owed::Parse { statement, hidden } => lost(Lost { statement: *statement, asked: !hidden }),
-                Owed::Own(Own::ParseComplete) => lost(Lost { statement: None, asked: true }),
-                _ => {}
+                Owed::Sync => return,
+                Owed::Parse { statement, hidden } => lost(Lost::Parse { statement: *statement, asked: !hidden }),
+                Owed::Own(Own::ParseComplete) => lost(Lost::Parse { statement: None, asked: true }),
+                Owed::Close { hidden: true } => lost(Lost::Close),
+                Owed::Query
+                | Owed::Bind
+                | Owed::Close { hidden: false }
+                | Owed::Describe
+                | Owed::Execute
+                | Owed::Own(Own::CloseComplete) => {}
             }
             self.owed.pop_front();
         }
+        self.skipping = true;
+        self.unsynced = true;
     }
 
     fn pop_if(&mut self, wanted: impl Fn(Owed) -> bool) {
@@ -203,13 +231,14 @@ impl Flow {
         }
     }
 
-    /// A COPY FROM STDIN begins. Syncs that were sent behind its Execute are ignored by the server.
+    /// A COPY FROM STDIN begins. Syncs that were sent right behind its Execute or Query are ignored by
+    /// the server; anything else there that is no copy data fails the COPY.
     fn copy_in(&mut self) {
         self.copy = Copy::In;
-        if matches!(self.owed.front(), Some(Owed::Execute)) {
-            self.owed.retain(|owed| *owed != Owed::Sync);
-            self.unsynced = true;
+        while self.owed.get(1) == Some(&Owed::Sync) {
+            self.owed.remove(1);
         }
+        self.unsynced = !matches!(self.owed.back(), Some(Owed::Query | Owed::Sync));
     }
 }
 
@@ -255,9 +284,30 @@ mod tests {
             flow(&[injected, Owed::Bind, Owed::Own(Own::ParseComplete), Owed::Execute, Owed::Sync, Owed::Query]);
         let mut lost = Vec::new();
         flow.error(|statement| lost.push(statement));
-        assert_eq!(lost, [Lost { statement: Some(7), asked: false }, Lost { statement: None, asked: true }]);
+        let expected = [Lost::Parse { statement: Some(7), asked: false }, Lost::Parse { statement: None, asked: true }];
+        assert_eq!(lost, expected);
         assert_eq!(flow.take(b'Z', b"I"), Fate::Forward, "the query is still owed");
         assert_eq!(flow.take(b'Z', b"I"), Fate::Settled(Transaction::Idle));
+    }
+
+    #[test]
+    fn an_error_skips_what_is_sent_later_and_a_query_too() {
+        let mut flow = flow(&[PARSE]);
+        flow.error(|_| {});
+        assert!(flow.skipping() && flow.unsynced() && flow.is_empty());
+        let mut lost = Vec::new();
+        for owed in [Owed::Bind, PARSE, Owed::Query, Owed::Close { hidden: true }] {
+            flow.push(owed);
+            assert!(flow.skipping() && flow.unsynced(), "{owed:?}");
+            flow.skip(|what| lost.push(what));
+        }
+        assert_eq!(lost, [Lost::Parse { statement: None, asked: true }, Lost::Close]);
+        flow.push(Owed::Sync);
+        assert!(!flow.skipping() && !flow.unsynced());
+        assert_eq!(flow.take(b'Z', b"I"), Fate::Settled(Transaction::Idle));
+        flow.push(Owed::Query);
+        flow.error(|_| {});
+        assert!(!flow.skipping(), "a Query's own error skips nothing");
     }
 
     #[test]
