@@ -357,7 +357,8 @@ async fn postgresql_skips_what_follows_a_handover_that_fails() {
     };
     let insert = |what: &str| format!("insert into skipped values ('{what}')");
     // DISCARD ALL fails within a transaction; a setting fails by its value.
-    let cases: [(&str, bool, &[(&str, &str)]); 3] = [
+    type Case = (&'static str, bool, &'static [(&'static str, &'static str)]);
+    let cases: [Case; 3] = [
         ("begin", true, &[("search_path", "public")]),
         ("select 1", true, &[("TimeZone", "Mars/Olympus")]),
         ("select 1", false, &[("search_path", "public"), ("statement_timeout", "soon")]),

@@ -1,0 +1,96 @@
+//! pgward beside PgBouncer and beside no proxy at all, on one machine in one run.
+//!
+//! Starts PostgreSQL, pgward and PgBouncer (transaction pooling) on free ports, drives each of them in
+//! turns with the same load, several rounds, and shows medians and ratios. `make bench` runs it, and
+//! `scripts/bench --help` says how to run parts of it, or longer.
+
+mod idle;
+mod pgbench;
+mod stage;
+mod switch;
+mod table;
+
+#[path = "../../tests/support/lean.rs"]
+mod lean;
+#[path = "../../tests/support/spawned.rs"]
+mod spawned;
+
+use std::fs;
+use std::path::PathBuf;
+
+use clap::Parser;
+use serde_json::json;
+
+use stage::Stage;
+
+/// pgward beside PgBouncer on this machine
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// How often each case is run; medians are shown
+    #[arg(long, env = "PGWARD_BENCH_ROUNDS", default_value_t = 3)]
+    rounds: usize,
+
+    /// How long each run is measured, in seconds
+    #[arg(long, env = "PGWARD_BENCH_SECONDS", default_value_t = 4)]
+    seconds: u64,
+
+    /// Numbers of clients, for pgbench
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 50])]
+    clients: Vec<usize>,
+
+    /// Clients of the idle-memory case
+    #[arg(long, default_value_t = 10_000)]
+    idle: usize,
+
+    /// What to run
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Pgbench, Part::Switch, Part::Idle])]
+    parts: Vec<Part>,
+
+    /// Where the figures go, as JSON
+    #[arg(long, default_value = "target/bench/side_by_side.json")]
+    json: PathBuf,
+
+    /// What cargo bench says to every benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// select-only, by the ways clients send statements and numbers of clients
+    Pgbench,
+    /// Another tenant in every transaction
+    Switch,
+    /// Memory of idle clients
+    Idle,
+}
+
+fn main() {
+    let arguments = Arguments::parse();
+    spawned::raise_open_files(2 * arguments.idle.min(9_000) as u64 + 1_000);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let stage = runtime.block_on(Stage::start());
+    println!("{}\n", stage.machine());
+    let mut figures = serde_json::Map::new();
+    figures.insert("machine".to_owned(), json!(stage.machine()));
+    figures.insert("rounds".to_owned(), json!(arguments.rounds));
+    figures.insert("seconds".to_owned(), json!(arguments.seconds));
+    for part in [Part::Pgbench, Part::Switch, Part::Idle] {
+        if !arguments.parts.contains(&part) {
+            continue;
+        }
+        let (name, found) = match part {
+            Part::Pgbench => {
+                ("pgbench", pgbench::measure(&stage, arguments.rounds, arguments.seconds, &arguments.clients))
+            }
+            Part::Switch => ("switch", switch::measure(&stage, arguments.rounds, arguments.seconds)),
+            Part::Idle => ("idle", idle::measure(&stage, arguments.idle)),
+        };
+        figures.insert(name.to_owned(), found);
+    }
+    // Dropping servers awaits nothing, but tasks that drive connections need their runtime until then.
+    drop(stage);
+    fs::create_dir_all(arguments.json.parent().unwrap()).unwrap();
+    fs::write(&arguments.json, serde_json::to_string_pretty(&figures).unwrap() + "\n").unwrap();
+    println!("\nThe figures are in {}.", arguments.json.display());
+}
