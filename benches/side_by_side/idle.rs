@@ -4,15 +4,17 @@ use serde_json::{Value, json};
 
 use super::lean::{Lean, query};
 use super::spawned::resident_kib;
-use super::stage::{PgBouncer, Stage, TENANTS, Target};
+use super::stage::{PgBouncer, Stage, TENANTS, Target, tenant};
 use super::table::print;
 
 pub fn measure(stage: &Stage, count: usize) -> Value {
     eprintln!("{count} idle clients, twice");
-    // Without passwords, which cost PgBouncer and its clients time, and no memory.
+    // Processes that have done nothing yet: freed memory of theirs would hide what clients take. PgBouncer
+    // asks for no passwords, which cost it and its clients time, and no memory.
+    let fresh = stage.another();
     let trusting = PgBouncer::start(stage.server_port(), "trust");
     let bouncer = Target { address: trusting.address, pid: Some(trusting.pid), ..stage.bouncer() };
-    let tenants: Vec<Target> = (0..TENANTS.min(count)).map(|i| stage.tenant("pgward", &format!("t{i}"))).collect();
+    let tenants: Vec<Target> = (0..TENANTS.min(count)).map(|i| tenant(&fresh, "pgward", &format!("t{i}"))).collect();
     let mut table = Vec::new();
     let mut values = Vec::new();
     for targets in [&tenants, &vec![bouncer]] {

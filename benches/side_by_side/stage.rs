@@ -104,12 +104,26 @@ impl Stage {
     }
 
     pub fn tenant(&self, name: &'static str, tenant: &str) -> Target {
-        let (address, pid) = (self.pgward.address, Some(self.pgward.pid));
-        Target { name, address, user: tenant.to_owned(), password: self.pgward.token(tenant), pid }
+        self::tenant(&self.pgward, name, tenant)
+    }
+
+    /// A second pgward on the same server.
+    pub fn another(&self) -> Spawned {
+        Spawned::start(Path::new(env!("CARGO_BIN_EXE_pgward")), &[], &configuration(self.server_port()))
     }
 
     pub fn server_port(&self) -> u16 {
         self.cluster.primary().port()
+    }
+}
+
+pub fn tenant(pgward: &Spawned, name: &'static str, tenant: &str) -> Target {
+    Target {
+        name,
+        address: pgward.address,
+        user: tenant.to_owned(),
+        password: pgward.token(tenant),
+        pid: Some(pgward.pid),
     }
 }
 
@@ -155,8 +169,11 @@ fn data() -> String {
     format!(
         "create role {PLAIN} login password '{PASSWORD}';
         grant select, insert, update, delete on all tables in schema public to {PLAIN}, pgward_app;
-        set role own; create table own.pgbench_accounts (aid int primary key, bid int, abalance int, filler char(84));
-        reset role; insert into own.pgbench_accounts select * from public.pgbench_accounts;
+        create table own.pgbench_accounts (like public.pgbench_accounts including all);
+        create table own.pgbench_branches (like public.pgbench_branches including all);
+        insert into own.pgbench_accounts select * from public.pgbench_accounts;
+        insert into own.pgbench_branches select * from public.pgbench_branches;
+        grant select on all tables in schema own to own;
         create table sealed (tenant_id text, id int, value int, primary key (tenant_id, id));
         create table plain (like sealed including all);
         insert into sealed select 't' || t, i, i from generate_series(0, {TENANTS} - 1) t, generate_series(1, 100) i;
@@ -220,5 +237,6 @@ pub fn cpu_micros(pid: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let (_, fields) = stat.rsplit_once(") ").unwrap();
     let ticks: u64 = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
-    ticks as f64 * 1e6 / rustix::param::clock_ticks_per_second() as f64
+    // USER_HZ, in which Linux tells times to programs, is 100 whatever the kernel's own clock is.
+    ticks as f64 * 1e6 / 100.0
 }
