@@ -1,3 +1,40 @@
+//! pgward: a tenant-aware PostgreSQL proxy. A JSON Web Token is the password, and a connection sees one
+//! tenant.
+//!
+//! > PostgreSQL enforces isolation; the proxy only chooses, injects and optimises. A bug or a gap in the
+//! > analysis of SQL may cost speed. It must never show one tenant another tenant's row.
+//!
+//! # The house
+//!
+//! Rooms stand on floors; code imports from the floors below its own and from no neighbour.
+//! `tests/architecture.rs` is the map and checks it.
+//!
+//! | floor | rooms |
+//! |---|---|
+//! | commands | [`cli`] |
+//! | wiring | [`proxy`]: threads, listeners, reload, shutdown |
+//! | operation | [`admin`]: console and HTTP |
+//! | sessions | [`session`]: a client's stay, stage by stage |
+//! | routing | [`route`]: which server, a pure function |
+//! | pools | [`pool`]: backends lent to sessions |
+//! | parts | [`auth`]: tokens; [`tenant`]: the sealed context; [`limits`]; [`backend`]: one connection to a server |
+//! | cores | [`wire`]: the protocol; [`sql`]: what a text does to a session; [`net`]; [`telemetry`] |
+//! | ground | [`config`], [`residency`], [`base`] |
+//!
+//! # The life of a query
+//!
+//! 1. [`proxy`] accepts a client and deals it to the core (a thread) that has the fewest.
+//! 2. [`session`] shakes hands, asks for the password and has [`auth`] check the token. [`config`]'s tenant,
+//!    [`route`] and [`limits`] say what it may reach. From here on it holds no backend and no buffer.
+//! 3. Bytes arrive: `session::upstream` looks at message headers. The first that needs a backend gets one
+//!    from the core's [`pool::Shard`], if possible one that served the same context last.
+//! 4. If it did not, the hand-over ([`wire::handover`]) goes ahead of the client's bytes in the same write:
+//!    `DISCARD ALL`, the [`tenant::Context`], and a gate by which PostgreSQL itself skips the client's bytes
+//!    when any of it fails.
+//! 5. `session::downstream` passes the answers on. [`wire::flow`] knows which are owed, so it knows when the
+//!    transaction is over and the backend can go back.
+//! 6. What a statement leaves behind in its session, [`sql`] told beforehand: such a session keeps its
+//!    backend, and at its end the backend is cleaned before anybody else has it.
 #![forbid(unsafe_code)]
 pub mod admin;
 pub mod auth;
