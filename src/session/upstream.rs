@@ -162,8 +162,8 @@ impl Session {
     /// The server keeps its last answers to a hand-over in its buffer until it has answered a Query or a
     /// Sync. Where none follows in the same write, since the client has not sent it yet, a Flush does.
     fn flush_handover(&mut self, relay: &mut Relay<'_>) {
-        let open = |handover: &Handover| !handover.closed;
-        if self.link.as_ref().is_some_and(|link| link.handover.as_ref().is_some_and(open)) {
+        let in_this_write = |handover: &Handover| handover.held.is_empty();
+        if self.link.as_ref().is_some_and(|link| link.handover.as_ref().is_some_and(in_this_write)) {
             relay.own().extend_from_slice(frontend::FLUSH);
         }
     }
