@@ -492,8 +492,9 @@ fn random_conversations_are_answered_as_postgresql_answers_them() {
         let mut straight = Raw::open(&cluster().await.primary().url_of("app")).await;
         let mut through = stage.raw("acme").await;
         let expected = comparable(&perform(&mut straight, &acts).await);
-        let found = comparable(&perform(&mut through, &acts).await);
-        prop_assert_eq!(found, expected, "{:?}", acts);
+        let messages = perform(&mut through, &acts).await;
+        let texts: Vec<String> = messages.iter().filter(|m| m.tag == b'E').map(|m| m.field(b'M')).collect();
+        prop_assert_eq!(comparable(&messages), expected, "{:?}: {:?}", acts, texts);
         Ok(())
     });
 }

@@ -151,6 +151,7 @@ impl Session {
         let Some(link) = &mut self.link else { return };
         link.transaction = transaction;
         link.at_rest = true;
+        link.unsure = false;
         if transaction == Transaction::Idle {
             add(&self.core.stats.transactions, 1);
             if self.pin.is_some() {
