@@ -259,6 +259,11 @@ async fn a_backend_whose_handover_is_answered_wrongly_is_closed_and_another_serv
             let pid = acme.one("select pg_backend_pid()").await;
             tap.arm(after, fault);
             let answers = gists(&globex.query("select pgward.tenant(), count(*) from orders").await);
+            if (after, fault) == (11, Fault::Twice) {
+                // One too many behind a hand-over that was sound: what else is wrong nobody knows.
+                assert_eq!(answers, ["E 08006"]);
+                continue;
+            }
             assert_eq!(answers, ["T", "D globex,100", "C SELECT 1\0", "Z I"], "{fault:?} at {after}");
             assert_ne!(globex.one("select pg_backend_pid()").await, pid, "{fault:?} at {after}");
             failed += 1.0;

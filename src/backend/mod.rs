@@ -15,7 +15,7 @@ use crate::wire::flow::Flow;
 pub use cancel::{CancelTarget, cancel};
 pub use connect::{Endpoint, open};
 pub use login::{Credentials, Greeting};
-pub use recover::recover;
+pub use recover::{dispose, recover};
 
 /// A backend that is logged in.
 #[derive(Debug)]

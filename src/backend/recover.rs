@@ -1,8 +1,11 @@
 //! A client left in the middle of something: bring its backend back to rest.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Backend;
+use super::cancel::{CancelTarget, cancel};
 use crate::wire::backend::{Transaction, sqlstate};
 use crate::wire::flow::{Fate, Owed};
 use crate::wire::{Header, Origin, frontend};
@@ -32,6 +35,25 @@ pub async fn recover(backend: &mut Backend, transaction: Transaction) -> bool {
         Some(Transaction::Idle) => query(backend, b"DISCARD ALL").await,
         Some(_) => query(backend, b"ROLLBACK").await && query(backend, b"DISCARD ALL").await,
         None => false,
+    }
+}
+
+/// Closes a backend that cannot be brought to rest, and returns when the server has let go of it: until
+/// then it counts as open. A statement that still runs is cancelled, again and again, since a request
+/// may overtake the statement that it is meant for.
+pub async fn dispose(backend: &mut Backend, target: &CancelTarget) {
+    // Without this the server would not notice; with it, it ends as soon as it reads.
+    let _ = backend.stream.shutdown().await;
+    for wait in [20, 50, 100, 200, 400, 800, 1_600, 3_200, 6_400] {
+        let closed = async {
+            let mut chunk = [0; 4096];
+            while matches!(backend.stream.read(&mut chunk).await, Ok(n) if n > 0) {}
+        };
+        if tokio::time::timeout(Duration::from_millis(wait), closed).await.is_ok() {
+            return;
+        }
+        // If the server is out of reach, the last wait is the end of it.
+        let _ = cancel(target).await;
     }
 }
 

@@ -8,6 +8,7 @@ use super::entry::Phase;
 use super::refuse;
 use super::relay::Relay;
 use super::serve::{End, HANDOVER_TRIES, Need, Retry, Session};
+use crate::backend;
 use crate::base::Report;
 use crate::telemetry::add;
 use crate::wire::backend::{self as answer, Transaction};
@@ -151,6 +152,7 @@ impl Session {
         let Some(link) = &mut self.link else { return };
         link.transaction = transaction;
         link.at_rest = true;
+        link.unsure = false;
         if transaction == Transaction::Idle {
             add(&self.core.stats.transactions, 1);
             if self.pin.is_some() {
@@ -202,9 +204,11 @@ impl Session {
         let Some(link) = self.link.take() else { return Ok(Seen::Lost) };
         self.key.slot.clear();
         self.entry.backend.set(None);
-        let mut conn = link.lease;
-        let flow = std::mem::take(&mut conn.conn.backend.flow);
-        drop(conn);
+        let mut lease = link.lease;
+        let flow = std::mem::take(&mut lease.conn.backend.flow);
+        tokio::task::spawn_local(async move {
+            backend::dispose(&mut lease.conn.backend, &lease.conn.cancel).await;
+        });
         let Some(handover) = link.handover else { return Ok(Seen::Lost) };
         if self.pin.is_some() || self.handover_failures >= HANDOVER_TRIES {
             return Err(no_clean_backend(state.as_deref()).into());

@@ -47,6 +47,11 @@ impl Names {
         self.pending.push_back(Pending::Nothing);
     }
 
+    /// Some Parse was asked for and not answered.
+    pub fn awaits_answers(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// The oldest Parse asked for has come true.
     pub fn confirmed(&mut self) {
         self.pending.pop_front();

@@ -91,6 +91,9 @@ pub(super) struct Link {
     pub reset: bool,
     /// DEALLOCATE may have taken prepared statements away.
     pub prepared_doubtful: bool,
+    /// What is known about the backend's statements rests on a batch that may yet fail: it is to be
+    /// answered before the next one goes out.
+    pub unsure: bool,
     pub since: Instant,
     /// Writing failed; what the server still has to say is read before the end.
     pub write_failed: bool,
@@ -216,7 +219,7 @@ impl Session {
             let flow = &link.lease.conn.backend.flow;
             // A batch without its Sync, and a COPY without its data, would never be answered.
             let complete = !link.at_rest && !flow.unsynced() && !flow.in_copy();
-            link.awaits_handover() || (link.reset && complete)
+            link.awaits_handover() || ((link.reset || link.unsure) && complete)
         })
     }
 
@@ -317,16 +320,16 @@ impl Session {
         self.key.slot.aim(Arc::clone(&conn.cancel));
         self.entry.set(Phase::Active, lease.since);
         self.entry.backend.set(Some(Held { pid: conn.backend.pid, born: conn.backend.born }));
-        let unnamed_known = self.retry.as_ref().is_some_and(|retry| retry.unnamed_known);
         self.link = Some(Link {
             to_server: Sink::default(),
             handover: None,
             handover_due: self.retry.is_some() || !conn.serves(&self.context),
             transaction: Transaction::Idle,
             at_rest: true,
-            unnamed_known,
+            unnamed_known: false,
             reset: false,
             prepared_doubtful: false,
+            unsure: false,
             since: lease.since,
             write_failed: false,
             lease,
@@ -511,18 +514,21 @@ impl Session {
             if under_way {
                 slot.settled().await;
             }
-            if busy && !server_gone {
-                // Stops a statement whose result nobody will read.
-                let _ = backend::cancel(&lease.conn.cancel).await;
-            }
             let conn = &mut lease.conn;
-            if resumable
-                && let Ok(true) = tokio::time::timeout(RECOVERY, backend::recover(&mut conn.backend, transaction)).await
-            {
-                conn.forget();
-                add(&core.stats.recovered, 1);
-                core.shard.release(lease, Instant::now());
+            if resumable {
+                if busy {
+                    // Stops a statement whose result nobody will read.
+                    let _ = backend::cancel(&conn.cancel).await;
+                }
+                let recovery = backend::recover(&mut conn.backend, transaction);
+                if let Ok(true) = tokio::time::timeout(RECOVERY, recovery).await {
+                    conn.forget();
+                    add(&core.stats.recovered, 1);
+                    core.shard.release(lease, Instant::now());
+                    return;
+                }
             }
+            backend::dispose(&mut conn.backend, &conn.cancel).await;
         });
     }
 }

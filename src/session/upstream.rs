@@ -77,6 +77,7 @@ impl Session {
             conn.prepared.add(statement, limit);
         }
         conn.backend.flow = retry.flow;
+        link.unnamed_known = retry.unnamed_known;
         link.at_rest = false;
         link.handover.as_mut()?.closed = true;
         Some(())
@@ -162,8 +163,8 @@ impl Session {
     /// The server keeps its last answers to a hand-over in its buffer until it has answered a Query or a
     /// Sync. Where none follows in the same write, since the client has not sent it yet, a Flush does.
     fn flush_handover(&mut self, relay: &mut Relay<'_>) {
-        let open = |handover: &Handover| !handover.closed;
-        if self.link.as_ref().is_some_and(|link| link.handover.as_ref().is_some_and(open)) {
+        let in_this_write = |handover: &Handover| handover.held.is_empty();
+        if self.link.as_ref().is_some_and(|link| link.handover.as_ref().is_some_and(in_this_write)) {
             relay.own().extend_from_slice(frontend::FLUSH);
         }
     }
@@ -185,6 +186,9 @@ impl Session {
                     return Err(refuse::statement_too_long().into());
                 }
                 let Some(body) = whole else { return Ok(Taken::Not(Need::Bytes)) };
+                if header.tag == b'P' && self.awaits_name(body) {
+                    return Ok(Taken::Not(Need::Answers));
+                }
                 if !self.linked(relay) {
                     return Ok(Taken::Not(Need::Lease));
                 }
@@ -262,6 +266,8 @@ impl Session {
         }
         link.handover_due = false;
         link.reset = false;
+        // The hand-over uses it.
+        link.unnamed_known = false;
         link.handover = Some(Handover {
             checker: Checker::new(discard, settings),
             held: Vec::new(),
@@ -350,6 +356,18 @@ impl Session {
         Ok(())
     }
 
+    /// A name is used again while the Parse that took it is not answered: whether it is taken is not
+    /// known. Where a batch begins, that can be waited for.
+    fn awaits_name(&mut self, body: &[u8]) -> bool {
+        let again = || Parse::read(body).is_some_and(|parse| self.names.get(parse.name).is_some());
+        if !self.names.awaits_answers() || !again() {
+            return false;
+        }
+        let Some(link) = &mut self.link else { return false };
+        link.unsure = true;
+        self.gated()
+    }
+
     fn parse(&mut self, header: Header, body: &[u8], relay: &mut Relay<'_>) -> Result<(), End> {
         let parse = Parse::read(body).ok_or_else(|| refuse::malformed(b'P'))?;
         if parse.name.is_empty() {
@@ -400,6 +418,7 @@ impl Session {
     fn prepare(&mut self, statement: &Statement, hidden: bool, relay: &mut Relay<'_>) {
         let limit = self.local.pool.rules().prepared_per_backend;
         let Some(link) = &mut self.link else { return };
+        link.unsure |= hidden;
         let evicted = link.lease.conn.prepared.add(statement.id, limit);
         let doubtful = link.prepared_doubtful.then_some(statement.id);
         for closed in evicted.into_iter().chain(doubtful) {
@@ -415,6 +434,7 @@ impl Session {
     fn make_unnamed_known(&mut self, relay: &mut Relay<'_>) {
         let Some(link) = self.link.as_mut().filter(|link| !link.unnamed_known) else { return };
         link.unnamed_known = true;
+        link.unsure = true;
         if self.names.unnamed.is_empty() {
             self.owe(Owed::Close { hidden: true });
             frontend::put_statement(relay.own(), b'C', b"");

@@ -32,6 +32,8 @@ pub enum Owed {
     Execute,
     /// An answer that pgward gives in the backend's stead, once it is its turn.
     Own(Own),
+    /// No answer: CopyDone or CopyFail went out before it was known whether there is a COPY. Never first.
+    CopyEnd,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +111,8 @@ impl Flow {
     pub fn copy_ended(&mut self) {
         if self.copy == Copy::In {
             self.copy = Copy::Ended;
+        } else if !self.owed.is_empty() {
+            self.owed.push_back(Owed::CopyEnd);
         }
     }
 
@@ -138,7 +142,7 @@ impl Flow {
         match self.owed.front() {
             Some(Owed::Own(own)) => {
                 let own = *own;
-                self.owed.pop_front();
+                self.pop();
                 Some(own)
             }
             _ => None,
@@ -160,15 +164,15 @@ impl Flow {
                 self.pop_if(|owed| matches!(owed, Owed::Describe));
                 Fate::Forward
             }
-            b'1' => match self.owed.pop_front() {
+            b'1' => match self.pop() {
                 Some(Owed::Parse { hidden, .. }) => hide(hidden),
                 _ => Fate::Unexpected,
             },
-            b'2' => match self.owed.pop_front() {
+            b'2' => match self.pop() {
                 Some(Owed::Bind) => Fate::Forward,
                 _ => Fate::Unexpected,
             },
-            b'3' => match self.owed.pop_front() {
+            b'3' => match self.pop() {
                 Some(Owed::Close { hidden }) => hide(hidden),
                 _ => Fate::Unexpected,
             },
@@ -206,6 +210,7 @@ impl Flow {
                 | Owed::Close { hidden: false }
                 | Owed::Describe
                 | Owed::Execute
+                | Owed::CopyEnd
                 | Owed::Own(Own::CloseComplete) => {}
             }
             self.owed.pop_front();
@@ -214,15 +219,24 @@ impl Flow {
         self.unsynced = true;
     }
 
+    #[inline]
+    fn pop(&mut self) -> Option<Owed> {
+        let first = self.owed.pop_front();
+        while self.owed.front() == Some(&Owed::CopyEnd) {
+            self.owed.pop_front();
+        }
+        first
+    }
+
     fn pop_if(&mut self, wanted: impl Fn(Owed) -> bool) {
         if self.owed.front().is_some_and(|owed| wanted(*owed)) {
-            self.owed.pop_front();
+            self.pop();
         }
     }
 
     fn ready(&mut self, body: &[u8]) -> Fate {
         let Some(transaction) = Transaction::read(body) else { return Fate::Unexpected };
-        match self.owed.pop_front() {
+        match self.pop() {
             Some(Owed::Sync | Owed::Query) => {
                 self.copy = Copy::No;
                 if self.owed.is_empty() { Fate::Settled(transaction) } else { Fate::Forward }
@@ -235,8 +249,12 @@ impl Flow {
     /// the server; anything else there that is no copy data fails the COPY.
     fn copy_in(&mut self) {
         self.copy = Copy::In;
-        while self.owed.get(1) == Some(&Owed::Sync) {
-            self.owed.remove(1);
+        while let Some(Owed::Sync | Owed::CopyEnd) = self.owed.get(1)
+            && self.copy == Copy::In
+        {
+            if self.owed.remove(1) == Some(Owed::CopyEnd) {
+                self.copy = Copy::Ended;
+            }
         }
         self.unsynced = !matches!(self.owed.back(), Some(Owed::Query | Owed::Sync));
     }
@@ -331,6 +349,24 @@ mod tests {
         flow.push(Owed::Sync);
         assert_eq!(flow.take(b'C', b"COPY 1\0"), Fate::Forward);
         assert_eq!(flow.take(b'Z', b"I"), Fate::Settled(Transaction::Idle));
+    }
+
+    #[test]
+    fn a_copy_sent_all_at_once_is_followed() {
+        for first in [Owed::Execute, Owed::Query] {
+            let mut flow = flow(&[first, Owed::Sync]);
+            flow.copy_ended();
+            flow.push(Owed::Sync);
+            assert_eq!(flow.take(b'G', b""), Fate::Forward);
+            flow.take(b'C', b"COPY 1\0");
+            if first == Owed::Query {
+                assert_eq!(flow.take(b'Z', b"I"), Fate::Forward);
+            }
+            assert_eq!(flow.take(b'Z', b"I"), Fate::Settled(Transaction::Idle), "{first:?}");
+        }
+        let mut no_copy = flow(&[Owed::Query]);
+        no_copy.copy_ended();
+        assert_eq!(no_copy.take(b'Z', b"I"), Fate::Settled(Transaction::Idle));
     }
 
     #[test]
