@@ -122,7 +122,14 @@ impl CancelSlot {
     }
 
     pub fn wait(&self, waiting: bool) {
-        self.state().waiting = waiting;
+        let mut state = self.state();
+        if waiting {
+            // A request that came as the last wait was over is not kept for this one.
+            let late = self.stop_waiting.notified();
+            tokio::pin!(late);
+            late.as_mut().enable();
+        }
+        state.waiting = waiting;
     }
 
     /// The session leaves its backend. `true`: requests are under way, see [`CancelSlot::settled`].
@@ -149,5 +156,28 @@ impl CancelSlot {
 impl Drop for CancelKey {
     fn drop(&mut self) {
         self.shared.cancel_keys.0.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_that_came_too_late_for_one_wait_does_not_end_the_next() {
+        let slot = CancelSlot {
+            secret: Secret::new([0; 4]),
+            state: Mutex::default(),
+            settled: Notify::new(),
+            stop_waiting: Notify::new(),
+        };
+        slot.wait(true);
+        slot.stop_waiting.notify_one();
+        slot.wait(false);
+        slot.wait(true);
+        let mut stopped = std::pin::pin!(slot.stop_waiting.notified());
+        assert!(!stopped.as_mut().enable(), "a stale request");
+        slot.stop_waiting.notify_one();
+        stopped.await;
     }
 }
