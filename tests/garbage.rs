@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::cell::RefCell;
+
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use support::raw::{
@@ -402,7 +404,7 @@ async fn perform(raw: &mut Raw, acts: &[Act]) -> Vec<Message> {
             pause().await;
         }
     }
-    raw.try_send([piece, copy_fail(), sync(), query("select 'the end'")].concat()).await;
+    raw.try_send([piece, copy_fail(), sync(), query("rollback; select 'the end'")].concat()).await;
     let mut said = Vec::new();
     let mut end = false;
     let all = async {
@@ -471,30 +473,37 @@ fn random_conversations_leave_nobody_stuck() {
         let mut raw = stage.raw("acme").await;
         let said = gists(&perform(&mut raw, &acts).await);
         prop_assert!(!said.contains(&"?".to_owned()), "no end was heard: {:?}", said);
-        // What the session sees of itself at the end, if it was not ended.
-        if raw.try_send(query("rollback")).await {
-            raw.ready().await;
+        // Half of them end without a word, in the middle of whatever there is.
+        if acts.len() % 2 == 0 {
+            let mut abrupt = stage.raw("acme").await;
+            let bytes: Vec<u8> = acts.iter().flat_map(Act::bytes).collect();
+            abrupt.try_send(&bytes).await;
         }
         drop(raw);
         unharmed(stage, witness).await;
-        let server = cluster().await.primary().connect("postgres").await.unwrap();
-        let stuck =
-            "select count(*) from pg_stat_activity where usename = 'pgward_app' and state like 'idle in transaction%'
-            and application_name = 'pgward' and pid = any(select pid from pg_locks where false)";
-        prop_assert_eq!(one(&server, stuck).await, "0");
+        prop_assert!(stage.control.pools().await.iter().all(|(row, _)| row.open <= 2));
         Ok(())
     });
 }
 
 #[test]
 fn random_conversations_are_answered_as_postgresql_answers_them() {
+    // Logging in straight takes a debug build 80 ms, so one connection serves until a case ends it.
+    let kept = RefCell::new(None);
     in_stage(300, same_as_the_server(), async |stage, _, acts| {
-        let mut straight = Raw::open(&cluster().await.primary().url_of("app")).await;
+        let last = kept.borrow_mut().take();
+        let mut straight = match last {
+            Some(raw) => raw,
+            None => Raw::open(&cluster().await.primary().url_of("app")).await,
+        };
         let mut through = stage.raw("acme").await;
         let expected = comparable(&perform(&mut straight, &acts).await);
         let messages = perform(&mut through, &acts).await;
         let texts: Vec<String> = messages.iter().filter(|m| m.tag == b'E').map(|m| m.field(b'M')).collect();
         prop_assert_eq!(comparable(&messages), expected, "{:?}: {:?}", acts, texts);
+        if straight.try_send(query("discard all")).await && straight.ready().await.len() > 1 {
+            *kept.borrow_mut() = Some(straight);
+        }
         Ok(())
     });
 }

@@ -265,6 +265,66 @@ async fn a_server_whose_name_is_not_in_its_certificate_is_not_used() {
     assert_eq!(support::code(&error), "08006");
 }
 
+/// Stands between pgward and the server, ends TLS with a certificate of its own and begins it anew.
+async fn in_the_middle(shown: Identity) -> u16 {
+    let cluster = secured().await;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let chain = CertificateDer::pem_slice_iter(shown.certificate.as_bytes()).map(Result::unwrap).collect();
+    let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(shown.key.as_bytes()).unwrap();
+    let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider));
+    let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, key).unwrap()));
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(cluster.authority().unwrap().pem().as_bytes()).unwrap()).unwrap();
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = Arc::new(builder.with_root_certificates(roots).with_no_client_auth());
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let (port, server) = (listener.local_addr().unwrap().port(), cluster.primary().port());
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let (acceptor, config) = (acceptor.clone(), Arc::clone(&config));
+            tokio::spawn(async move {
+                let mut near = Raw::new(near);
+                for byte in SSL_REQUEST {
+                    assert_eq!(near.byte().await, Some(byte));
+                }
+                near.send(b"S").await;
+                let mut far = Raw::connect(("127.0.0.1", server)).await;
+                far.send(SSL_REQUEST).await;
+                assert_eq!(far.byte().await, Some(b'S'));
+                let (Ok(mut near), mut far) =
+                    (acceptor.accept(near.stream).await, encrypt(far, &config).await.unwrap())
+                else {
+                    return;
+                };
+                // Ends when either side has had enough.
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far.stream).await;
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_login_is_bound_to_the_servers_certificate() {
+    let data = secured().await.primary().data();
+    let read = |name: &str| std::fs::read_to_string(data.join(name)).unwrap();
+    let servers_own = Identity { certificate: read("server.crt"), key: read("server.key") };
+    let other = Authority::new("in the middle").unwrap().server(&["127.0.0.1"]).unwrap();
+    let through = async |shown: Identity| {
+        let text =
+            configuration(in_the_middle(shown).await, "").replace("tls.mode = \"off\"", "tls.mode = \"require\"");
+        let stage = Stage::with(&format!("{HEAD}{text}")).await;
+        match stage.try_connect(&stage.url("acme", "app")).await {
+            Ok(client) => one(&client, "select pgward.tenant()").await,
+            Err(error) => support::code(&error),
+        }
+    };
+    assert_eq!(through(servers_own).await, "acme", "the relay itself does no harm");
+    // Mode `require` verifies no certificate, yet SCRAM-SHA-256-PLUS sees that it is not the server's.
+    assert_eq!(through(other).await, "08006");
+}
+
 #[tokio::test]
 async fn a_client_certificate_is_shown_where_the_server_wants_one() {
     let folder = tempfile::tempdir().unwrap();

@@ -14,15 +14,7 @@ use crate::wire::{Header, Origin, frontend};
 /// temporary tables, settings. `false`: the backend must be closed.
 /// The caller bounds the time and has sent a cancel request if a statement was running.
 pub async fn recover(backend: &mut Backend, transaction: Transaction) -> bool {
-    let mut out = Vec::new();
-    if backend.flow.in_copy() {
-        backend.flow.copy_ended();
-        frontend::put_text(&mut out, b'f', b"the client is gone");
-    }
-    if backend.flow.unsynced() {
-        out.extend_from_slice(frontend::SYNC);
-        backend.flow.push(Owed::Sync);
-    }
+    let out = ending(backend);
     let transaction = if backend.flow.is_empty() {
         Some(transaction)
     } else {
@@ -55,6 +47,26 @@ pub async fn dispose(backend: &mut Backend, target: &CancelTarget) {
         // If the server is out of reach, the last wait is the end of it.
         let _ = cancel(target).await;
     }
+}
+
+/// What ends the COPY and the batch that the client left open.
+fn ending(backend: &mut Backend) -> Vec<u8> {
+    let mut out = Vec::new();
+    if backend.flow.in_copy() {
+        backend.flow.copy_ended();
+        frontend::put_text(&mut out, b'f', b"the client is gone");
+    }
+    if backend.flow.unsynced() {
+        if !backend.flow.skipping() {
+            // A Sync alone would commit what the batch has done. The client had not asked for that, and
+            // PostgreSQL rolls it back when a client leaves, so the batch is made to fail first.
+            frontend::put_execute_of(&mut out, b"pgward_gone");
+            backend.flow.push(Owed::Execute);
+        }
+        out.extend_from_slice(frontend::SYNC);
+        backend.flow.push(Owed::Sync);
+    }
+    out
 }
 
 /// Runs a statement that must succeed and leave no transaction open.
@@ -111,6 +123,14 @@ async fn settle(backend: &mut Backend) -> Option<Settled> {
                     // Anything behind the last answer would be out of step.
                     Fate::Settled(transaction) => {
                         return (end == input.len()).then_some(Settled { transaction, failed });
+                    }
+                    // A COPY begins only now, and the server would wait for its data for ever.
+                    Fate::Forward if header.tag == b'G' => {
+                        let out = ending(backend);
+                        let sent = backend.stream.write_all(&out).await;
+                        if sent.is_err() || backend.stream.flush().await.is_err() {
+                            return None;
+                        }
                     }
                     Fate::Forward | Fate::Hide => {}
                 }

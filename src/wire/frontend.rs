@@ -200,6 +200,14 @@ pub fn put_execute(out: &mut Vec<u8>) {
     out.extend_from_slice(b"E\0\0\0\x09\0\0\0\0\0");
 }
 
+/// `Execute` of a named portal, all rows.
+pub fn put_execute_of(out: &mut Vec<u8>, portal: &[u8]) {
+    let at = begin(out, b'E');
+    put_cstr(out, portal);
+    out.extend_from_slice(&[0; 4]);
+    end(out, at, 0);
+}
+
 pub const SYNC: &[u8] = b"S\0\0\0\x04";
 pub const FLUSH: &[u8] = b"H\0\0\0\x04";
 pub const TERMINATE: &[u8] = b"X\0\0\0\x04";

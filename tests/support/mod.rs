@@ -180,11 +180,15 @@ impl Stage {
 
     /// Waits until no session is left but `clients`, and every open backend is idle.
     pub async fn at_rest(&self, clients: usize) {
-        until("the proxy's coming to rest", async || {
+        let begin = Instant::now();
+        loop {
             let pools = self.control.pools().await;
-            self.control.client_count() == clients && pools.iter().all(|(row, idle)| row.open == *idle)
-        })
-        .await;
+            if self.control.client_count() == clients && pools.iter().all(|(row, idle)| row.open == *idle) {
+                return;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(30), "the proxy did not come to rest: {pools:?}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// The metrics as they are scraped, without HTTP.
