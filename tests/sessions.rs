@@ -175,7 +175,7 @@ async fn a_cancel_request_stops_the_statement_and_a_wrong_or_dead_key_does_nothi
     });
     in_state(&watch, &pid, "active").await;
     // A number that is somebody's, with another key; and numbers that are nobody's.
-    let id = stage.control.clients().await[0].id;
+    let id = stage.control.clients().await[0].profile.id;
     for request in [cancel_request(id, &[0; 4]), cancel_request(id, &[0; 32]), cancel_request(id ^ 1, &[0; 4])] {
         let mut raw = Raw::connect(stage.address).await;
         raw.send(request).await;
@@ -264,7 +264,7 @@ async fn draining_lets_a_transaction_finish_and_tells_the_idle() {
     open.query("begin").await;
     running.send(query("select 'finished' from pg_sleep(0.5)")).await;
     until("the statement's start", async || {
-        stage.control.clients().await.iter().filter(|client| client.state == "active").count() == 1
+        stage.control.clients().await.iter().filter(|client| client.phase.as_str() == "active").count() == 1
     })
     .await;
     stage.control.shutdown();
@@ -362,7 +362,7 @@ async fn what_a_session_sets_is_its_own() {
     }
     one_.query("begin; set local statement_timeout = '7s'; commit").await;
     assert_eq!(one_.one("show statement_timeout").await, "0");
-    assert!(stage.control.clients().await.iter().all(|client| client.pinned.is_empty()), "SET LOCAL pins nobody");
+    assert!(stage.control.clients().await.iter().all(|client| client.pinned.is_none()), "SET LOCAL pins nobody");
 }
 
 #[tokio::test]
@@ -377,7 +377,7 @@ async fn a_temporary_table_and_a_lock_last_as_long_as_their_session() {
         assert_eq!(two.one("select pg_try_advisory_xact_lock(4711)").await, "f");
     }
     let pinned: Vec<_> = stage.control.clients().await.iter().map(|client| client.pinned).collect();
-    assert!(pinned.contains(&"temporary_table"), "{pinned:?}");
+    assert!(pinned.contains(&Some("temporary_table")), "{pinned:?}");
     drop(one_);
     stage.at_rest(1).await;
     assert_eq!(two.one("select pg_try_advisory_xact_lock(4711)").await, "t");
