@@ -161,10 +161,12 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Transactions in one window. It is short beside the half second between two rounds of housekeeping,
-/// which may allocate.
+/// Transactions in one window. It is short beside the time between two rounds of housekeeping, which may
+/// allocate.
 const WINDOW: usize = 25;
 const WINDOWS: usize = 40;
+/// Between two rounds of housekeeping, in milliseconds.
+const HOUSEKEEPING: u128 = 250;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_allocates_nothing() {
@@ -189,8 +191,8 @@ async fn a_transaction_allocates_nothing() {
                 COUNTS.store(false, Ordering::Relaxed);
                 *window = ALLOCATIONS.load(Ordering::Relaxed) - before;
             }
-            // Two cores, each of which keeps house twice a second.
-            let rounds = (2 * (begin.elapsed().as_millis() / 500 + 1)).min(WINDOWS as u128 / 2);
+            let cores = 2;
+            let rounds = (cores * (begin.elapsed().as_millis() / HOUSEKEEPING + 1)).min(WINDOWS as u128 / 2);
             let with = found.iter().filter(|count| **count > 0).count();
             let origins = ORIGINS.lock().unwrap().join("\n--\n");
             println!("{way}: allocations in {with} of {WINDOWS} windows of {WINDOW} transactions: {found:?}");
