@@ -6,7 +6,7 @@ mod support;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Buf, BytesMut};
-use pgward::wire::handover;
+use pgward::wire::handover::{self, Orders};
 use support::raw::{Raw, bind, execute, extended, gists, parse, query, sync};
 use support::{HEAD, Stage, cluster, configuration, one, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -357,7 +357,8 @@ async fn postgresql_skips_what_follows_a_handover_that_fails() {
     watch.batch_execute("create table skipped (what text)").await.unwrap();
     let put = |discard, settings: &[(&str, &str)]| {
         let mut out = Vec::new();
-        handover::put(&mut out, discard, settings, b"gate_1");
+        let settings = settings.iter().map(|(name, value)| (*name, Some(*value))).collect();
+        handover::put(&mut out, &Orders { discard, settings, statements: Vec::new() }, b"gate_1");
         out
     };
     let insert = |what: &str| format!("insert into skipped values ('{what}')");

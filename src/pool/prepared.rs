@@ -13,6 +13,12 @@ pub struct Statement {
     pub facts: crate::sql::Facts,
 }
 
+impl Statement {
+    pub fn text(&self) -> &[u8] {
+        self.definition.split(|byte| *byte == 0).next().unwrap_or_default()
+    }
+}
+
 /// What a backend calls a statement. Never given out twice in a process.
 pub fn name(id: StatementId) -> [u8; 23] {
     let mut out = *b"pgward_0000000000000000";

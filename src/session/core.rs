@@ -143,6 +143,19 @@ impl Core {
         fresh
     }
 
+    /// The same statement under a new number: the old one's plan has had its day.
+    pub(super) fn renewed(&self, statement: &Statement) -> Rc<Statement> {
+        {
+            let mut statements = self.statements.borrow_mut();
+            let current = statements.get(&*statement.definition).and_then(Weak::upgrade);
+            match current {
+                Some(current) if current.id != statement.id => return current,
+                _ => drop(statements.remove(&*statement.definition)),
+            }
+        }
+        self.statement(&statement.definition, statement.text())
+    }
+
     pub(super) fn reported(&self, key: &ReportedKey) -> Option<Rc<Reported>> {
         self.reported.borrow().get(key).cloned()
     }

@@ -7,9 +7,8 @@ use std::time::Instant;
 use super::entry::Phase;
 use super::refuse;
 use super::relay::Relay;
-use super::serve::{End, HANDOVER_TRIES, Need, Retry, Session};
-use crate::backend;
-use crate::base::Report;
+use super::serve::{End, Session};
+use super::state;
 use crate::telemetry::add;
 use crate::wire::backend::{self as answer, Transaction};
 use crate::wire::flow::{Fate, Flow, Lost, Own};
@@ -21,7 +20,7 @@ use crate::wire::{Header, Origin, frame};
 const READ_WHOLE: usize = 16 * 1024;
 
 /// How the look at one message ended.
-enum Seen {
+pub(super) enum Seen {
     Next,
     /// The rest of it has not arrived.
     Cut,
@@ -92,14 +91,18 @@ impl Session {
         let Some(link) = &mut self.link else { return Ok(Seen::Next) };
         let here = header.total.min(input.len());
         let whole = here == header.total;
-        if link.handover.is_none() && matches!(header.tag, b'D' | b'd') {
+        let own = link.handover.is_some() || link.inquiry.is_some();
+        if !own && matches!(header.tag, b'D' | b'd') {
             relay.forward(here);
             link.lease.conn.backend.rest = header.total - here;
             return Ok(Seen::Next);
         }
-        if !whole && (header.total <= READ_WHOLE || link.handover.is_some()) {
-            // During a hand-over nothing long is to be expected.
-            return if header.total <= READ_WHOLE { Ok(Seen::Cut) } else { self.handover_failed(b"") };
+        if !whole && (header.total <= READ_WHOLE || link.inquiry.is_some()) {
+            return Ok(Seen::Cut);
+        }
+        if !whole && link.handover.is_some() {
+            // Nothing long is to be expected.
+            return self.handover_failed(b"");
         }
         let body = input.get(frame::HEADER..here).unwrap_or_default();
         if let Some(handover) = &mut link.handover {
@@ -114,6 +117,16 @@ impl Session {
                 }
                 Step::Failed => self.handover_failed(if header.tag == b'E' { body } else { b"" }),
             };
+        }
+        if link.inquiry.is_some()
+            && matches!(header.tag, b'1' | b'2' | b'D' | b'C' | b'E' | b'Z')
+            && !is_fatal_error(header.tag, body)
+        {
+            relay.skip(here);
+            return self
+                .answer(header.tag, body)
+                .map(|()| Seen::Next)
+                .ok_or_else(|| self.garbled("the answer to a question of pgward's own"));
         }
         if header.tag == b'E' {
             self.error(body);
@@ -140,8 +153,8 @@ impl Session {
         }
         match (header.tag, fate) {
             (b'1', Fate::Forward) => self.names.confirmed(),
-            // A setting changed that no statement text told of: it may not meet another session.
-            (b'S', _) => conn.dirty = true,
+            (b'S', _) => self.setting_reported(),
+            (b'C', _) => self.command_completed(body),
             (_, Fate::Settled(transaction)) => self.settled(transaction),
             _ => {}
         }
@@ -150,12 +163,13 @@ impl Session {
 
     fn settled(&mut self, transaction: Transaction) {
         let Some(link) = &mut self.link else { return };
+        let inquires = transaction == Transaction::Idle && link.touched.is_some();
         link.transaction = transaction;
         link.at_rest = true;
         link.unsure = false;
         if transaction == Transaction::Idle {
             add(&self.core.stats.transactions, 1);
-            if self.pin.is_some() {
+            if !self.pins.is_empty() {
                 let now = Instant::now();
                 self.core.stats.transaction_time.record(now.duration_since(link.since));
                 self.entry.set(Phase::Idle, now);
@@ -163,13 +177,30 @@ impl Session {
         } else {
             self.entry.set(Phase::IdleInTransaction, Instant::now());
         }
+        if inquires {
+            self.inquire(state::TRIES);
+        }
     }
 
     /// An ErrorResponse to something of the client's.
     fn error(&mut self, body: &[u8]) {
         let state = answer::sqlstate(body);
         self.core.stats.error(state.as_ref().map_or(b"".as_slice(), |state| state));
+        if state == Some(*b"0A000") && answer::field(body, b'R') == Some(b"RevalidateCachedQuery") {
+            self.renew_statement();
+        }
         self.lose(|flow, lost| flow.error(lost));
+    }
+
+    /// A table was altered, so the plan that the backend keeps does not fit what it told the client. The next
+    /// use prepares the statement anew.
+    fn renew_statement(&mut self) {
+        let Some(link) = &mut self.link else { return };
+        link.unnamed_known = false;
+        if let Some(id) = link.lease.conn.backend.flow.statement_in_turn() {
+            let core = &self.core;
+            self.names.renew(id, |statement| core.renewed(statement));
+        }
     }
 
     /// Takes note of what the server skips.
@@ -195,41 +226,14 @@ impl Session {
         });
     }
 
-    /// Nothing of the client's was run, so another backend is tried, or the session ends.
-    fn handover_failed(&mut self, error: &[u8]) -> Result<Seen, End> {
-        add(&self.core.stats.handovers_failed, 1);
-        let state = answer::sqlstate(error).map(|state| String::from_utf8_lossy(&state).into_owned());
-        tracing::warn!(tenant = %self.tenant.id, sqlstate = state, "a backend was closed: its hand-over was not answered as expected");
-        self.handover_failures += 1;
-        let Some(link) = self.link.take() else { return Ok(Seen::Lost) };
-        self.key.slot.clear();
-        self.entry.backend.set(None);
-        let mut lease = link.lease;
-        let flow = std::mem::take(&mut lease.conn.backend.flow);
-        tokio::task::spawn_local(async move {
-            backend::dispose(&mut lease.conn.backend, &lease.conn.cancel).await;
-        });
-        let Some(handover) = link.handover else { return Ok(Seen::Lost) };
-        if self.pin.is_some() || self.handover_failures >= HANDOVER_TRIES {
-            return Err(no_clean_backend(state.as_deref()).into());
-        }
-        self.retry = Some(Retry { held: handover.held, flow, unnamed_known: link.unnamed_known });
-        self.need = Need::Lease;
-        Ok(Seen::Lost)
-    }
-
     fn garbled(&self, what: &str) -> End {
         tracing::error!(tenant = %self.tenant.id, what, "a server's answer was not what was expected; its backend is closed");
         refuse::server_garbled().into()
     }
 }
 
-fn no_clean_backend(state: Option<&str>) -> Report {
-    let report = refuse::no_clean_backend();
-    match state {
-        Some(state) => report.detail(format!("The server answered with SQLSTATE {state}.")),
-        None => report,
-    }
+fn is_fatal_error(tag: u8, body: &[u8]) -> bool {
+    tag == b'E' && is_fatal(body)
 }
 
 /// FATAL and PANIC end the connection (field V, never translated).

@@ -22,6 +22,7 @@ use crate::limits::{ClientSlot, Usage};
 use crate::net::Stream;
 use crate::pool::{Lease, Local, Request};
 use crate::route;
+use crate::sql::Pins;
 use crate::tenant::Context;
 use crate::wire::handover::{Checker, Step};
 use crate::wire::startup::Startup;
@@ -185,13 +186,15 @@ impl LoggedIn {
             usage,
             slot,
             local,
+            base: Arc::clone(&context),
             context,
+            own: None,
             names: Names::default(),
             max_prepared,
             link: None,
             waiting: None,
             retry: None,
-            pin: None,
+            pins: Pins::NONE,
             need: if input.is_empty() { Need::Bytes } else { Need::Answers },
             inbox: input.to_vec(),
             rest: 0,
@@ -308,19 +311,13 @@ async fn introduce(
     let reported = match core.reported(&key) {
         Some(reported) => reported,
         None => {
-            let mut all = admitted.context.settings().to_vec();
-            all.retain(|(name, _)| !own.iter().any(|(own, _)| own == name));
-            all.extend(own.iter().cloned());
-            let context = shared(admitted.context.with_settings(all));
+            let context = shared(admitted.context.with_settings(&own));
             let lease = acquire(&context).await?;
             let reported = Rc::new(try_settings(core, lease, &context).await?);
             core.remember_reported(key, &reported);
             reported
         }
     };
-    let mut all = admitted.context.settings().to_vec();
-    all.retain(|(name, _)| !own.iter().any(|(own, _)| own == name));
-    all.extend(own);
     let mut parameters = parameters;
     for (name, value) in reported.iter() {
         match parameters.iter_mut().find(|(known, _)| known == name) {
@@ -328,7 +325,7 @@ async fn introduce(
             None => parameters.push((name.clone(), value.clone())),
         }
     }
-    Ok((shared(admitted.context.with_settings(all)), parameters))
+    Ok((shared(admitted.context.with_settings(&own)), parameters))
 }
 
 /// Whether a setting is what the server has anyway. Encodings have several spellings.
@@ -347,9 +344,9 @@ async fn try_settings(core: &Core, mut lease: Lease, context: &Arc<Context>) -> 
     let discard = conn.used;
     let gate = handover::gate();
     let mut out = Vec::new();
-    let settings = context.for_backend(conn.backend.pid, |settings| {
-        handover::put(&mut out, discard, settings, gate.as_bytes());
-        !settings.is_empty()
+    let mut checker = context.for_backend(conn.backend.pid, None, discard, |orders| {
+        handover::put(&mut out, orders, gate.as_bytes());
+        Checker::new(orders)
     });
     out.extend_from_slice(crate::wire::frontend::SYNC);
     conn.used = true;
@@ -357,7 +354,6 @@ async fn try_settings(core: &Core, mut lease: Lease, context: &Arc<Context>) -> 
     conn.prepared.clear();
     conn.backend.stream.write_all(&out).await.map_err(|_| refuse::server_lost())?;
     conn.backend.stream.flush().await.map_err(|_| refuse::server_lost())?;
-    let mut checker = Checker::new(discard, settings);
     let mut reported = Reported::new();
     let mut input = BytesMut::new();
     let mut done = false;

@@ -4,12 +4,12 @@
 //!   handshake  Accepted -> Started        TLS, the startup packet; or a cancel request, answered here
 //!   login      Started  -> LoggedIn       the token, the tenant, the route; or the console
 //!   serve      LoggedIn -> end            transactions, until somebody ends it
-//!     upstream    client bytes -> server bytes
+//!     upstream    client bytes -> server bytes: statements, and the hand-over ahead of them
 //!     downstream  server bytes -> client bytes
 //! ```
 //!
 //! `core` is what a session finds on its thread, `world` the configuration in force, `entry` how others
-//! see a session and end it, `cancel` the cancel keys, `names` its prepared statements, `refuse` the one
+//! see a session and end it, `cancel` the cancel keys, `names` its prepared statements, `state` what else it keeps between transactions, `refuse` the one
 //! place where errors become what a client may see.
 
 mod cancel;
@@ -17,6 +17,7 @@ mod command;
 mod core;
 mod downstream;
 mod entry;
+mod handover;
 mod handshake;
 mod login;
 mod names;
@@ -25,6 +26,8 @@ mod relay;
 mod run;
 mod serve;
 mod startup_settings;
+mod state;
+mod statements;
 mod upstream;
 mod world;
 

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use crate::pool::Statement;
 use crate::sql::Facts;
+use crate::wire::flow::StatementId;
 
 enum Pending {
     Name(Box<[u8]>),
@@ -69,6 +70,19 @@ impl Names {
     pub fn forget_unnamed(&mut self) {
         self.unnamed.clear();
         self.unnamed_facts = Facts::default();
+    }
+
+    /// DEALLOCATE ALL.
+    pub fn forget_all(&mut self) {
+        self.named.clear();
+        self.forget_unnamed();
+    }
+
+    /// The statement of this number is `renewed` from now on.
+    pub fn renew(&mut self, id: StatementId, renew: impl Fn(&Statement) -> Rc<Statement>) {
+        for statement in self.named.values_mut().filter(|statement| statement.id == id) {
+            *statement = renew(statement);
+        }
     }
 
     pub fn close(&mut self, name: &[u8]) {

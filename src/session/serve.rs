@@ -15,13 +15,14 @@ use super::handshake::tell;
 use super::names::Names;
 use super::refuse;
 use super::relay::{Sink, poll_read};
+use super::state::{Inquiry, Own, Touched};
 use crate::backend;
 use crate::base::{Report, Severity};
 use crate::config::Tenant;
 use crate::limits::{ClientSlot, Usage};
 use crate::net::Stream;
 use crate::pool::{AcquireError, Claim, Granted, Lease, Local, Request, Waiting};
-use crate::sql::Pin;
+use crate::sql::Pins;
 use crate::telemetry::add;
 use crate::tenant::Context;
 use crate::wire::backend::Transaction;
@@ -44,7 +45,10 @@ pub(super) struct Session {
     pub usage: Arc<Usage>,
     pub slot: ClientSlot,
     pub local: Rc<Local>,
+    /// What backends are told: the base, and the session's own state.
     pub context: Arc<Context>,
+    pub base: Arc<Context>,
+    pub own: Option<Box<Own>>,
     pub names: Names,
     pub max_prepared: usize,
     pub link: Option<Link>,
@@ -52,7 +56,7 @@ pub(super) struct Session {
     pub waiting: Option<Waiting>,
     /// What a failed hand-over left to be sent again.
     pub retry: Option<Retry>,
-    pub pin: Option<Pin>,
+    pub pins: Pins,
     /// Client bytes that could not be taken yet.
     pub inbox: Vec<u8>,
     pub need: Need,
@@ -94,6 +98,10 @@ pub(super) struct Link {
     /// What is known about the backend's statements rests on a batch that may yet fail: it is to be
     /// answered before the next one goes out.
     pub unsure: bool,
+    /// The transaction may have changed the session's state: the backend will be asked.
+    pub touched: Option<Box<Touched>>,
+    /// It is being asked.
+    pub inquiry: Option<Box<Inquiry>>,
     pub since: Instant,
     /// Writing failed; what the server still has to say is read before the end.
     pub write_failed: bool,
@@ -219,7 +227,7 @@ impl Session {
             let flow = &link.lease.conn.backend.flow;
             // A batch without its Sync, and a COPY without its data, would never be answered.
             let complete = !link.at_rest && !flow.unsynced() && !flow.in_copy();
-            link.awaits_handover() || ((link.reset || link.unsure) && complete)
+            link.awaits_handover() || link.inquiry.is_some() || ((link.reset || link.unsure) && complete)
         })
     }
 
@@ -330,6 +338,8 @@ impl Session {
             reset: false,
             prepared_doubtful: false,
             unsure: false,
+            touched: None,
+            inquiry: None,
             since: lease.since,
             write_failed: false,
             lease,
@@ -338,12 +348,13 @@ impl Session {
 
     /// Gives the backend back if it is at rest and nothing ties the session to it.
     pub(super) fn release_if_done(&mut self) {
-        let done = self.pin.is_none()
+        let done = self.pins.is_empty()
             && self.rest == 0
             && self.link.as_ref().is_some_and(|link| {
                 link.at_rest
                     && link.transaction == Transaction::Idle
                     && link.handover.is_none()
+                    && link.touched.is_none()
                     && link.to_server.is_clear()
                     && link.lease.conn.backend.rest == 0
                     && link.lease.conn.backend.cut.is_empty()

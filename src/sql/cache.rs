@@ -2,7 +2,7 @@
 
 use siphasher::sip128::SipHasher13;
 
-use super::facts::{self, Facts, Pin};
+use super::facts::{self, Facts};
 use super::{scan, shape};
 
 /// A text longer than this is not worth the time of a parser that shares its thread.
@@ -21,7 +21,7 @@ const WAYS: usize = 4;
 
 /// Four shapes that compete for the same place. An entry is found by 128 bits of a hash whose key is
 /// of this process, so that no tenant can make two shapes collide.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Set {
     entries: [Option<(u128, Facts)>; WAYS],
     /// Looked up since the hand last came by (the clock algorithm).
@@ -51,14 +51,13 @@ impl Analyser {
     }
 
     fn shaped(&mut self, text: &[u8]) -> Facts {
-        let unknown = Facts { pin: Some(Pin::Unknown), ..Facts::default() };
         // Before the cache, since what stands in a literal or a comment is not in the shape.
         if text.len() > LONGEST || memchr::memchr(0, text).is_some() {
-            return unknown;
+            return Facts::unknown();
         }
-        let Ok(text) = std::str::from_utf8(text) else { return unknown };
+        let Ok(text) = std::str::from_utf8(text) else { return Facts::unknown() };
         if shape::write(text.as_bytes(), &mut self.shape).is_err() {
-            return unknown;
+            return Facts::unknown();
         }
         let key = self.hasher.hash(&self.shape).as_u128();
         // The mask keeps the index below the number of sets, a power of two.
@@ -69,10 +68,10 @@ impl Analyser {
         self.parses += 1;
         match facts::read(text) {
             Ok(facts) => {
-                set.insert(key, facts);
+                set.insert(key, facts.clone());
                 facts
             }
-            Err(facts::Unreadable) => unknown,
+            Err(facts::Unreadable) => Facts::unknown(),
         }
     }
 }
@@ -83,7 +82,7 @@ impl Set {
             match entry {
                 Some((found, facts)) if *found == key => {
                     *used = true;
-                    return Some(*facts);
+                    return Some(facts.clone());
                 }
                 _ => {}
             }
@@ -125,7 +124,7 @@ mod tests {
         for round in 0..3 {
             for i in 0..200 {
                 let facts = analyser.facts(format!("set a{i} = {round}").as_bytes());
-                assert_eq!(facts.pin, Some(Pin::Setting));
+                assert!(facts.settings);
             }
         }
         assert_eq!(analyser.sets.len(), 1);
@@ -160,13 +159,13 @@ mod tests {
         for text in cases {
             for _ in 0..2 {
                 let facts = analyser.facts(text);
-                assert_eq!(facts.pin, Some(Pin::Unknown), "{}", String::from_utf8_lossy(text));
+                assert_eq!(facts, Facts::unknown(), "{}", String::from_utf8_lossy(text));
             }
         }
         // Refused for a literal's value: the next of that shape is read afresh.
-        assert_eq!(analyser.facts(b"select 1::float(99); set x = 1").pin, Some(Pin::Unknown));
-        assert_eq!(analyser.facts(b"select 1::float(9); set x = 1").pin, Some(Pin::Setting));
-        assert_eq!(analyser.facts(b"select 1::float(99); set x = 1").pin, Some(Pin::Setting));
+        assert_eq!(analyser.facts(b"select 1::float(99); set x = 1"), Facts::unknown());
+        assert!(analyser.facts(b"select 1::float(9); set x = 1").settings);
+        assert!(analyser.facts(b"select 1::float(99); set x = 1").settings);
     }
 
     /// Whole statements and pieces that join to statements, with literals of many kinds.
@@ -252,11 +251,11 @@ mod tests {
                 let cached = analyser.facts(text.as_bytes());
                 match read {
                     Ok(facts) => {
-                        prop_assert_eq!(cached, facts, "{}", text);
+                        prop_assert_eq!(&cached, &facts, "{}", text);
                         prop_assert!(fired || facts == Facts::default(), "unseen: {}", text);
                     }
                     // Either unread, or an error whose shape was read before: the server refuses it.
-                    Err(facts::Unreadable) => prop_assert!(!fired || cached.pin.is_some() || cached == Facts::default()),
+                    Err(facts::Unreadable) => prop_assert!(!fired || !cached.pins.is_empty() || cached == Facts::default()),
                 }
             }
         }

@@ -1,25 +1,50 @@
 //! From a text to its facts, the slow and thorough way.
 
+use std::rc::Rc;
+
 use super::shape::{Kind, Lexer, Mark, Marker, RUN_TEXT, Token};
 
 /// Why a session must keep its backend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pin {
+    /// A setting whose name the text does not tell.
     Setting,
+    /// Another role than the one that logged in.
+    Role,
     TemporaryTable,
     Listen,
     AdvisoryLock,
     HoldCursor,
+    /// By SQL's PREPARE.
     Prepare,
     Load,
     Unknown,
+    /// `SET pgward.pin = on`.
+    Asked,
+    /// Its pool's mode is session.
+    Mode,
 }
 
 impl Pin {
-    /// For metrics.
+    pub const ALL: [Self; 11] = [
+        Self::Mode,
+        Self::Asked,
+        Self::Setting,
+        Self::Role,
+        Self::TemporaryTable,
+        Self::Listen,
+        Self::AdvisoryLock,
+        Self::HoldCursor,
+        Self::Prepare,
+        Self::Load,
+        Self::Unknown,
+    ];
+
+    /// For metrics and the console.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Setting => "setting",
+            Self::Role => "role",
             Self::TemporaryTable => "temporary_table",
             Self::Listen => "listen",
             Self::AdvisoryLock => "advisory_lock",
@@ -27,26 +52,94 @@ impl Pin {
             Self::Prepare => "prepare",
             Self::Load => "load",
             Self::Unknown => "unknown",
+            Self::Asked => "asked",
+            Self::Mode => "mode",
         }
+    }
+
+    const fn bit(self) -> u16 {
+        1 << self as u16
+    }
+}
+
+/// Any number of reasons.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pins(u16);
+
+impl Pins {
+    pub const NONE: Self = Self(0);
+
+    pub const fn of(pin: Pin) -> Self {
+        Self(pin.bit())
+    }
+
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    #[must_use]
+    pub const fn among(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    pub const fn has(self, pin: Pin) -> bool {
+        self.0 & pin.bit() != 0
+    }
+
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = Pin> {
+        Pin::ALL.into_iter().filter(move |pin| self.has(*pin))
+    }
+}
+
+impl std::fmt::Debug for Pins {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
     }
 }
 
 /// What one text, of one or of many statements, does to session state that outlives its transaction.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Facts {
-    /// The session must keep its backend after the transaction. With several reasons, the first.
-    pub pin: Option<Pin>,
+    /// The session must keep its backend after the transaction.
+    pub pins: Pins,
+    /// Settings of the session may be others afterwards.
+    pub settings: bool,
+    /// The custom ones among them, in lower case: PostgreSQL does not list those, so one must know their
+    /// names to ask for them.
+    pub custom: Option<Rc<[String]>>,
     /// Settings that the pool made may be gone or changed: the session's context must be set anew
-    /// before the next transaction. `RESET x` is this and no pin, since it leaves nothing of the
-    /// session's own behind (and drivers send `RESET ALL` whenever they hand a connection back).
+    /// before the next transaction. `RESET x` is this alone, since it leaves nothing of the session's
+    /// own behind (and drivers send `RESET ALL` whenever they hand a connection back).
     pub resets: bool,
     /// Prepared statements of the backend, those of the protocol included, may be gone.
-    pub deallocates: bool,
+    pub deallocates: Option<Deallocate>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Deallocate {
+    /// The text is this and nothing else.
+    One(Rc<str>),
+    All,
 }
 
 impl Facts {
+    /// Nobody knows what such a text does.
+    pub fn unknown() -> Self {
+        Self { pins: Pins::of(Pin::Unknown), ..Self::default() }
+    }
+
     fn pin(&mut self, pin: Pin) {
-        self.pin.get_or_insert(pin);
+        self.pins = self.pins.with(Pins::of(pin));
     }
 }
 
@@ -59,8 +152,6 @@ const CALLS: &[(&str, Pin)] = &[
     ("pg_advisory_lock_shared", Pin::AdvisoryLock),
     ("pg_try_advisory_lock", Pin::AdvisoryLock),
     ("pg_try_advisory_lock_shared", Pin::AdvisoryLock),
-    // pg_trgm's: sets its similarity threshold.
-    ("set_limit", Pin::Setting),
     ("dblink_connect", Pin::Unknown),
     ("dblink_connect_u", Pin::Unknown),
     // Temporary slots live as long as the session.
@@ -80,13 +171,24 @@ pub(super) fn read(text: &str) -> Result<Facts, Unreadable> {
         .collect::<Result<_, _>>()
         .map_err(|_| Unreadable)?;
     let (tokens, marks): (Vec<_>, Vec<_>) = marked.into_iter().unzip();
-    let mut reader = Reader { tokens: &tokens, marks: &marks, facts: Facts::default(), openers: 0 };
+    let mut reader = Reader { tokens: &tokens, marks: &marks, facts: Facts::default(), custom: Vec::new(), openers: 0 };
     reader.read();
     let missed = summary.statement_types.iter().any(|kind| reader.openers & opener(kind) != opener(kind));
     if missed {
         reader.facts.pin(Pin::Unknown);
     }
-    Ok(reader.facts)
+    let Reader { mut facts, custom, .. } = reader;
+    facts.custom = (!custom.is_empty()).then(|| custom.into());
+    Ok(facts)
+}
+
+/// Whether the text is one PREPARE and nothing else.
+pub fn is_prepare(text: &str) -> bool {
+    let Ok(tokens) = Lexer::new(text.as_bytes()).collect::<Result<Vec<_>, _>>() else { return false };
+    let mut rest = tokens.iter().skip_while(|token| token.is_symbol(";"));
+    rest.next().is_some_and(|token| token.is_word("prepare"))
+        && rest.next().is_some_and(|token| !token.is_word("transaction"))
+        && rest.skip_while(|token| !token.is_symbol(";")).all(|token| token.is_symbol(";"))
 }
 
 /// The statements that are told by their first word: the parser must not see one that we do not.
@@ -108,6 +210,8 @@ struct Reader<'a> {
     tokens: &'a [Token<'a>],
     marks: &'a [Mark],
     facts: Facts,
+    /// For [`Facts::custom`].
+    custom: Vec<String>,
     /// A bit for each of [`OPENERS`] met.
     openers: u8,
 }
@@ -149,9 +253,11 @@ impl<'a> Reader<'a> {
             self.facts.resets = true;
         } else if self.word(at, "discard") {
             self.facts.resets = true;
-            self.facts.deallocates |= self.word(at + 1, "all");
+            if self.word(at + 1, "all") {
+                self.facts.deallocates = Some(Deallocate::All);
+            }
         } else if self.word(at, "deallocate") {
-            self.facts.deallocates = true;
+            self.facts.deallocates = Some(self.deallocate(at));
         } else if self.word(at, "prepare") {
             if !self.word(at + 1, "transaction") {
                 self.facts.pin(Pin::Prepare);
@@ -181,7 +287,7 @@ impl<'a> Reader<'a> {
             if self.word(at, "authorization") {
                 self.facts.resets = true;
                 if !self.word(at + 1, "default") {
-                    self.facts.pin(Pin::Setting);
+                    self.facts.pin(Pin::Role);
                 }
                 return;
             }
@@ -197,9 +303,68 @@ impl<'a> Reader<'a> {
             self.facts.resets = true;
             return;
         }
+        if self.says_pg_temp(end) {
+            // From here on any CREATE may make a temporary object.
+            self.facts.pin(Pin::Setting);
+        }
+        let parts: Option<Vec<String>> = (at..end).step_by(2).map(|at| self.name_at(at)).collect();
+        match parts {
+            Some(parts) => self.setting(&parts.join(".")),
+            None => self.unnamed_setting(),
+        }
+    }
+
+    /// A name as PostgreSQL compares settings' names. `None`: it is spelt in escapes.
+    fn name_at(&self, at: usize) -> Option<String> {
+        let token = self.tokens.get(at)?;
+        let plain = !matches!(token.kind, Kind::Quoted | Kind::UnicodeName)
+            || (!token.body.contains(&b'"') && !token.body.contains(&b'\\'));
+        plain.then(|| String::from_utf8_lossy(token.body).to_ascii_lowercase())
+    }
+
+    /// The session sets this, by its name in lower case.
+    fn setting(&mut self, name: &str) {
+        match name {
+            "role" | "session_authorization" => {
+                self.facts.pin(Pin::Role);
+                self.facts.resets = true;
+            }
+            "pgward.pin" => self.facts.settings = true,
+            _ if name.starts_with("pgward.") => {
+                self.facts.settings = true;
+                self.facts.resets = true;
+            }
+            _ => {
+                self.facts.settings = true;
+                if name.contains('.') && !self.custom.iter().any(|known| known == name) {
+                    self.custom.push(name.to_owned());
+                }
+            }
+        }
+    }
+
+    fn unnamed_setting(&mut self) {
+        self.facts.settings = true;
+        self.facts.resets = true;
         self.facts.pin(Pin::Setting);
-        self.facts.resets |=
-            self.named(at, "role") || self.named(at, "session_authorization") || self.named(at, "pgward");
+    }
+
+    /// `at` is at `DEALLOCATE`.
+    fn deallocate(&self, at: usize) -> Deallocate {
+        let name = if self.word(at + 1, "prepare") && !self.symbol(at + 2, ";") && at + 2 < self.tokens.len() {
+            at + 2
+        } else {
+            at + 1
+        };
+        let alone = (0..at).chain(name + 1..self.tokens.len()).all(|at| self.symbol(at, ";"));
+        match self.tokens.get(name) {
+            Some(token) if alone && !token.is_word("all") => match token.kind {
+                Kind::Word => Deallocate::One(String::from_utf8_lossy(token.body).to_ascii_lowercase().into()),
+                Kind::Quoted => Deallocate::One(String::from_utf8_lossy(token.body).replace("\"\"", "\"").into()),
+                _ => Deallocate::All,
+            },
+            _ => Deallocate::All,
+        }
     }
 
     /// Its body may do anything; what it says tells most of it. Other languages are not followed.
@@ -250,6 +415,9 @@ impl<'a> Reader<'a> {
         }
         if self.named(at, "set_config") {
             self.set_config(at);
+        } else if self.named(at, "set_limit") {
+            // pg_trgm's, of its similarity threshold.
+            self.facts.settings = true;
         } else if let Some((_, pin)) = CALLS.iter().find(|(name, _)| self.named(at, name)) {
             self.facts.pin(*pin);
         } else if RUN_TEXT.iter().any(|name| self.named(at, name)) && self.marks[at..].iter().any(|mark| mark.calls) {
@@ -260,8 +428,7 @@ impl<'a> Reader<'a> {
     fn set_config(&mut self, at: usize) {
         let arguments = self.arguments(at + 1);
         let [setting, value, is_local] = arguments.as_slice() else {
-            self.facts.pin(Pin::Setting);
-            self.facts.resets = true;
+            self.unnamed_setting();
             return;
         };
         // The bare keyword and nothing else: not a cast, not `is_local => true` in another place.
@@ -271,15 +438,13 @@ impl<'a> Reader<'a> {
             }
             return;
         }
-        self.facts.pin(Pin::Setting);
-        self.facts.resets |= matches!(value, [one] if one.is_word("null"))
-            || match setting {
-                [Token { kind: Kind::Text { escapes: false }, body }] => {
-                    let name = body.to_ascii_lowercase();
-                    name == b"role" || name == b"session_authorization" || name.starts_with(b"pgward.")
-                }
-                _ => true,
-            };
+        match setting {
+            [Token { kind: Kind::Text { escapes: false }, body }] => {
+                self.setting(&String::from_utf8_lossy(body).to_ascii_lowercase());
+            }
+            _ => self.unnamed_setting(),
+        }
+        self.facts.resets |= matches!(value, [one] if one.is_word("null"));
     }
 
     /// The arguments of a call; `open` is its parenthesis.
@@ -334,265 +499,4 @@ impl<'a> Reader<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::{Analyser, scan};
-    use super::*;
-
-    const NOTHING: Facts = Facts { pin: None, resets: false, deallocates: false };
-    const RESETS: Facts = Facts { resets: true, ..NOTHING };
-    const DEALLOCATES: Facts = Facts { deallocates: true, ..NOTHING };
-
-    const fn pin(pin: Pin) -> Facts {
-        Facts { pin: Some(pin), ..NOTHING }
-    }
-
-    const fn pin_and_reset(pin: Pin) -> Facts {
-        Facts { pin: Some(pin), resets: true, ..NOTHING }
-    }
-
-    const SETTING: Facts = pin(Pin::Setting);
-    const TEMPORARY: Facts = pin(Pin::TemporaryTable);
-    const LISTEN: Facts = pin(Pin::Listen);
-    const LOCK: Facts = pin(Pin::AdvisoryLock);
-    const HOLD: Facts = pin(Pin::HoldCursor);
-    const PREPARE: Facts = pin(Pin::Prepare);
-    const LOAD: Facts = pin(Pin::Load);
-    const UNKNOWN: Facts = pin(Pin::Unknown);
-
-    const TABLE: &[(&str, Facts)] = &[
-        // settings
-        ("set x.y = 1", SETTING),
-        ("SET x.y TO 'a', 'b'", SETTING),
-        ("  \n\tSeT\tx.y\n=\r1", SETTING),
-        ("/* hello */ set work_mem = '1MB'", SETTING),
-        ("-- hello\nset work_mem = '1MB'", SETTING),
-        ("set/**/work_mem/* /* */ */='1MB'", SETTING),
-        ("set session work_mem = '1MB'", SETTING),
-        ("SET \"search_path\" = a", SETTING),
-        ("set\"search_path\"=a", SETTING),
-        ("set u&\"search_path\" = a", SETTING),
-        ("set search_path = pg_temp", SETTING),
-        ("set search_path to default", RESETS),
-        ("set session pgward.tenant = default", RESETS),
-        ("set pgward.tenant = 'other'", pin_and_reset(Pin::Setting)),
-        ("set PGWARD . tenant = 'other'", pin_and_reset(Pin::Setting)),
-        ("set time zone 'UTC'", SETTING),
-        ("set names 'utf8'", SETTING),
-        ("set schema 'a'", SETTING),
-        ("set xml option document", SETTING),
-        ("set role a", pin_and_reset(Pin::Setting)),
-        ("set role none", pin_and_reset(Pin::Setting)),
-        ("set \"ROLE\" = 'a'", pin_and_reset(Pin::Setting)),
-        ("set session authorization a", pin_and_reset(Pin::Setting)),
-        ("set session authorization 'a'", pin_and_reset(Pin::Setting)),
-        ("set session authorization default", RESETS),
-        ("set session characteristics as transaction read only", SETTING),
-        ("set local work_mem = '1MB'", NOTHING),
-        ("set local role a", NOTHING),
-        ("set local session authorization a", NOTHING),
-        ("set local search_path = a, b", NOTHING),
-        ("set local search_path = pg_temp, b", TEMPORARY),
-        ("set local search_path = 'pg_temp'", TEMPORARY),
-        ("set local search_path = E'\\x70g_temp'", TEMPORARY),
-        ("set transaction isolation level serializable", NOTHING),
-        ("set session transaction read only", NOTHING),
-        ("set transaction snapshot '1-1'", NOTHING),
-        ("set constraints all deferred", NOTHING),
-        ("reset x.y", RESETS),
-        ("reset all", RESETS),
-        ("reset pgward.tenant", RESETS),
-        ("reset search_path", RESETS),
-        ("reset role", RESETS),
-        ("reset session authorization", RESETS),
-        ("show work_mem", NOTHING),
-        ("select current_setting('set_config')", NOTHING),
-        ("alter role a set work_mem = '1MB'", NOTHING),
-        ("alter database a set work_mem = '1MB'", NOTHING),
-        ("alter system set work_mem = '1MB'", NOTHING),
-        ("alter table a set schema b", NOTHING),
-        ("alter table a alter b set default 1", NOTHING),
-        ("/* c */ update t set a = 1", NOTHING),
-        ("/* c */ insert into t values (1) on conflict (a) do update set b = 1", NOTHING),
-        // set_config
-        ("select set_config('a.b', 'c', false)", SETTING),
-        ("select set_config('a.b', 'c', true)", NOTHING),
-        ("select set_config('a.b', $1, TRUE)", NOTHING),
-        ("select set_config('a.b', 'c', 'true')", SETTING),
-        ("select set_config('a.b', 'c', 'true'::bool)", SETTING),
-        ("select set_config('a.b', 'c', true::bool)", SETTING),
-        ("select set_config('a.b', 'c', not true)", SETTING),
-        ("select set_config('a.b', 'c', $1)", SETTING),
-        ("select set_config('a.b', null, false)", pin_and_reset(Pin::Setting)),
-        ("select set_config($1, 'c', false)", pin_and_reset(Pin::Setting)),
-        ("select set_config('Role', 'c', false)", pin_and_reset(Pin::Setting)),
-        ("select set_config(E'r\\x6fle', 'c', false)", pin_and_reset(Pin::Setting)),
-        ("select set_config('pgward.tenant', 'c', false)", pin_and_reset(Pin::Setting)),
-        ("select set_config('search_path', 'pg_temp', true)", TEMPORARY),
-        ("select set_config('search_path', 'tenant', true)", NOTHING),
-        ("select set_config(is_local => false, setting_name => 'a.b', new_value => 'x')", pin_and_reset(Pin::Setting)),
-        ("select set_config(is_local => false, new_value => 'x', setting_name => true)", pin_and_reset(Pin::Setting)),
-        ("SELECT pg_catalog . set_config ( 'a.b', f(1, 2), true )", NOTHING),
-        ("SELECT pg_catalog /* x */ . -- y\n set_config ('a.b', 'c', false)", SETTING),
-        ("select Set_Config('a.b', array[1,2]::text, false)", SETTING),
-        ("select \"set_config\"('a.b', 'c', false)", SETTING),
-        ("select \"pg_catalog\".\"set_config\"('a.b', 'c', false)", SETTING),
-        ("select u&\"set_config\"('a.b', 'c', false)", SETTING),
-        ("select U&\"s\\0065t_config\"('a.b', 'c', true)", UNKNOWN),
-        ("select u&\"s!0065t_config\" uescape '!' ('a.b', 'c', true)", UNKNOWN),
-        ("select 'set_config(1)'", NOTHING),
-        ("select 1 -- set_config('a.b', 'c', false)", NOTHING),
-        ("select /* set_config('a.b', 'c', false) */ 1", NOTHING),
-        ("select $$set_config('a.b', 'c', false)$$", NOTHING),
-        ("select $a$ $$ $a$, set_config('a.b', 'c', false)", SETTING),
-        ("select E'\\'', set_config('a.b', 'c', false), ''", SETTING),
-        ("select set_config from t", NOTHING),
-        ("with a as (select set_config('a.b', 'c', false)) select * from a", SETTING),
-        ("select * from t where (select length(upper(set_config('a.b', 'c', false)))) > 1", SETTING),
-        ("insert into t select set_config('a.b', 'c', false)", SETTING),
-        ("update t set a = set_config('a.b', 'c', false)", SETTING),
-        ("delete from t returning set_config('a.b', 'c', false)", SETTING),
-        ("merge into t using s on true when matched then update set a = set_config('a.b', 'c', false)", SETTING),
-        ("copy (select set_config('a.b', 'c', false)) to stdout", SETTING),
-        ("values (set_config('a.b', 'c', false))", SETTING),
-        ("explain analyze select set_config('a.b', 'c', false)", SETTING),
-        ("explain (analyze, verbose) select set_config('a.b', 'c', true)", NOTHING),
-        ("create table t as select set_config('a.b', 'c', false)", SETTING),
-        ("call p(set_config('a.b', 'c', false))", SETTING),
-        ("execute p(set_config('a.b', 'c', false))", SETTING),
-        ("select set_limit(0.5)", SETTING),
-        ("select query_to_xml('select set_config(1)', true, true, '')", UNKNOWN),
-        ("select query_to_xml('select 1', true, true, ''), 1 as temp", NOTHING),
-        // temporary objects
-        ("create temp table t (a int)", TEMPORARY),
-        ("CREATE /* x */ TEMPORARY TABLE t (a int)", TEMPORARY),
-        ("create local temp table t (a int)", TEMPORARY),
-        ("create global temporary table t (a int)", TEMPORARY),
-        ("create temp table if not exists t as select 1", TEMPORARY),
-        ("create temp table t (a int) on commit delete rows", TEMPORARY),
-        ("create temp table t (a int) on commit drop", NOTHING),
-        ("create temp table t on commit drop as select 1", NOTHING),
-        ("create temp table t on commit drop as select 1; create temp table u (a int)", TEMPORARY),
-        ("create temp table u (a int); create temp table t on commit drop as select 1", TEMPORARY),
-        ("create or replace temp view v as select 1", TEMPORARY),
-        ("create temp recursive view v (a) as select 1", TEMPORARY),
-        ("create temp sequence s", TEMPORARY),
-        ("explain analyze create temp table t as select 1", TEMPORARY),
-        ("create table pg_temp.t (a int)", TEMPORARY),
-        ("create table \"pg_temp\" . t (a int)", TEMPORARY),
-        ("create function pg_temp.f() returns int language sql as 'select 1'", TEMPORARY),
-        ("create type pg_temp_3.t as (a int)", TEMPORARY),
-        ("select 1 into temp t", TEMPORARY),
-        ("select 1 into temporary table t", TEMPORARY),
-        ("select 1 into local temp t from b", TEMPORARY),
-        ("insert into temp values (1)", NOTHING),
-        ("insert into t (temp) select temp from temperature", NOTHING),
-        ("create table t (temp int)", NOTHING),
-        ("create table temp (a int)", NOTHING),
-        ("create unlogged table t (a int); select 1 as temp", NOTHING),
-        ("select 'create temp table t (a int)'", NOTHING),
-        (
-            "create function f() returns int security definer set search_path = a, pg_temp language sql as 'select 1'",
-            NOTHING,
-        ),
-        ("create function f() returns void language sql as 'create temp table t (a int)'", NOTHING),
-        ("drop table if exists temp", NOTHING),
-        // listen, locks, cursors, prepare, load
-        ("listen a", LISTEN),
-        ("LISTEN \"A\"", LISTEN),
-        ("unlisten a", NOTHING),
-        ("unlisten *", NOTHING),
-        ("notify listen", NOTHING),
-        ("select pg_advisory_lock(1)", LOCK),
-        ("select pg_advisory_lock_shared(1, 2)", LOCK),
-        ("select pg_try_advisory_lock(1)", LOCK),
-        ("select a from t where pg_try_advisory_lock_shared(a)", LOCK),
-        ("select pg_catalog.pg_advisory_lock(1)", LOCK),
-        ("select pg_advisory_xact_lock(1)", NOTHING),
-        ("select pg_try_advisory_xact_lock_shared(1)", NOTHING),
-        ("select pg_advisory_unlock(1)", NOTHING),
-        ("select pg_advisory_unlock_all(); close all; unlisten *; reset all", RESETS),
-        ("declare c cursor with hold for select 1", HOLD),
-        ("declare c binary no scroll cursor WITH /* x */ HOLD for select 1", HOLD),
-        ("declare c cursor without hold for select 1", NOTHING),
-        ("declare c cursor for select 1 as hold", NOTHING),
-        ("with hold as (select 1) select * from hold", NOTHING),
-        ("prepare p as select 1", PREPARE),
-        ("prepare p (int) as select $1", PREPARE),
-        ("prepare transaction 'x'", NOTHING),
-        ("/* prepare */ execute p", NOTHING),
-        ("explain execute prepare", NOTHING),
-        ("deallocate p", DEALLOCATES),
-        ("deallocate prepare all", DEALLOCATES),
-        ("discard all", Facts { resets: true, ..DEALLOCATES }),
-        ("discard plans", RESETS),
-        ("load 'auto_explain'", LOAD),
-        ("select load from t", NOTHING),
-        ("select dblink_connect('a', 'b')", UNKNOWN),
-        ("select * from dblink('a', 'b') as t(a int)", NOTHING),
-        ("select pg_create_logical_replication_slot('a', 'pgoutput', true)", UNKNOWN),
-        // blocks and procedures
-        ("do 'begin perform 1; end'", NOTHING),
-        ("do $$ begin insert into t values (1); end $$", NOTHING),
-        ("do $x$ begin perform set_config('a', 'b', false); end $x$", UNKNOWN),
-        ("do language plpgsql 'begin execute ''x''; end'", UNKNOWN),
-        ("do 'begin perform 1; end' language plpgsql", NOTHING),
-        ("do 'begin perform 1; end' language plperl", UNKNOWN),
-        ("do 'begin perform 1; end' language 'plpgsql'", UNKNOWN),
-        ("do E'begin perform \\x31; end'", UNKNOWN),
-        ("do 'begin create temp table t (a int); end'", UNKNOWN),
-        ("/* do */ call p(1)", NOTHING),
-        // many statements
-        ("select 1; set x.y = 1", SETTING),
-        ("select 1;set x.y = 1;", SETTING),
-        ("begin; set local x.y = 1; commit", NOTHING),
-        ("begin; set local x.y = 1; set x.y = 2; commit", SETTING),
-        ("reset all; discard all; listen a", Facts { pin: Some(Pin::Listen), resets: true, deallocates: true }),
-        ("select ';set x.y = 1'", NOTHING),
-        ("create rule r as on insert to t do also (notify a; select set_config('a', 'b', false))", SETTING),
-        ("; ; set x.y = 1", SETTING),
-        ("/* only */", NOTHING),
-        ("do", UNKNOWN),
-        ("set x.y = 1; select from from", UNKNOWN),
-    ];
-
-    #[test]
-    fn each_statement_has_its_facts_on_a_miss_and_on_a_hit() {
-        let mut analyser = Analyser::new(1024);
-        for round in 0..2 {
-            for (text, facts) in TABLE {
-                assert_eq!(analyser.facts(text.as_bytes()), *facts, "round {round}: {text}");
-            }
-        }
-        assert!(TABLE.len() >= 150);
-    }
-
-    #[test]
-    fn what_the_scan_lets_pass_has_no_facts() {
-        for (text, _) in TABLE.iter().filter(|(text, _)| !scan(text.as_bytes())) {
-            assert_eq!(read(text), Ok(NOTHING), "{text}");
-        }
-    }
-
-    #[test]
-    fn upper_case_changes_nothing_outside_quotes() {
-        for (text, facts) in TABLE.iter().filter(|(text, _)| !text.contains(['\'', '"', '$'])) {
-            assert_eq!(Analyser::new(1).facts(text.to_uppercase().as_bytes()), *facts, "{text}");
-        }
-    }
-
-    #[test]
-    fn labels_are_distinct() {
-        let all = [
-            Pin::Setting,
-            Pin::TemporaryTable,
-            Pin::Listen,
-            Pin::AdvisoryLock,
-            Pin::HoldCursor,
-            Pin::Prepare,
-            Pin::Load,
-            Pin::Unknown,
-        ];
-        let labels: std::collections::HashSet<_> = all.map(Pin::label).into_iter().collect();
-        assert_eq!(labels.len(), all.len());
-    }
-}
+mod tests;

@@ -48,5 +48,5 @@ mod scan;
 mod shape;
 
 pub use cache::Analyser;
-pub use facts::{Facts, Pin};
-pub use scan::scan;
+pub use facts::{Deallocate, Facts, Pin, Pins, is_prepare};
+pub use scan::{lets_go, scan};

@@ -132,6 +132,17 @@ pub fn scan(text: &[u8]) -> bool {
     seen & TABLES.comments != 0 || opens_a_statement(text)
 }
 
+/// Whether this text might end what pins a session: drop a temporary table, close a cursor, unlock. Only
+/// asked of pinned sessions, so it may be a simple search that finds too much.
+pub fn lets_go(text: &[u8]) -> bool {
+    ["drop", "close", "unl", "discard", "dealloc", "reset", "set", "role", "abort", "call"].iter().any(|word| {
+        let word = word.as_bytes();
+        let upper = word[0].to_ascii_uppercase();
+        memchr2_iter(word[0], upper, text)
+            .any(|at| text.get(at..at + word.len()).is_some_and(|found| found.eq_ignore_ascii_case(word)))
+    })
+}
+
 /// Whether a text that is run as SQL later, such as the body of a `DO`, could touch session state.
 /// No look at where the words stand, since it is another language's grammar.
 pub(super) fn suspicious(body: &[u8]) -> bool {

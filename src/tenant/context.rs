@@ -11,6 +11,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use crate::base::{Secret, TenantId};
+use crate::wire::handover::Orders;
 
 /// Holds the active key. Sealing costs about a microsecond.
 #[derive(Clone)]
@@ -50,6 +51,8 @@ pub struct Context {
     /// Tenant and claims as they stand in the sealed value, where the isolation level has one.
     sealed: Option<(Arc<Sealer>, String)>,
     settings: Vec<(String, String)>,
+    /// Statements of SQL's PREPARE: name and text.
+    prepared: Vec<(String, String)>,
 }
 
 impl std::fmt::Debug for Context {
@@ -60,12 +63,10 @@ impl std::fmt::Debug for Context {
 
 impl PartialEq for Context {
     fn eq(&self, other: &Self) -> bool {
-        let sealed = match (&self.sealed, &other.sealed) {
-            (None, None) => true,
-            (Some((a, tail_a)), Some((b, tail_b))) => Arc::ptr_eq(a, b) && tail_a == tail_b,
-            _ => false,
-        };
-        sealed && self.tenant == other.tenant && self.settings == other.settings
+        self.seals_like(other)
+            && self.tenant == other.tenant
+            && self.settings == other.settings
+            && self.prepared == other.prepared
     }
 }
 
@@ -84,7 +85,7 @@ impl Context {
             hex(&mut tail, serde_json::Value::Object(claims.clone()).to_string().as_bytes());
             (Arc::clone(sealer), tail)
         });
-        Self { tenant: tenant.clone(), sealed, settings }
+        Self { tenant: tenant.clone(), sealed, settings, prepared: Vec::new() }
     }
 
     pub fn tenant(&self) -> &TenantId {
@@ -95,20 +96,66 @@ impl Context {
         &self.settings
     }
 
-    /// The same with other settings.
+    pub fn prepared(&self) -> &[(String, String)] {
+        &self.prepared
+    }
+
+    /// The same with these settings besides its own, over which they win.
     #[must_use]
-    pub fn with_settings(&self, settings: Vec<(String, String)>) -> Self {
+    pub fn with_settings(&self, more: &[(String, String)]) -> Self {
+        let mut settings = self.settings.clone();
+        settings.retain(|(name, _)| !more.iter().any(|(other, _)| other == name));
+        settings.extend_from_slice(more);
         Self { settings, ..self.clone() }
     }
 
-    /// Calls `with` with the settings that make the backend of this process id serve the session.
-    pub fn for_backend<R>(&self, pid: u32, with: impl FnOnce(&[(&str, &str)]) -> R) -> R {
-        let sealed = self.sealed.as_ref().map(|(sealer, tail)| sealer.seal(pid, tail));
-        let mut all: Vec<(&str, &str)> = Vec::with_capacity(self.settings.len() + 1);
-        all.extend(sealed.as_deref().map(|value| ("pgward.context", value)));
-        all.extend(self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        with(&all)
+    /// The same with these statements.
+    #[must_use]
+    pub fn with_prepared(self, prepared: Vec<(String, String)>) -> Self {
+        Self { prepared, ..self }
     }
+
+    /// Calls `with` with what makes the backend of this process id serve the session: all of it, with
+    /// `discard` behind a DISCARD ALL, or only what is different from `before`.
+    pub fn for_backend<R>(
+        &self,
+        pid: u32,
+        before: Option<&Self>,
+        discard: bool,
+        with: impl FnOnce(&Orders<'_>) -> R,
+    ) -> R {
+        let new = before.is_none_or(|before| !self.seals_like(before));
+        let sealed = self.sealed.as_ref().filter(|_| new).map(|(sealer, tail)| sealer.seal(pid, tail));
+        let had: &[(String, String)] = before.map_or(&[], |before| &before.settings);
+        let prepared: &[(String, String)] = before.map_or(&[], |before| &before.prepared);
+        let mut orders = Orders { discard, ..Orders::default() };
+        orders.settings.reserve(self.settings.len() + 1);
+        let gone = had.iter().filter(|(name, _)| !self.settings.iter().any(|(other, _)| other == name));
+        orders.settings.extend(gone.map(|(name, _)| (name.as_str(), None)));
+        orders.settings.extend(sealed.as_deref().map(|value| (SEALED, Some(value))));
+        let other = self.settings.iter().filter(|setting| !had.contains(setting));
+        orders.settings.extend(other.map(|(name, value)| (name.as_str(), Some(value.as_str()))));
+        let gone = prepared.iter().filter(|statement| !self.prepared.contains(statement));
+        orders.statements.extend(gone.map(|(name, _)| deallocate(name).into()));
+        let other = self.prepared.iter().filter(|statement| !prepared.contains(statement));
+        orders.statements.extend(other.map(|(_, text)| text.as_str().into()));
+        with(&orders)
+    }
+
+    fn seals_like(&self, other: &Self) -> bool {
+        match (&self.sealed, &other.sealed) {
+            (None, None) => true,
+            (Some((a, tail_a)), Some((b, tail_b))) => Arc::ptr_eq(a, b) && tail_a == tail_b,
+            _ => false,
+        }
+    }
+}
+
+/// The setting that holds the sealed value.
+const SEALED: &str = "pgward.context";
+
+fn deallocate(name: &str) -> String {
+    format!("DEALLOCATE \"{}\"", name.replace('"', "\"\""))
 }
 
 #[cfg(test)]
@@ -122,7 +169,8 @@ mod tests {
 
     #[test]
     fn a_sealed_value_has_six_parts_and_is_the_backends_own() {
-        let value = |pid| context("a.b").for_backend(pid, |settings| settings[0].1.to_owned());
+        let value =
+            |pid| context("a.b").for_backend(pid, None, false, |orders| orders.settings[0].1.unwrap().to_owned());
         assert_eq!(value(42).split('.').collect::<Vec<_>>()[..4], ["1", "k1", "42", "612e62"]);
         assert_eq!(value(42).split('.').count(), 6);
         assert_ne!(value(42), value(43));
@@ -136,6 +184,28 @@ mod tests {
         };
         assert!(of("a") == of("a"));
         assert!(of("a") != of("b"));
-        assert!(of("a") != of("a").with_settings(vec![("TimeZone".into(), "UTC".into())]));
+        assert!(of("a") != of("a").with_settings(&[("TimeZone".into(), "UTC".into())]));
+    }
+
+    #[test]
+    fn between_sessions_of_one_tenant_only_the_difference_is_told() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let base = context("a");
+        let one = base
+            .with_settings(&[pair("TimeZone", "UTC"), pair("app.x", "1")])
+            .with_prepared(vec![pair("p", "PREPARE p AS SELECT 1"), pair("Q", "PREPARE \"Q\" AS SELECT 2")]);
+        let two = base.with_settings(&[pair("app.x", "2")]).with_prepared(vec![pair("p", "PREPARE p AS SELECT 1")]);
+        two.for_backend(1, Some(&one), false, |orders| {
+            assert_eq!(orders.settings, [("TimeZone", None), ("app.x", Some("2"))]);
+            assert_eq!(orders.statements, ["DEALLOCATE \"Q\""]);
+        });
+        one.for_backend(1, Some(&two), false, |orders| {
+            assert_eq!(orders.settings, [("TimeZone", Some("UTC")), ("app.x", Some("1"))]);
+            assert_eq!(orders.statements, ["PREPARE \"Q\" AS SELECT 2"]);
+        });
+        one.for_backend(1, None, true, |orders| {
+            assert_eq!(orders.settings.len(), 3, "the sealed value too");
+            assert_eq!(orders.statements.len(), 2);
+        });
     }
 }

@@ -49,6 +49,25 @@ pub fn parameter(body: &[u8]) -> Option<(&str, &str)> {
     Some((std::str::from_utf8(body.get(..name_end)?).ok()?, std::str::from_utf8(rest.get(..value_end)?).ok()?))
 }
 
+/// DataRow: its columns, `None` for NULL.
+pub fn row(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
+    let (count, mut rest) = body.split_first_chunk::<2>()?;
+    let mut columns = Vec::new();
+    for _ in 0..u16::from_be_bytes(*count) {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        rest = after;
+        columns.push(match i32::from_be_bytes(*length) {
+            -1 => None,
+            length => {
+                let (value, after) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+                rest = after;
+                Some(value)
+            }
+        });
+    }
+    rest.is_empty().then_some(columns)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,5 +81,15 @@ mod tests {
         assert_eq!(field(b"Sunfinished", b'S'), None);
         assert_eq!(parameter(b"TimeZone\0UTC\0"), Some(("TimeZone", "UTC")));
         assert_eq!(parameter(b"TimeZone"), None);
+    }
+
+    #[test]
+    fn a_row_is_read_to_its_last_byte() {
+        let body = b"\0\x02\0\0\0\x01x\xff\xff\xff\xff";
+        assert_eq!(row(body), Some(vec![Some(&b"x"[..]), None]));
+        for end in 0..body.len() {
+            assert_eq!(row(&body[..end]), None, "{end} bytes of it");
+        }
+        assert_eq!(row(b"\0\x01\0\0\0\x01xy"), None);
     }
 }

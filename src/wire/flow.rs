@@ -22,12 +22,17 @@ pub enum Owed {
         statement: Option<StatementId>,
         hidden: bool,
     },
-    Bind,
+    /// BindComplete. `statement` where it is one that backends know by number.
+    Bind {
+        statement: Option<StatementId>,
+    },
     Close {
         hidden: bool,
     },
-    /// `t` and then `T` or `n`, or only the latter for a portal.
-    Describe,
+    /// `t` and then `T` or `n`, or only the latter for a portal. `statement` as above.
+    Describe {
+        statement: Option<StatementId>,
+    },
     /// CommandComplete, EmptyQueryResponse or PortalSuspended, after any number of rows.
     Execute,
     /// An answer that pgward gives in the backend's stead, once it is its turn.
@@ -137,6 +142,14 @@ impl Flow {
         })
     }
 
+    /// The statement that the next answer is about.
+    pub fn statement_in_turn(&self) -> Option<StatementId> {
+        match self.owed.front() {
+            Some(Owed::Bind { statement } | Owed::Describe { statement }) => *statement,
+            _ => None,
+        }
+    }
+
     /// An answer of pgward's own whose turn it is.
     pub fn next_own(&mut self) -> Option<Own> {
         match self.owed.front() {
@@ -161,7 +174,7 @@ impl Flow {
                 Fate::Forward
             }
             b'T' | b'n' => {
-                self.pop_if(|owed| matches!(owed, Owed::Describe));
+                self.pop_if(|owed| matches!(owed, Owed::Describe { .. }));
                 Fate::Forward
             }
             b'1' => match self.pop() {
@@ -169,7 +182,7 @@ impl Flow {
                 _ => Fate::Unexpected,
             },
             b'2' => match self.pop() {
-                Some(Owed::Bind) => Fate::Forward,
+                Some(Owed::Bind { .. }) => Fate::Forward,
                 _ => Fate::Unexpected,
             },
             b'3' => match self.pop() {
@@ -206,9 +219,9 @@ impl Flow {
                 Owed::Own(Own::ParseComplete) => lost(Lost::Parse { statement: None, asked: true }),
                 Owed::Close { hidden: true } => lost(Lost::Close),
                 Owed::Query
-                | Owed::Bind
+                | Owed::Bind { .. }
                 | Owed::Close { hidden: false }
-                | Owed::Describe
+                | Owed::Describe { .. }
                 | Owed::Execute
                 | Owed::CopyEnd
                 | Owed::Own(Own::CloseComplete) => {}
@@ -278,7 +291,13 @@ mod tests {
 
     #[test]
     fn an_extended_batch_settles_at_its_ready() {
-        let mut flow = flow(&[PARSE, Owed::Bind, Owed::Describe, Owed::Execute, Owed::Sync]);
+        let mut flow = flow(&[
+            PARSE,
+            Owed::Bind { statement: None },
+            Owed::Describe { statement: None },
+            Owed::Execute,
+            Owed::Sync,
+        ]);
         for (tag, body) in [(b'1', &b""[..]), (b'2', b""), (b'T', b""), (b'D', b""), (b'C', b"SELECT 1\0")] {
             assert_eq!(flow.take(tag, body), Fate::Forward);
         }
@@ -298,8 +317,14 @@ mod tests {
     #[test]
     fn an_error_skips_to_the_sync_and_names_the_statements_lost() {
         let injected = Owed::Parse { statement: Some(7), hidden: true };
-        let mut flow =
-            flow(&[injected, Owed::Bind, Owed::Own(Own::ParseComplete), Owed::Execute, Owed::Sync, Owed::Query]);
+        let mut flow = flow(&[
+            injected,
+            Owed::Bind { statement: None },
+            Owed::Own(Own::ParseComplete),
+            Owed::Execute,
+            Owed::Sync,
+            Owed::Query,
+        ]);
         let mut lost = Vec::new();
         flow.error(|statement| lost.push(statement));
         let expected = [Lost::Parse { statement: Some(7), asked: false }, Lost::Parse { statement: None, asked: true }];
@@ -314,7 +339,7 @@ mod tests {
         flow.error(|_| {});
         assert!(flow.skipping() && flow.unsynced() && flow.is_empty());
         let mut lost = Vec::new();
-        for owed in [Owed::Bind, PARSE, Owed::Query, Owed::Close { hidden: true }] {
+        for owed in [Owed::Bind { statement: None }, PARSE, Owed::Query, Owed::Close { hidden: true }] {
             flow.push(owed);
             assert!(flow.skipping() && flow.unsynced(), "{owed:?}");
             flow.skip(|what| lost.push(what));
@@ -330,8 +355,11 @@ mod tests {
 
     #[test]
     fn hidden_answers_and_own_answers_keep_their_places() {
-        let mut flow =
-            flow(&[Owed::Parse { statement: Some(1), hidden: true }, Owed::Own(Own::ParseComplete), Owed::Bind]);
+        let mut flow = flow(&[
+            Owed::Parse { statement: Some(1), hidden: true },
+            Owed::Own(Own::ParseComplete),
+            Owed::Bind { statement: None },
+        ]);
         assert_eq!(flow.next_own(), None, "not its turn");
         assert_eq!(flow.take(b'1', b""), Fate::Hide);
         assert_eq!(flow.next_own(), Some(Own::ParseComplete));
@@ -341,7 +369,7 @@ mod tests {
 
     #[test]
     fn a_sync_sent_before_copy_data_is_not_answered() {
-        let mut flow = flow(&[Owed::Bind, Owed::Execute, Owed::Sync]);
+        let mut flow = flow(&[Owed::Bind { statement: None }, Owed::Execute, Owed::Sync]);
         flow.take(b'2', b"");
         flow.take(b'G', b"");
         flow.push(Owed::Sync);

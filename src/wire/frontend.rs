@@ -180,16 +180,21 @@ pub fn put_text(out: &mut Vec<u8>, tag: u8, text: &[u8]) {
     end(out, at, 0);
 }
 
-/// `Bind` of the unnamed portal to a statement, all parameters and results in text format.
-pub fn put_bind(out: &mut Vec<u8>, statement: &[u8], parameters: &[&[u8]]) {
+/// `Bind` of the unnamed portal to a statement, all parameters and results in text format; `None` is NULL.
+pub fn put_bind(out: &mut Vec<u8>, statement: &[u8], parameters: &[Option<&[u8]>]) {
     let at = begin(out, b'B');
     put_cstr(out, b"");
     put_cstr(out, statement);
     out.extend_from_slice(&0u16.to_be_bytes());
     out.extend_from_slice(&u16::try_from(parameters.len()).unwrap_or(u16::MAX).to_be_bytes());
     for parameter in parameters {
-        out.extend_from_slice(&u32::try_from(parameter.len()).unwrap_or(u32::MAX).to_be_bytes());
-        out.extend_from_slice(parameter);
+        match parameter {
+            Some(value) => {
+                out.extend_from_slice(&u32::try_from(value.len()).unwrap_or(u32::MAX).to_be_bytes());
+                out.extend_from_slice(value);
+            }
+            None => out.extend_from_slice(&(-1i32).to_be_bytes()),
+        }
     }
     out.extend_from_slice(&0u16.to_be_bytes());
     end(out, at, 0);

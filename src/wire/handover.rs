@@ -3,10 +3,11 @@
 //! It is sent ahead of the client's own bytes in the same write, so it costs no round trip:
 //!
 //! ```text
-//!   Query     DISCARD ALL                     (a used backend only)
+//!   Parse     DISCARD ALL, Bind, Execute      (after another tenant, or when something was left)
 //!   Parse     select set_config($1,$2,false), ...        \
 //!   Bind      names and values as parameters              | one batch
 //!   Execute                                               |
+//!   Parse     PREPARE .. or DEALLOCATE .., Bind, Execute  | for each of SQL's own statements
 //!   Parse     <gate>, a statement without a text         /
 //!   Sync
 //!   Describe  <gate>                          no Sync behind it
@@ -20,14 +21,25 @@
 //! `DISCARD ALL` stands in the same chain: see [`put`]. The proxy sends at most one client batch before
 //! the answers are checked.
 
+use std::borrow::Cow;
+
 use memchr::memchr;
 
 use super::backend::Transaction;
 use super::frontend;
 
 /// A setting's name and value, sent as bound parameters so that no value shows in `pg_stat_activity`
-/// or in a log of statement texts.
-pub type Setting<'a> = (&'a str, &'a str);
+/// or in a log of statement texts. Without a value it goes back to what it was at the backend's login.
+pub type Setting<'a> = (&'a str, Option<&'a str>);
+
+/// What a backend is told.
+#[derive(Debug, Default)]
+pub struct Orders<'a> {
+    pub discard: bool,
+    pub settings: Vec<Setting<'a>>,
+    /// To be run in this order, each by itself.
+    pub statements: Vec<Cow<'a, str>>,
+}
 
 /// A name for a gate. Random, so that no session can have prepared it in advance and so hold open the
 /// door that a failing hand-over should shut.
@@ -39,19 +51,26 @@ pub fn gate() -> String {
 ///
 /// With `discard`, `DISCARD ALL` goes first, by the extended protocol, as it cannot run behind another
 /// command of one batch; it commits by itself. What follows in the batch is skipped when it fails.
-pub fn put(out: &mut Vec<u8>, discard: bool, settings: &[Setting<'_>], gate: &[u8]) {
-    if discard {
-        frontend::put_parse(out, b"", b"DISCARD ALL\0\0\0");
-        frontend::put_bind(out, b"", &[]);
-        frontend::put_execute(out);
+pub fn put(out: &mut Vec<u8>, orders: &Orders<'_>, gate: &[u8]) {
+    if orders.discard {
+        put_statement(out, "DISCARD ALL");
     }
-    if !settings.is_empty() {
-        put_settings(out, settings);
+    if !orders.settings.is_empty() {
+        put_settings(out, &orders.settings);
+    }
+    for statement in &orders.statements {
+        put_statement(out, statement);
     }
     frontend::put_parse(out, gate, b"\0\0\0");
     out.extend_from_slice(frontend::SYNC);
     frontend::put_statement(out, b'D', gate);
     frontend::put_statement(out, b'C', gate);
+}
+
+fn put_statement(out: &mut Vec<u8>, text: &str) {
+    frontend::put_parse(out, b"", &[text.as_bytes(), b"\0\0\0"].concat());
+    frontend::put_bind(out, b"", &[]);
+    frontend::put_execute(out);
 }
 
 fn put_settings(out: &mut Vec<u8>, settings: &[Setting<'_>]) {
@@ -63,7 +82,8 @@ fn put_settings(out: &mut Vec<u8>, settings: &[Setting<'_>]) {
     }
     text.extend_from_slice(b"\0\0\0");
     frontend::put_parse(out, b"", &text);
-    let values: Vec<&[u8]> = settings.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]).collect();
+    let values: Vec<Option<&[u8]>> =
+        settings.iter().flat_map(|(name, value)| [Some(name.as_bytes()), value.map(str::as_bytes)]).collect();
     frontend::put_bind(out, b"", &values);
     frontend::put_execute(out);
 }
@@ -88,6 +108,9 @@ enum Await {
     SettingsBound,
     SettingsRow,
     SettingsSet,
+    StatementParsed,
+    StatementBound,
+    StatementDone,
     GateParsed,
     Ready,
     GateParameters,
@@ -100,16 +123,29 @@ enum Await {
 pub struct Checker {
     next: Await,
     settings: bool,
+    statements: usize,
 }
 
 impl Checker {
-    pub fn new(discard: bool, settings: bool) -> Self {
-        let next = match (discard, settings) {
-            (true, _) => Await::DiscardParsed,
-            (false, true) => Await::SettingsParsed,
-            (false, false) => Await::GateParsed,
-        };
-        Self { next, settings }
+    pub fn new(orders: &Orders<'_>) -> Self {
+        let settings = !orders.settings.is_empty();
+        let mut checker = Self { next: Await::DiscardParsed, settings, statements: orders.statements.len() };
+        if !orders.discard {
+            checker.next = checker.after_discard();
+        }
+        checker
+    }
+
+    fn after_discard(&mut self) -> Await {
+        if self.settings { Await::SettingsParsed } else { self.next_statement() }
+    }
+
+    fn next_statement(&mut self) -> Await {
+        if self.statements == 0 {
+            return Await::GateParsed;
+        }
+        self.statements -= 1;
+        Await::StatementParsed
     }
 
     /// Takes one whole message. Settings that change are reported, and notices may come at any time.
@@ -121,17 +157,14 @@ impl Checker {
         self.next = match (self.next, tag) {
             (DiscardParsed, b'1') => DiscardBound,
             (DiscardBound, b'2') => Discarded,
-            (Discarded, b'C') if body == b"DISCARD ALL\0" => {
-                if self.settings {
-                    SettingsParsed
-                } else {
-                    GateParsed
-                }
-            }
+            (Discarded, b'C') if body == b"DISCARD ALL\0" => self.after_discard(),
             (SettingsParsed, b'1') => SettingsBound,
             (SettingsBound, b'2') => SettingsRow,
             (SettingsRow, b'D') => SettingsSet,
-            (SettingsSet, b'C') if memchr(b'1', body).is_some() => GateParsed,
+            (SettingsSet, b'C') if memchr(b'1', body).is_some() => self.next_statement(),
+            (StatementParsed, b'1') => StatementBound,
+            (StatementBound, b'2') => StatementDone,
+            (StatementDone, b'C') => self.next_statement(),
             (GateParsed, b'1') => Ready,
             (Ready, b'Z') if Transaction::read(body) == Some(Transaction::Idle) => GateParameters,
             (GateParameters, b't') => GateNoData,
@@ -157,15 +190,23 @@ mod tests {
         (b'D', b""),
         (b'C', b"SELECT 1\0"),
         (b'1', b""),
+        (b'2', b""),
+        (b'C', b"PREPARE\0"),
+        (b'1', b""),
         (b'Z', b"I"),
         (b't', b"\0\0"),
         (b'n', b""),
         (b'3', b""),
     ];
 
+    fn checker() -> Checker {
+        let settings = vec![("TimeZone", Some("UTC"))];
+        Checker::new(&Orders { discard: true, settings, statements: vec!["PREPARE a AS SELECT 1".into()] })
+    }
+
     #[test]
     fn the_expected_answers_pass() {
-        let mut checker = Checker::new(true, true);
+        let mut checker = checker();
         for (i, (tag, body)) in GOOD.iter().enumerate() {
             let expected = if i + 1 == GOOD.len() { Step::Done } else { Step::Continue };
             assert_eq!(checker.take(*tag, body), expected, "message {i}");
@@ -178,7 +219,7 @@ mod tests {
             if *tag == b'S' {
                 continue;
             }
-            let mut checker = Checker::new(true, true);
+            let mut checker = checker();
             let steps: Vec<Step> = GOOD
                 .iter()
                 .enumerate()
@@ -189,13 +230,13 @@ mod tests {
             assert!(!good, "passed without message {skipped}");
         }
         for broken in 0..GOOD.len() {
-            let mut checker = Checker::new(true, true);
+            let mut checker = checker();
             for (tag, body) in &GOOD[..broken] {
                 checker.take(*tag, body);
             }
             assert_eq!(checker.take(b'E', b"SERROR\0C57014\0\0"), Step::Failed, "an error as message {broken}");
         }
-        let mut open = Checker::new(false, false);
+        let mut open = Checker::new(&Orders::default());
         open.take(b'1', b"");
         assert_eq!(open.take(b'Z', b"T"), Step::Failed, "a transaction is open");
     }
