@@ -3,8 +3,8 @@
 
 mod support;
 
-use support::Stage;
 use support::raw::{Raw, bind, close, describe, errors, execute, extended, gists, parse, query, sync};
+use support::{HEAD, Stage, cluster, configuration, until};
 
 const ONE_BACKEND: &str = "[pool]\nmax_per_login = 1\n";
 const TWO_BACKENDS: &str = "[pool]\nmax_per_login = 2\n";
@@ -301,6 +301,53 @@ async fn a_session_is_pinned_as_long_as_it_must_be() {
         raw.query("select 1").await;
         assert_eq!(pins(&stage).await, [""; 0], "{undone}");
     }
+}
+
+#[tokio::test]
+async fn a_tenant_pins_no_more_sessions_than_it_may() {
+    let stage = Stage::new("[limits]\nmax_pinned = 1\n").await;
+    let (mut one, mut two) = (stage.raw("acme").await, stage.raw("acme").await);
+    let mut other = stage.raw("globex").await;
+    one.query("create temp table t (a int)").await;
+    other.query("listen a").await;
+    two.query("create temp table t (a int) on commit drop; set app.x = 1").await;
+    two.query("select 1").await;
+    assert_eq!(pins(&stage).await.len(), 2, "one each");
+    two.send(query("select pg_advisory_lock(1)")).await;
+    assert_eq!(errors(&two.rest().await), ["53400"]);
+    let locks = "select count(*) from pg_locks where locktype = 'advisory'";
+    let mut free = false;
+    while !free {
+        free = other.one(locks).await == "0";
+    }
+    one.query("drop table t").await;
+    let mut three = stage.raw("acme").await;
+    three.query("listen a").await;
+    assert_eq!(three.one("select 'alive'").await, "alive");
+}
+
+#[tokio::test]
+async fn a_session_of_mode_session_keeps_its_backend_to_its_end() {
+    let text = format!("{HEAD}{}", configuration(cluster().await.primary().port(), TWO_BACKENDS));
+    let text = text.replace("[tenants.kandy]\n", "[tenants.kandy]\nmode = \"session\"\n");
+    let stage = Stage::with(&text).await;
+    let (mut one, mut two) = (stage.raw("kandy").await, stage.raw("kandy").await);
+    let (first, second) = (backend(&mut one).await, backend(&mut two).await);
+    one.query("create temp table t (a int); set work_mem = '7MB'").await;
+    one.query("load 'plpgsql'").await;
+    assert_eq!(pins(&stage).await, ["mode", "mode"]);
+    two.query("select 1").await;
+    assert_eq!((backend(&mut one).await, backend(&mut two).await), (first.clone(), second));
+    assert_eq!(one.one("select count(*) from t").await, "0");
+    one.query("reset timezone").await;
+    assert_eq!(one.one("show work_mem").await, "7MB", "RESET of one setting leaves the others");
+    one.query("discard all").await;
+    assert_eq!(one.one("show work_mem").await, "4MB");
+    assert_eq!(one.one("show search_path").await, "\"kandy\"");
+    drop(one);
+    until("the session has gone", async || stage.control.client_count() == 1).await;
+    let mut three = stage.raw("kandy").await;
+    assert_eq!(backend(&mut three).await, first);
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ impl SqlState {
     pub const SYNTAX_ERROR: Self = Self("42601");
     pub const DUPLICATE_PREPARED_STATEMENT: Self = Self("42P05");
     pub const TOO_MANY_CONNECTIONS: Self = Self("53300");
+    pub const CONFIGURATION_LIMIT_EXCEEDED: Self = Self("53400");
     pub const PROGRAM_LIMIT_EXCEEDED: Self = Self("54000");
     pub const QUERY_CANCELED: Self = Self("57014");
     pub const ADMIN_SHUTDOWN: Self = Self("57P01");

@@ -468,16 +468,17 @@ fn server(reader: &mut Reader, mut section: Section) -> Option<Server> {
 
 /// `"role"` with a derived password, or `{ role = "...", password = ... }`.
 pub(super) fn login(reader: &mut Reader, at: &str, value: Value) -> Option<Login> {
-    let (role, password) = match value {
-        Value::String(role) => (role, LoginPassword::Derived { epoch: 1 }),
+    let (role, password, mode) = match value {
+        Value::String(role) => (role, LoginPassword::Derived { epoch: 1 }, None),
         other => {
             let mut section = table(reader, at, other)?;
             let role = section.required(reader, "role", "\"pgward_app\"");
             let fixed = section.optional(reader, "password").map(LoginPassword::Fixed);
             let epoch = section.number(reader, "epoch", 1, 1..=1_000_000);
+            let mode = section.choice(reader, "mode", &PoolMode::ALL);
             section.finish(reader);
             let epoch = u32::try_from(epoch).unwrap_or(1);
-            (role?, fixed.unwrap_or(LoginPassword::Derived { epoch }))
+            (role?, fixed.unwrap_or(LoginPassword::Derived { epoch }), mode)
         }
     };
     // NAMEDATALEN - 1, see PostgreSQL's documentation, 4.1.1.
@@ -485,5 +486,5 @@ pub(super) fn login(reader: &mut Reader, at: &str, value: Value) -> Option<Login
         reader.problem(Problem::new(at, "a role's name has 1 to 63 bytes").value(format!("{role:?}")));
         return None;
     }
-    Some(Login { role, password })
+    Some(Login { role, password, mode })
 }

@@ -231,6 +231,21 @@ pub enum ServerTlsMode {
 pub struct Login {
     pub role: String,
     pub password: LoginPassword,
+    /// Instead of the tenant's.
+    pub mode: Option<PoolMode>,
+}
+
+/// How long a session keeps a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PoolMode {
+    /// To the end of its transaction.
+    Transaction,
+    /// To its own end.
+    Session,
+}
+
+impl PoolMode {
+    pub const ALL: [(&str, Self); 2] = [("transaction", Self::Transaction), ("session", Self::Session)];
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -271,6 +286,7 @@ pub struct Tenant {
     pub home: Region,
     pub regions: Vec<Region>,
     pub roles: Roles,
+    pub mode: PoolMode,
     pub limits: TenantLimits,
 }
 
@@ -287,4 +303,5 @@ pub enum Roles {
 pub struct TenantLimits {
     pub max_clients: usize,
     pub max_leases: usize,
+    pub max_pinned: usize,
 }

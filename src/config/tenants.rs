@@ -11,7 +11,7 @@ use super::settings::*;
 use crate::base::{Access, Region, TenantId};
 
 pub(super) fn default_limits(reader: &mut Reader, section: Option<Section>) -> TenantLimits {
-    let default = TenantLimits { max_clients: 1_000, max_leases: 20 };
+    let default = TenantLimits { max_clients: 1_000, max_leases: 20, max_pinned: 10_000 };
     let Some(mut section) = section else { return default };
     let limits = limits(reader, &mut section, default);
     section.finish(reader);
@@ -22,6 +22,7 @@ fn limits(reader: &mut Reader, section: &mut Section, default: TenantLimits) -> 
     TenantLimits {
         max_clients: section.number(reader, "max_clients", default.max_clients, 1..=1_000_000),
         max_leases: section.number(reader, "max_leases", default.max_leases, 1..=10_000),
+        max_pinned: section.number(reader, "max_pinned", default.max_pinned, 0..=10_000),
     }
 }
 
@@ -72,6 +73,7 @@ fn tenant(reader: &mut Reader, id: &TenantId, mut section: Section, default: Ten
     let regions: Option<Vec<Region>> =
         named.map(|names| names.into_iter().filter_map(|name| name_of(reader, &at, name)).collect());
     let roles = roles(reader, &mut section, id, isolation);
+    let mode = section.choice(reader, "mode", &PoolMode::ALL).unwrap_or(PoolMode::Transaction);
     let limits = limits(reader, &mut section, default);
     section.finish(reader);
     let home = home?;
@@ -88,6 +90,7 @@ fn tenant(reader: &mut Reader, id: &TenantId, mut section: Section, default: Ten
         home,
         regions,
         roles: roles?,
+        mode,
         limits,
     })
 }

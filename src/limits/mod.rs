@@ -4,4 +4,4 @@ mod fairness;
 mod usage;
 
 pub use fairness::FairQueue;
-pub use usage::{ClientSlot, LeaseSlot, Usage, Usages};
+pub use usage::{ClientSlot, LeaseSlot, PinSlot, Usage, Usages};

@@ -16,6 +16,7 @@ pub struct Usage {
     pub id: u64,
     clients: AtomicUsize,
     leases: AtomicUsize,
+    pinned: AtomicUsize,
     /// Microseconds of backend time, and the leases they were spent in.
     server_time: AtomicU64,
     transactions: AtomicU64,
@@ -39,6 +40,7 @@ impl Usages {
                 id: self.next.fetch_add(1, Ordering::Relaxed),
                 clients: AtomicUsize::new(0),
                 leases: AtomicUsize::new(0),
+                pinned: AtomicUsize::new(0),
                 server_time: AtomicU64::new(0),
                 transactions: AtomicU64::new(0),
             })
@@ -58,6 +60,10 @@ impl Usage {
 
     pub fn leases(&self) -> usize {
         self.leases.load(Ordering::Relaxed)
+    }
+
+    pub fn pinned(&self) -> usize {
+        self.pinned.load(Ordering::Relaxed)
     }
 
     pub fn transactions(&self) -> u64 {
@@ -87,6 +93,10 @@ impl Usage {
 
     pub fn lease(self: &Arc<Self>, limit: usize) -> Option<LeaseSlot> {
         take(&self.leases, limit).then(|| LeaseSlot(Arc::clone(self)))
+    }
+
+    pub fn pin(self: &Arc<Self>, limit: usize) -> Option<PinSlot> {
+        take(&self.pinned, limit).then(|| PinSlot(Arc::clone(self)))
     }
 }
 
@@ -118,6 +128,16 @@ impl LeaseSlot {
 impl Drop for LeaseSlot {
     fn drop(&mut self) {
         self.0.leases.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// One session of a tenant that keeps its backend for what it did; given back on drop.
+#[derive(Debug)]
+pub struct PinSlot(Arc<Usage>);
+
+impl Drop for PinSlot {
+    fn drop(&mut self) {
+        self.0.pinned.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

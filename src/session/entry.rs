@@ -22,6 +22,8 @@ pub enum Kick {
     IdleInTransaction,
     /// At the next moment between transactions: the tenant was removed or moved.
     Moved,
+    /// At the next moment between transactions: it would keep its backend, and too many of the tenant do.
+    Pinned,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,7 +116,7 @@ impl Entry {
 
     /// Asks the session to end. What ends it now replaces what lets it finish.
     pub fn kick(&self, kick: Kick) {
-        if !matches!(self.kick.get(), None | Some(Kick::Drain | Kick::Moved)) {
+        if !matches!(self.kick.get(), None | Some(Kick::Drain | Kick::Moved | Kick::Pinned)) {
             return;
         }
         self.kick.set(Some(kick));

@@ -17,12 +17,12 @@ use super::world::World;
 use super::{refuse, startup_settings};
 use crate::auth::Identity;
 use crate::base::{Report, SqlState, clock};
-use crate::config::{Isolation, SettingSource, Tenant};
+use crate::config::{Isolation, PoolMode, SettingSource, Tenant};
 use crate::limits::{ClientSlot, Usage};
 use crate::net::Stream;
 use crate::pool::{Lease, Local, Request};
 use crate::route;
-use crate::sql::Pins;
+use crate::sql::{Pin, Pins};
 use crate::tenant::Context;
 use crate::wire::handover::{Checker, Step};
 use crate::wire::startup::Startup;
@@ -55,6 +55,7 @@ pub struct LoggedIn {
     slot: ClientSlot,
     local: Rc<Local>,
     context: Arc<Context>,
+    mode: PoolMode,
     max_prepared: usize,
 }
 
@@ -65,6 +66,7 @@ struct Admitted {
     slot: ClientSlot,
     local: Rc<Local>,
     context: Context,
+    mode: PoolMode,
     expires_at: u64,
 }
 
@@ -164,19 +166,24 @@ impl Entered {
             expires_at: admitted.expires_at,
         }));
         core.enter(&entry);
-        let Admitted { tenant, usage, slot, local, .. } = admitted;
+        let Admitted { tenant, usage, slot, local, mode, .. } = admitted;
         let max_prepared = world.settings.session.prepared_per_session;
-        let logged_in = LoggedIn { stream, input, entry, key, tenant, usage, slot, local, context, max_prepared };
+        let logged_in = LoggedIn { stream, input, entry, key, tenant, usage, slot, local, context, mode, max_prepared };
         Ok(Login::Tenant(Box::new(logged_in)))
     }
 }
 
 impl LoggedIn {
     pub(super) fn into_session(self, core: Rc<Core>) -> Session {
-        let Self { stream, input, entry, key, tenant, usage, slot, local, context, max_prepared } = self;
+        let Self { stream, input, entry, key, tenant, usage, slot, local, context, mode, max_prepared } = self;
         if core.draining.get() {
             entry.kick(super::Kick::Drain);
         }
+        let pins = match mode {
+            PoolMode::Transaction => Pins::NONE,
+            PoolMode::Session => Pins::of(Pin::Mode),
+        };
+        entry.pinned.set(pins.iter().next().map(Pin::label));
         Session {
             core,
             client: stream,
@@ -194,7 +201,8 @@ impl LoggedIn {
             link: None,
             waiting: None,
             retry: None,
-            pins: Pins::NONE,
+            pins,
+            pin_slot: None,
             need: if input.is_empty() { Need::Bytes } else { Need::Answers },
             inbox: input.to_vec(),
             rest: 0,
@@ -243,8 +251,9 @@ fn admit(core: &Core, world: &World, startup: &Startup, identity: &Identity, use
         .ok_or_else(refuse::misconfigured)?;
     let context = base_context(world, tenant, identity);
     let expires_at = identity.expires_at;
+    let mode = route.login.mode.unwrap_or(tenant.mode);
     let local = core.shard.local(&pool);
-    Ok(Admitted { tenant: Arc::clone(tenant), usage, slot, local, context, expires_at })
+    Ok(Admitted { tenant: Arc::clone(tenant), usage, slot, local, context, mode, expires_at })
 }
 
 /// What backends are told about this session before its own settings.

@@ -112,6 +112,8 @@ pub(super) fn draining() -> Report {
 
 pub(super) fn kicked(kick: Kick, limit: Duration) -> Report {
     match kick {
+        // Told by its own words where the limit is known.
+        Kick::Pinned => too_many_pinned(0, None),
         Kick::Drain | Kick::Stop => draining(),
         Kick::Expired => Report::fatal(SqlState::INVALID_AUTHORIZATION, "the session's token has expired")
             .hint("Connect again with a fresh token."),
@@ -124,6 +126,17 @@ pub(super) fn kicked(kick: Kick, limit: Duration) -> Report {
         )
         .hint("End transactions promptly, or raise session.idle_in_transaction_timeout."),
     }
+}
+
+/// `reason`: the word that metrics have for it.
+pub(super) fn too_many_pinned(limit: usize, reason: Option<&'static str>) -> Report {
+    let report = Report::fatal(
+        SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+        format!("more than {limit} sessions of this tenant would keep their server connection"),
+    );
+    report.detail(format!("This one would for the reason {:?}.", reason.unwrap_or("unknown"))).hint(
+        "Drop temporary tables, unlock, close and unlisten before the transaction ends, or have max_pinned raised.",
+    )
 }
 
 pub(super) fn acquire(error: &AcquireError) -> Report {

@@ -19,7 +19,7 @@ use super::state::{Inquiry, Own, Touched};
 use crate::backend;
 use crate::base::{Report, Severity};
 use crate::config::Tenant;
-use crate::limits::{ClientSlot, Usage};
+use crate::limits::{ClientSlot, PinSlot, Usage};
 use crate::net::Stream;
 use crate::pool::{AcquireError, Claim, Granted, Lease, Local, Request, Waiting};
 use crate::sql::Pins;
@@ -57,6 +57,8 @@ pub(super) struct Session {
     /// What a failed hand-over left to be sent again.
     pub retry: Option<Retry>,
     pub pins: Pins,
+    /// Held while it keeps its backend for what it did.
+    pub pin_slot: Option<PinSlot>,
     /// Client bytes that could not be taken yet.
     pub inbox: Vec<u8>,
     pub need: Need,
@@ -315,8 +317,11 @@ impl Session {
     fn heed_kick(&self) -> Result<(), End> {
         let Some(kick) = self.entry.kicked() else { return Ok(()) };
         let between = self.link.as_ref().is_none_or(|link| link.at_rest && link.transaction == Transaction::Idle);
-        if matches!(kick, Kick::Drain | Kick::Moved) && !between {
+        if matches!(kick, Kick::Drain | Kick::Moved | Kick::Pinned) && !between {
             return Ok(());
+        }
+        if kick == Kick::Pinned {
+            return Err(refuse::too_many_pinned(self.tenant.limits.max_pinned, self.entry.pinned.get()).into());
         }
         let limit = self.core.shared.world.load().settings.session.idle_in_transaction_timeout;
         Err(refuse::kicked(kick, limit).into())

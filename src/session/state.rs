@@ -9,6 +9,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
+use super::entry::Kick;
 use super::serve::Session;
 use crate::sql::{Facts, Pin, Pins, is_prepare};
 use crate::wire::backend as answer;
@@ -226,6 +227,18 @@ impl Session {
         }
     }
 
+    /// A session that keeps its backend is counted; past the tenant's limit it ends.
+    fn hold_pin_slot(&mut self) {
+        if self.pins.without(Pins::of(Pin::Mode)).is_empty() {
+            self.pin_slot = None;
+        } else if self.pin_slot.is_none() {
+            self.pin_slot = self.usage.pin(self.tenant.limits.max_pinned);
+            if self.pin_slot.is_none() {
+                self.entry.kick(Kick::Pinned);
+            }
+        }
+    }
+
     pub(super) fn set_pins(&mut self, pins: Pins) {
         self.pins = pins;
         self.entry.pinned.set(pins.iter().next().map(Pin::label));
@@ -321,6 +334,7 @@ impl Session {
             self.renew_context();
         }
         self.set_pins(pins);
+        self.hold_pin_slot();
         let context = Arc::clone(&self.context);
         let Some(link) = &mut self.link else { return };
         link.touched = None;

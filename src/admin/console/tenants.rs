@@ -18,6 +18,7 @@ pub(super) const COLUMNS: &[Column] = &[
     Column::text("home"),
     Column::integer("clients"),
     Column::integer("leases"),
+    Column::integer("pinned"),
     Column::integer("transactions"),
     Column::float("server_seconds"),
 ];
@@ -44,6 +45,7 @@ fn row(name: &TenantId, tenant: Option<&Tenant>, usage: Option<&Arc<Usage>>) -> 
         tenant.map(|tenant| tenant.home.as_str()).into(),
         usage.map_or(0, |usage| usage.clients()).into(),
         usage.map_or(0, |usage| usage.leases()).into(),
+        usage.map_or(0, |usage| usage.pinned()).into(),
         usage.map_or(0, |usage| usage.transactions()).into(),
         server_time.unwrap_or_default().into(),
     ]
