@@ -266,6 +266,11 @@ pub enum Isolation {
 }
 
 impl Isolation {
+    /// Whether other tenants' sessions may be in the same database.
+    pub const fn shares_database(self) -> bool {
+        matches!(self, Self::Rows | Self::Schema)
+    }
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rows => "rows",

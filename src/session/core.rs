@@ -16,7 +16,7 @@ use super::world::World;
 use crate::base::TenantId;
 use crate::limits::Usages;
 use crate::pool::{BackendRow, PoolKey, Pools, Shard, Statement};
-use crate::sql::Analyser;
+use crate::sql::{Analyser, Facts};
 use crate::telemetry::{CoreStats, Telemetry};
 use crate::tenant::Contexts;
 use crate::wire::flow::StatementId;
@@ -127,13 +127,12 @@ impl Core {
     }
 
     /// The statement of this definition, shared among the core's sessions.
-    pub(super) fn statement(&self, definition: &[u8], text: &[u8]) -> Rc<Statement> {
+    pub(super) fn statement(&self, definition: &[u8], facts: Facts) -> Rc<Statement> {
         let mut statements = self.statements.borrow_mut();
         if let Some(known) = statements.get(definition).and_then(Weak::upgrade) {
             return known;
         }
         let id: StatementId = self.shared.next_statement.fetch_add(1, Ordering::Relaxed);
-        let facts = self.analyser.borrow_mut().facts(text);
         let fresh = Rc::new(Statement { id, definition: definition.into(), facts });
         // Entries whose statement is gone are swept when the map would grow.
         if statements.len() == statements.capacity() {
@@ -153,7 +152,7 @@ impl Core {
                 _ => drop(statements.remove(&*statement.definition)),
             }
         }
-        self.statement(&statement.definition, statement.text())
+        self.statement(&statement.definition, statement.facts.clone())
     }
 
     pub(super) fn reported(&self, key: &ReportedKey) -> Option<Rc<Reported>> {

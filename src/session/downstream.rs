@@ -128,6 +128,11 @@ impl Session {
                 .map(|()| Seen::Next)
                 .ok_or_else(|| self.garbled("the answer to a question of pgward's own"));
         }
+        if header.tag == b'A' && self.channel_key.is_some() {
+            relay.skip(here);
+            self.notify(body, relay);
+            return Ok(Seen::Next);
+        }
         if header.tag == b'E' {
             self.error(body);
             relay.forward(here);

@@ -23,7 +23,7 @@ use crate::net::Stream;
 use crate::pool::{Lease, Local, Request};
 use crate::route;
 use crate::sql::{Pin, Pins};
-use crate::tenant::Context;
+use crate::tenant::{ChannelKey, Context};
 use crate::wire::handover::{Checker, Step};
 use crate::wire::startup::Startup;
 use crate::wire::{Header, Origin, backend as answer, encode, frame, handover};
@@ -56,6 +56,7 @@ pub struct LoggedIn {
     local: Rc<Local>,
     context: Arc<Context>,
     mode: PoolMode,
+    channel_key: Option<Arc<ChannelKey>>,
     max_prepared: usize,
 }
 
@@ -168,14 +169,29 @@ impl Entered {
         core.enter(&entry);
         let Admitted { tenant, usage, slot, local, mode, .. } = admitted;
         let max_prepared = world.settings.session.prepared_per_session;
-        let logged_in = LoggedIn { stream, input, entry, key, tenant, usage, slot, local, context, mode, max_prepared };
+        let channel_key = world.channel_key.clone().filter(|_| tenant.isolation.shares_database());
+        let logged_in = LoggedIn {
+            stream,
+            input,
+            entry,
+            key,
+            tenant,
+            usage,
+            slot,
+            local,
+            context,
+            mode,
+            channel_key,
+            max_prepared,
+        };
         Ok(Login::Tenant(Box::new(logged_in)))
     }
 }
 
 impl LoggedIn {
     pub(super) fn into_session(self, core: Rc<Core>) -> Session {
-        let Self { stream, input, entry, key, tenant, usage, slot, local, context, mode, max_prepared } = self;
+        let Self { stream, input, entry, key, tenant, usage, slot, local, context, mode, channel_key, max_prepared } =
+            self;
         if core.draining.get() {
             entry.kick(super::Kick::Drain);
         }
@@ -197,6 +213,8 @@ impl LoggedIn {
             context,
             own: None,
             names: Names::default(),
+            channel_key,
+            channels: None,
             max_prepared,
             link: None,
             waiting: None,

@@ -21,6 +21,7 @@ mod handover;
 mod handshake;
 mod login;
 mod names;
+mod notify;
 mod refuse;
 mod relay;
 mod run;

@@ -1,5 +1,6 @@
 //! A logged-in session: one task that moves bytes between its client and, while it has one, its backend.
 
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::net::Stream;
 use crate::pool::{AcquireError, Claim, Granted, Lease, Local, Request, Waiting};
 use crate::sql::Pins;
 use crate::telemetry::add;
-use crate::tenant::Context;
+use crate::tenant::{ChannelKey, Context};
 use crate::wire::backend::Transaction;
 use crate::wire::encode;
 use crate::wire::flow::Flow;
@@ -50,6 +51,10 @@ pub(super) struct Session {
     pub base: Arc<Context>,
     pub own: Option<Box<Own>>,
     pub names: Names,
+    /// For a tenant that shares its database: what makes notification channels its own.
+    pub channel_key: Option<Arc<ChannelKey>>,
+    /// The channels that the session has named, by their names on the server.
+    pub channels: Option<Box<HashMap<String, String>>>,
     pub max_prepared: usize,
     pub link: Option<Link>,
     /// Its place in the queue for a backend.

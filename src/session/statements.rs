@@ -45,8 +45,14 @@ impl Session {
 
     pub(super) fn parse(&mut self, header: Header, body: &[u8], relay: &mut Relay<'_>) -> Result<(), End> {
         let parse = Parse::read(body).ok_or_else(|| refuse::malformed(b'P'))?;
+        let facts = self.core.analyser.borrow_mut().facts(parse.text);
+        let renamed = self.rename_channels(&facts, parse.text).map(|text| {
+            let types = parse.definition.get(parse.text.len()..).unwrap_or_default();
+            [&text, types].concat()
+        });
+        let definition = renamed.as_deref().unwrap_or(parse.definition);
         if parse.name.is_empty() {
-            self.parse_unnamed(header, &parse, relay);
+            self.parse_unnamed(header, facts, definition, renamed.is_some(), relay);
             return Ok(());
         }
         if let Some(taken) = self.names.get(parse.name).cloned() {
@@ -59,7 +65,7 @@ impl Session {
             if self.names.len() >= self.max_prepared {
                 return Err(refuse::too_many_prepared(self.max_prepared).into());
             }
-            let statement = self.core.statement(parse.definition, parse.text);
+            let statement = self.core.statement(definition, facts);
             self.names.asked(parse.name, Rc::clone(&statement));
             if self.knows(&statement) {
                 self.owe(Owed::Own(Own::ParseComplete));
@@ -71,8 +77,7 @@ impl Session {
         Ok(())
     }
 
-    fn parse_unnamed(&mut self, header: Header, parse: &Parse<'_>, relay: &mut Relay<'_>) {
-        let facts = self.core.analyser.borrow_mut().facts(parse.text);
+    fn parse_unnamed(&mut self, header: Header, facts: Facts, definition: &[u8], renamed: bool, relay: &mut Relay<'_>) {
         let stand_in = self.deallocate(&facts, relay);
         self.names.unnamed_facts = facts;
         self.names.unnamed.clear();
@@ -81,17 +86,18 @@ impl Session {
             link.unnamed_known = true;
         }
         self.owe(Owed::Parse { statement: None, hidden: false });
-        match stand_in {
+        match &stand_in {
             Some(text) => {
                 self.names.unnamed.extend_from_slice(text.as_bytes());
                 self.names.unnamed.extend_from_slice(b"\0\0\0");
-                frontend::put_parse(relay.own(), b"", &self.names.unnamed);
-                relay.skip(header.total);
             }
-            None => {
-                self.names.unnamed.extend_from_slice(parse.definition);
-                self.pass_message(header, relay);
-            }
+            None => self.names.unnamed.extend_from_slice(definition),
+        }
+        if stand_in.is_some() || renamed {
+            frontend::put_parse(relay.own(), b"", &self.names.unnamed);
+            relay.skip(header.total);
+        } else {
+            self.pass_message(header, relay);
         }
     }
 

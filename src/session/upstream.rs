@@ -258,7 +258,8 @@ impl Session {
             None => None,
         };
         let facts = text.map_or_else(Facts::unknown, |text| self.core.analyser.borrow_mut().facts(text));
-        let stand_in = self.deallocate(&facts, relay);
+        let stand_in = self.deallocate(&facts, relay).map(String::into_bytes);
+        let instead = stand_in.or_else(|| self.rename_channels(&facts, text?));
         self.owe(Owed::Query);
         self.apply(&facts, text.is_some_and(|text| self.lets_go(text)));
         // A simple query drops the unnamed statement (exec_simple_query in postgres.c).
@@ -266,9 +267,9 @@ impl Session {
         if let Some(link) = &mut self.link {
             link.unnamed_known = false;
         }
-        match stand_in {
+        match instead {
             Some(text) => {
-                frontend::put_text(relay.own(), b'Q', text.as_bytes());
+                frontend::put_text(relay.own(), b'Q', &text);
                 relay.skip(header.total);
             }
             None => self.pass_message(header, relay),

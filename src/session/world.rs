@@ -10,13 +10,14 @@ use crate::base::{ClusterName, ServerName};
 use crate::config::{Cluster, PoolRules, Server, Settings};
 use crate::net::{self, TlsError};
 use crate::pool::{Pool, PoolKey, Pools};
-use crate::tenant::{Sealer, login_password};
+use crate::tenant::{ChannelKey, Sealer, login_password};
 
 pub struct World {
     pub settings: Settings,
     pub verifier: Arc<Verifier>,
     pub tls: Option<Arc<rustls::ServerConfig>>,
     pub sealer: Option<Arc<Sealer>>,
+    pub channel_key: Option<Arc<ChannelKey>>,
     rules: Arc<PoolRules>,
     endpoints: HashMap<(ClusterName, ServerName), Arc<Endpoint>>,
 }
@@ -62,8 +63,9 @@ impl World {
             }
         }
         let sealer = sealer(&settings, before);
+        let channel_key = ChannelKey::of(&settings).map(Arc::new);
         let rules = Arc::new(settings.pool.clone());
-        Ok(Self { settings, verifier, tls, sealer, rules, endpoints })
+        Ok(Self { settings, verifier, tls, sealer, channel_key, rules, endpoints })
     }
 
     /// The pool of a login on a server. `None`: the password cannot be had.

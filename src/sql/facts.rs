@@ -123,6 +123,8 @@ pub struct Facts {
     pub resets: bool,
     /// Prepared statements of the backend, those of the protocol included, may be gone.
     pub deallocates: Option<Deallocate>,
+    /// It names notification channels.
+    pub channels: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -264,6 +266,9 @@ impl<'a> Reader<'a> {
             }
         } else if self.word(at, "listen") {
             self.facts.pin(Pin::Listen);
+            self.facts.channels = true;
+        } else if self.word(at, "unlisten") || self.word(at, "notify") {
+            self.facts.channels = true;
         } else if self.word(at, "load") {
             self.facts.pin(Pin::Load);
         } else if self.word(at, "do") {
@@ -415,6 +420,8 @@ impl<'a> Reader<'a> {
         }
         if self.named(at, "set_config") {
             self.set_config(at);
+        } else if self.named(at, "pg_notify") {
+            self.facts.channels = true;
         } else if self.named(at, "set_limit") {
             // pg_trgm's, of its similarity threshold.
             self.facts.settings = true;

@@ -43,10 +43,12 @@
 //! that no tenant has.
 
 mod cache;
+mod channels;
 mod facts;
 mod scan;
 mod shape;
 
 pub use cache::Analyser;
+pub use channels::rename as rename_channels;
 pub use facts::{Deallocate, Facts, Pin, Pins, is_prepare};
 pub use scan::{lets_go, scan};

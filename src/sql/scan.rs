@@ -21,7 +21,7 @@ const WORDS: &[&[Class]] = &[
     &[b"i", b"s", b"c", b"a"],               // discard
     &[b"e", b"a", b"l", b"l", b"o"],         // deallocate
     &[b"r", b"e", b"p", b"a", b"r"],         // prepare
-    &[b"l", b"i", b"s", b"t", b"e"],         // listen
+    &[b"lo", b"it", b"si", b"tf", b"ey"],    // listen, notify (and no word of both)
     &[b" ", b"lh", b"o", b"al", b"d", b" "], // load, hold
     &[b"t", b"e", b"m", b"p"],               // temp, temporary, pg_temp
 ];

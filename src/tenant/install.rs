@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
-use super::login_password;
+use super::{channels, login_password};
 use crate::base::{ClusterName, Secret, TenantId};
 use crate::config::{Isolation, Login, Roles, Settings};
 
@@ -88,8 +88,14 @@ fn plan(settings: &Settings, cluster: &ClusterName, database: &str) -> Result<(V
     let mut installed = Installed::default();
     let mut batches = Vec::new();
     let mut roles: BTreeMap<&str, (&Login, Option<&TenantId>)> = BTreeMap::new();
-    if tenants.iter().any(|tenant| tenant.isolation == Isolation::Rows) {
+    if tenants.iter().any(|tenant| tenant.isolation.shares_database()) {
         batches.push(Batch { doing: "creating the schema pgward".to_owned(), sql: FUNCTIONS.to_owned() });
+        if let Some(key) = channels::secret(settings) {
+            let sql = key_sql(channels::KEY_ID, &key);
+            batches.push(Batch { doing: "storing the key for notification channels".to_owned(), sql });
+        }
+    }
+    if tenants.iter().any(|tenant| tenant.isolation == Isolation::Rows) {
         for (kid, key) in &settings.context.keys {
             batches.push(Batch { doing: format!("storing key {kid}"), sql: key_sql(kid, key) });
             installed.keys.push(kid.clone());
@@ -110,13 +116,25 @@ fn plan(settings: &Settings, cluster: &ClusterName, database: &str) -> Result<(V
     }
     for tenant in &tenants {
         let Roles::Own(logins) = &tenant.roles else { continue };
-        let sql = own_sql(tenant.isolation, &tenant.search_path, logins.values(), database);
+        let mut sql = own_sql(tenant.isolation, &tenant.search_path, logins.values(), database);
+        if tenant.isolation.shares_database() {
+            sql.extend(logins.values().map(|login| tenant_sql(&login.role, &tenant.id)));
+        }
         batches.push(Batch { doing: format!("giving tenant {} what is its own", tenant.id), sql });
         if tenant.isolation == Isolation::Schema {
             installed.schemas.extend(tenant.search_path.first().cloned());
         }
     }
     Ok((batches, installed))
+}
+
+/// Whose login this is.
+fn tenant_sql(role: &str, tenant: &TenantId) -> String {
+    let (role, tenant) = (literal(role), literal(tenant.as_str()));
+    format!(
+        "insert into pgward.logins (role, tenant) values ({role}, {tenant})\n\
+         on conflict (role) do update set tenant = excluded.tenant;\n"
+    )
 }
 
 /// The key's two blocks, as RFC 2104 makes them.

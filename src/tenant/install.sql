@@ -15,6 +15,13 @@ create table if not exists pgward.keys (
 );
 revoke all on pgward.keys from public;
 
+-- Login roles that are one tenant's own (isolation level schema).
+create table if not exists pgward.logins (
+    role name primary key,
+    tenant text not null
+);
+revoke all on pgward.logins from public;
+
 -- Checks the session's context and returns its parts: version, kid, pid, tenant, claims, mac.
 create or replace function pgward.unseal() returns text[]
 language plpgsql stable security definer parallel restricted
@@ -75,3 +82,47 @@ begin
 end
 $$;
 grant execute on function pgward.claims() to public;
+
+-- The server's name for a notification channel of this session's tenant. PostgreSQL's channels belong to the
+-- database, so each tenant's are spelled in a way that no other can guess.
+create or replace function pgward.channel(channel text) returns text
+language plpgsql stable security definer parallel restricted
+as $$
+declare
+    owner pg_catalog.text := pgward.tenant();
+    key pgward.keys;
+begin
+    if channel is null or pg_catalog.octet_length(channel) operator(pg_catalog.=) 0
+        or pg_catalog.octet_length(channel) operator(pg_catalog.>) 63
+    then
+        raise exception using errcode = '22023', message = 'a channel name has 1 to 63 bytes';
+    end if;
+    if owner is null then
+        select l.tenant into owner from pgward.logins l where l.role operator(pg_catalog.=) session_user;
+    end if;
+    select k.* into key from pgward.keys k where k.kid operator(pg_catalog.=) 'for channels';
+    if owner is null or key.kid is null then
+        raise exception using
+            errcode = '28000',
+            message = 'pgward: this session has no tenant whose channel this could be',
+            hint = 'Run pgward install, and connect through pgward.';
+    end if;
+    return 'pgward_' operator(pg_catalog.||) pg_catalog.left(pg_catalog.encode(
+        pg_catalog.sha256(key.outer_block operator(pg_catalog.||) pg_catalog.sha256(
+            key.inner_block operator(pg_catalog.||) pg_catalog.convert_to(owner, 'UTF8')
+            operator(pg_catalog.||) pg_catalog.decode('00', 'hex')
+            operator(pg_catalog.||) pg_catalog.convert_to(channel, 'UTF8'))), 'hex'), 32);
+end
+$$;
+grant execute on function pgward.channel(text) to public;
+
+-- pg_notify on a channel of this session's tenant. pgward puts it in place of pg_notify in what clients send;
+-- functions and triggers call it by its name.
+create or replace function pgward.pg_notify(channel text, payload text) returns void
+language plpgsql volatile security definer parallel unsafe
+as $$
+begin
+    perform pg_catalog.pg_notify(pgward.channel(channel), payload);
+end
+$$;
+grant execute on function pgward.pg_notify(text, text) to public;

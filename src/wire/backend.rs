@@ -49,6 +49,14 @@ pub fn parameter(body: &[u8]) -> Option<(&str, &str)> {
     Some((std::str::from_utf8(body.get(..name_end)?).ok()?, std::str::from_utf8(rest.get(..value_end)?).ok()?))
 }
 
+/// NotificationResponse: the process id of who notified, channel and payload.
+pub fn notification(body: &[u8]) -> Option<([u8; 4], &[u8], &[u8])> {
+    let (pid, rest) = body.split_first_chunk::<4>()?;
+    let end = memchr(0, rest)?;
+    let (channel, rest) = (rest.get(..end)?, rest.get(end + 1..)?);
+    Some((*pid, channel, rest.get(..memchr(0, rest)?)?))
+}
+
 /// DataRow: its columns, `None` for NULL.
 pub fn row(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
     let (count, mut rest) = body.split_first_chunk::<2>()?;

@@ -151,7 +151,8 @@ impl Checker {
     /// Takes one whole message. Settings that change are reported, and notices may come at any time.
     pub fn take(&mut self, tag: u8, body: &[u8]) -> Step {
         use Await::*;
-        if matches!(tag, b'S' | b'N') {
+        // A notification that is on its way now is nobody's whom the backend will serve.
+        if matches!(tag, b'S' | b'N' | b'A') {
             return Step::Continue;
         }
         self.next = match (self.next, tag) {

@@ -11,7 +11,7 @@ struct Told {
 }
 
 fn told(facts: &Facts) -> Told {
-    let Facts { pins, settings, custom: _, resets, deallocates } = facts;
+    let Facts { pins, settings, custom: _, resets, deallocates, channels: _ } = facts;
     Told { pins: *pins, settings: *settings, resets: *resets, deallocates: deallocates.is_some() }
 }
 
@@ -257,6 +257,14 @@ fn upper_case_changes_nothing_outside_quotes() {
         let read = Analyser::new(1).facts(text.to_uppercase().as_bytes());
         assert_eq!(told(&read), *facts, "{text}");
     }
+}
+
+#[test]
+fn channels_are_noticed() {
+    for text in ["listen a", "unlisten *", "select 1; notify a, 'b'", "select pg_catalog.pg_notify('a', 'b')"] {
+        assert!(scan(text.as_bytes()) && read(text).unwrap().channels, "{text}");
+    }
+    assert!(!read("select 1 as notify, 'listen a'").unwrap().channels);
 }
 
 #[test]

@@ -1,0 +1,40 @@
+//! Notifications: in a database that tenants share, each has channels of its own.
+
+use super::relay::Relay;
+use super::serve::Session;
+use crate::sql::{Facts, rename_channels};
+use crate::wire::backend as answer;
+
+/// Channels whose names a session's notifications are given back by. One that names more loses the ones before.
+const MOST: usize = 10_000;
+
+impl Session {
+    /// The text with the tenant's own channels, where it names channels and the database is shared.
+    pub(super) fn rename_channels(&mut self, facts: &Facts, text: &[u8]) -> Option<Vec<u8>> {
+        let key = self.channel_key.as_ref().filter(|_| facts.channels)?;
+        let (tenant, names) = (&self.tenant.id, &mut self.channels);
+        rename_channels(text, |channel| {
+            let name = key.name(tenant, channel);
+            let names = names.get_or_insert_default();
+            if names.len() >= MOST {
+                names.clear();
+            }
+            names.insert(name.clone(), channel.to_owned());
+            name
+        })
+    }
+
+    /// Passes a notification on under the name that the client knows. Any other is not of this tenant.
+    pub(super) fn notify(&mut self, body: &[u8], relay: &mut Relay<'_>) {
+        let Some((pid, channel, payload)) = answer::notification(body) else { return };
+        let name = std::str::from_utf8(channel).ok().and_then(|channel| self.channels.as_ref()?.get(channel));
+        let Some(name) = name else { return };
+        let out = relay.own();
+        let length = 4 + pid.len() + name.len() + payload.len() + 2;
+        out.push(b'A');
+        out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+        for part in [&pid, name.as_bytes(), b"\0", payload, b"\0"] {
+            out.extend_from_slice(part);
+        }
+    }
+}
