@@ -1,5 +1,7 @@
 //! Notifications: in a database that tenants share, each has channels of its own.
 
+use std::collections::HashMap;
+
 use super::relay::Relay;
 use super::serve::Session;
 use crate::sql::{Facts, rename_channels};
@@ -7,6 +9,10 @@ use crate::wire::backend as answer;
 
 /// Channels whose names a session's notifications are given back by. One that names more loses the ones before.
 const MOST: usize = 10_000;
+
+/// The channels that a session has named, by their names on the server.
+#[derive(Debug, Default)]
+pub(super) struct Channels(HashMap<String, String>);
 
 impl Session {
     /// The text with the tenant's own channels, where it names channels and the database is shared.
@@ -16,10 +22,10 @@ impl Session {
         rename_channels(text, |channel| {
             let name = key.name(tenant, channel);
             let names = names.get_or_insert_default();
-            if names.len() >= MOST {
-                names.clear();
+            if names.0.len() >= MOST {
+                names.0.clear();
             }
-            names.insert(name.clone(), channel.to_owned());
+            names.0.insert(name.clone(), channel.to_owned());
             name
         })
     }
@@ -27,7 +33,7 @@ impl Session {
     /// Passes a notification on under the name that the client knows. Any other is not of this tenant.
     pub(super) fn notify(&mut self, body: &[u8], relay: &mut Relay<'_>) {
         let Some((pid, channel, payload)) = answer::notification(body) else { return };
-        let name = std::str::from_utf8(channel).ok().and_then(|channel| self.channels.as_ref()?.get(channel));
+        let name = std::str::from_utf8(channel).ok().and_then(|channel| self.channels.as_ref()?.0.get(channel));
         let Some(name) = name else { return };
         let out = relay.own();
         let length = 4 + pid.len() + name.len() + payload.len() + 2;

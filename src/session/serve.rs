@@ -1,6 +1,5 @@
 //! A logged-in session: one task that moves bytes between its client and, while it has one, its backend.
 
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use super::core::Core;
 use super::entry::{Entry, Held, Kick, Phase};
 use super::handshake::tell;
 use super::names::Names;
+use super::notify::Channels;
 use super::refuse;
 use super::relay::{Sink, poll_read};
 use super::state::{Inquiry, Own, Touched};
@@ -53,8 +53,7 @@ pub(super) struct Session {
     pub names: Names,
     /// For a tenant that shares its database: what makes notification channels its own.
     pub channel_key: Option<Arc<ChannelKey>>,
-    /// The channels that the session has named, by their names on the server.
-    pub channels: Option<Box<HashMap<String, String>>>,
+    pub channels: Option<Box<Channels>>,
     pub max_prepared: usize,
     pub link: Option<Link>,
     /// Its place in the queue for a backend.

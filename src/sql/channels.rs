@@ -54,7 +54,8 @@ fn channel(token: &Token<'_>) -> Option<String> {
         Kind::Quoted => text.replace("\"\"", "\""),
         _ => return None,
     };
-    name.truncate(name.floor_char_boundary(63));
+    let cut = (0..=name.len().min(63)).rev().find(|at| name.is_char_boundary(*at))?;
+    name.truncate(cut);
     Some(name)
 }
 

@@ -34,7 +34,7 @@ pub(super) fn secret(settings: &Settings) -> Option<Secret> {
     let from = settings.master_key.as_ref().or_else(|| settings.context.keys.values().next())?;
     let mut mac = Hmac::<Sha256>::new_from_slice(from.expose()).ok()?;
     mac.update(b"pgward notification channels\0");
-    Some(Secret::new(mac.finalize().into_bytes().to_vec()))
+    Some(Secret::new(mac.finalize().into_bytes()))
 }
 
 #[cfg(test)]
