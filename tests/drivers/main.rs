@@ -1,0 +1,20 @@
+//! Real drivers and tools through pgward, with more clients than backends. What each of them can do is a
+//! check of its own, `driver.check`, told by name when it fails.
+//!
+//! `PGWARD_DRIVERS=direct cargo test --test drivers` runs the same checks on PostgreSQL itself;
+//! `PGWARD_CHECKS=prepared,copy_text` runs only these.
+
+mod judge;
+mod place;
+mod scripts;
+#[path = "../support/mod.rs"]
+mod support;
+
+use judge::judge;
+use scripts::Script;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn psycopg() {
+    let script = Script::python("psycopg_sync.py");
+    judge("psycopg", async |urls, names| script.run(urls, names).await).await;
+}
