@@ -15,6 +15,18 @@ use scripts::Script;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn psycopg() {
-    let script = Script::python("psycopg_sync.py");
+    let script = Script::python("with_psycopg.py");
     judge("psycopg", async |urls, names| script.run(urls, names).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn asyncpg() {
+    let script = Script::python("with_asyncpg.py");
+    judge("asyncpg", async |urls, names| script.run(urls, names).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn psycopg_async() {
+    let script = Script::python("with_psycopg_async.py");
+    judge("psycopg_async", async |urls, names| script.run(urls, names).await).await;
 }
