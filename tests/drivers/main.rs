@@ -4,11 +4,13 @@
 //! `PGWARD_DRIVERS=direct cargo test --test drivers` runs the same checks on PostgreSQL itself;
 //! `PGWARD_CHECKS=prepared,copy_text` runs only these.
 
+mod checks;
 mod judge;
 mod place;
 mod scripts;
 #[path = "../support/mod.rs"]
 mod support;
+mod with_tokio_postgres;
 
 use judge::judge;
 use scripts::Script;
@@ -29,4 +31,9 @@ async fn asyncpg() {
 async fn psycopg_async() {
     let script = Script::python("with_psycopg_async.py");
     judge("psycopg_async", async |urls, names| script.run(urls, names).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokio_postgres() {
+    judge("tokio_postgres", async |urls, names| checks::run(with_tokio_postgres::CHECKS, urls, names).await).await;
 }
