@@ -139,7 +139,7 @@ pub async fn direct(driver: &str) -> Urls {
     let settings = parse(&configuration(port));
     let url = |end: &str| {
         let role = format!("{driver}_{end}");
-        let login = Login { role: role.clone(), password: LoginPassword::Derived { epoch: 1 } };
+        let login = Login { role: role.clone(), password: LoginPassword::Derived { epoch: 1 }, mode: None };
         let password = login_password(settings.master_key.as_ref(), &main_cluster(), &login);
         let password = String::from_utf8(password.as_ref().map(Secret::expose).unwrap().to_vec()).unwrap();
         format!("postgresql://{role}:{password}@127.0.0.1:{port}/app")
