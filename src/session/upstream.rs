@@ -172,6 +172,9 @@ impl Session {
                 if !self.linked(relay) {
                     return Ok(Taken::Not(Need::Lease));
                 }
+                if self.checks(header, head.statement, relay) {
+                    return Ok(Taken::Not(Need::Answers));
+                }
                 self.bind(header, &head, relay);
             }
             b'E' => {
@@ -243,10 +246,8 @@ impl Session {
             Some(Deallocate::One(name)) if !name.as_bytes().starts_with(OWN_PREFIX) => {}
             Some(_) => {
                 link.prepared_doubtful = true;
+                link.unsure = true;
                 link.lease.conn.prepared.clear();
-                if link.transaction != Transaction::Failed {
-                    self.names.forget_all();
-                }
             }
             None => {}
         }
@@ -266,6 +267,7 @@ impl Session {
         self.names.forget_unnamed();
         if let Some(link) = &mut self.link {
             link.unnamed_known = false;
+            link.unnamed_copy = None;
         }
         match instead {
             Some(text) => {
