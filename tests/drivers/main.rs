@@ -49,3 +49,9 @@ async fn sqlx() {
 async fn tools() {
     judge("tools", async |urls, names| checks::run(tools::CHECKS, urls, names).await).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_postgres() {
+    let script = Script::node("with_node_postgres.mjs");
+    judge("node_postgres", async |urls, names| script.run(urls, names).await).await;
+}
