@@ -34,6 +34,7 @@ impl Session {
     pub(super) fn upstream(&mut self, input: &[u8], cx: &mut Cx<'_>) -> Result<usize, End> {
         let mut out = self.core.take_write_buffer();
         let mut relay = Relay::new(input, &mut out);
+        let within_message = self.rest > 0;
         self.begin_retry(&mut relay);
         let result = self.take_messages(&mut relay);
         if self.rest == 0 && self.link.as_ref().is_some_and(|link| link.lease.conn.backend.flow.unsynced()) {
@@ -54,6 +55,10 @@ impl Session {
             }
         }
         self.core.give_write_buffer(out);
+        if within_message {
+            // The transaction may be over since: an error in a COPY ends it in the middle of a message.
+            self.release_if_done();
+        }
         result.map(|()| consumed)
     }
 
@@ -77,9 +82,6 @@ impl Session {
                     relay.forward(n)
                 }
                 self.rest -= n;
-                if self.rest == 0 {
-                    self.release_if_done();
-                }
                 continue;
             }
             if self.gated() {
