@@ -1,9 +1,9 @@
 # What there is to do here. `make` alone explains itself.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench soak fmt clean
+.PHONY: help demo test bench soak regress fmt clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## start PostgreSQL clusters, demo tenants and pgward; Ctrl-C stops all
 	@scripts/prepare demo
@@ -21,6 +21,10 @@ bench: ## pgward beside PgBouncer on this machine
 soak: ## hours of load with every read checked
 	@scripts/prepare bench
 	@scripts/soak
+
+regress: ## PostgreSQL's own regression suite straight, through PgBouncer and through pgward
+	@scripts/prepare bench
+	@scripts/regress
 
 fmt: ## format the code
 	cargo fmt
