@@ -1,7 +1,8 @@
 """What the checks of all Python drivers share: where they connect, and how they tell what came of them.
 
 A check is a function with an assertion that can fail. A script runs those named on its command line, or
-all (but those given as `-name`), against the URLs of the environment, whoever is behind them: pgward or PostgreSQL itself.
+all (but those given as `-name`), against the URLs of the environment, whoever is behind them: pgward or
+PostgreSQL itself.
 """
 
 import asyncio
