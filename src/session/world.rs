@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::auth::{KeyError, Verifier};
-use crate::backend::Endpoint;
+use crate::backend::{Endpoint, LoginSecret};
 use crate::base::{ClusterName, ServerName};
 use crate::config::{Cluster, PoolRules, Server, Settings};
 use crate::net::{self, TlsError};
@@ -75,7 +75,7 @@ impl World {
         login: &crate::config::Login,
         database: &str,
     ) -> Option<Arc<Pool>> {
-        let password = login_password(self.settings.master_key.as_ref(), &cluster.name, login)?;
+        let secret = LoginSecret::Password(login_password(self.settings.master_key.as_ref(), &cluster.name, login)?);
         let endpoint = self.endpoints.get(&(cluster.name.clone(), server.name.clone()))?;
         let key = PoolKey {
             cluster: cluster.name.clone(),
@@ -84,7 +84,7 @@ impl World {
             port: server.port,
             database: database.to_owned(),
             role: login.role.clone(),
-            password,
+            secret,
         };
         Some(pools.pool(key, server, endpoint, &self.rules))
     }
