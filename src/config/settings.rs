@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::{Access, ClusterName, Region, Secret, ServerName, TenantId};
+use crate::base::{Access, ClusterName, Region, Secret, ServerName, StoredPassword, TenantId};
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -21,6 +21,7 @@ pub struct Settings {
     pub pool: PoolRules,
     pub clusters: BTreeMap<ClusterName, Arc<Cluster>>,
     pub tenants: Tenants,
+    pub plain: Plain,
 }
 
 pub type Tenants = HashMap<TenantId, Arc<Tenant>>;
@@ -287,4 +288,60 @@ pub enum Roles {
 pub struct TenantLimits {
     pub max_clients: usize,
     pub max_leases: usize,
+}
+
+/// When a backend goes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PoolMode {
+    /// At the end of each transaction.
+    #[default]
+    Transaction,
+    /// At the end of the session.
+    Session,
+}
+
+impl PoolMode {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Transaction => "transaction",
+            Self::Session => "session",
+        }
+    }
+}
+
+/// Databases without tenants, whose clients log in with user and password.
+#[derive(Debug, Clone, Default)]
+pub struct Plain {
+    pub users: BTreeMap<String, StoredPassword>,
+    /// For users that the file does not have.
+    pub lookup: Option<Lookup>,
+    /// Roles that may be used although they are superusers.
+    pub superusers: Vec<String>,
+    /// By the name that clients give.
+    pub databases: BTreeMap<String, Arc<PlainDatabase>>,
+    /// For every other name.
+    pub any: Option<Arc<PlainDatabase>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlainDatabase {
+    pub cluster: ClusterName,
+    /// Its name on the server, if it is not the one the client gives.
+    pub database: Option<String>,
+    /// What backends log in as, if it is not the client's own user.
+    pub login: Option<Login>,
+    pub mode: PoolMode,
+    pub limits: TenantLimits,
+}
+
+/// Where passwords are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lookup {
+    pub cluster: ClusterName,
+    pub database: String,
+    pub login: Login,
+    /// Gives name and password for the name in `$1`.
+    pub query: String,
+    /// How long an answer is good for.
+    pub cache: Duration,
 }

@@ -147,6 +147,12 @@ impl Pools {
         pool
     }
 
+    /// Drops a pool that nobody else has. A core that has its own share of it keeps it.
+    pub fn forget(&self, pool: Arc<Pool>) {
+        // One is the map's own, one the caller's.
+        self.pools.remove_if(&pool.key, |_, known| Arc::ptr_eq(known, &pool) && Arc::strong_count(known) <= 2);
+    }
+
     fn budget(&self, key: &PoolKey, server: &Server) -> Arc<Budget> {
         let fresh = || Arc::new(Budget::new(server.max_backends, self.cores));
         let entry = self.budgets.entry((key.cluster.clone(), key.server.clone()));

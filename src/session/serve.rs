@@ -15,9 +15,9 @@ use super::handshake::tell;
 use super::names::Names;
 use super::refuse;
 use super::relay::{Sink, poll_read};
+use super::terms::Terms;
 use crate::backend;
 use crate::base::{Report, Severity};
-use crate::config::Tenant;
 use crate::limits::{ClientSlot, Usage};
 use crate::net::Stream;
 use crate::pool::{AcquireError, Claim, Granted, Lease, Local, Request, Waiting};
@@ -40,7 +40,7 @@ pub(super) struct Session {
     pub client: Stream,
     pub entry: Rc<Entry>,
     pub key: CancelKey,
-    pub tenant: Arc<Tenant>,
+    pub tenant: Terms,
     pub usage: Arc<Usage>,
     pub slot: ClientSlot,
     pub local: Rc<Local>,

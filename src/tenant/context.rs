@@ -10,7 +10,7 @@ use std::sync::Arc;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::base::{Secret, TenantId};
+use crate::base::{Party, Secret, TenantId};
 
 /// Holds the active key. Sealing costs about a microsecond.
 #[derive(Clone)]
@@ -42,11 +42,19 @@ fn hex(out: &mut String, bytes: &[u8]) {
     }
 }
 
+/// Whose sessions a context serves. Users of one database share what it is counted by, and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Whose {
+    party: Party,
+    /// Where there is no tenant.
+    user: Option<Arc<str>>,
+}
+
 /// What a backend must be told before it serves a session. Two sessions with equal contexts may follow
 /// each other on a backend with nothing in between.
 #[derive(Clone)]
 pub struct Context {
-    tenant: TenantId,
+    whose: Whose,
     /// Tenant and claims as they stand in the sealed value, where the isolation level has one.
     sealed: Option<(Arc<Sealer>, String)>,
     settings: Vec<(String, String)>,
@@ -54,7 +62,7 @@ pub struct Context {
 
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Context({})", self.tenant)
+        write!(f, "Context({})", self.whose.party)
     }
 }
 
@@ -65,7 +73,7 @@ impl PartialEq for Context {
             (Some((a, tail_a)), Some((b, tail_b))) => Arc::ptr_eq(a, b) && tail_a == tail_b,
             _ => false,
         };
-        sealed && self.tenant == other.tenant && self.settings == other.settings
+        sealed && self.whose == other.whose && self.settings == other.settings
     }
 }
 
@@ -84,11 +92,21 @@ impl Context {
             hex(&mut tail, serde_json::Value::Object(claims.clone()).to_string().as_bytes());
             (Arc::clone(sealer), tail)
         });
-        Self { tenant: tenant.clone(), sealed, settings }
+        Self { whose: Whose { party: Party::Tenant(tenant.clone()), user: None }, sealed, settings }
     }
 
-    pub fn tenant(&self) -> &TenantId {
-        &self.tenant
+    /// For a user where there are no tenants: nothing is told, but that the session before has ended.
+    pub fn plain(party: Party, user: &str) -> Self {
+        Self { whose: Whose { party, user: Some(Arc::from(user)) }, sealed: None, settings: Vec::new() }
+    }
+
+    /// The tenant, or what stands in its place.
+    pub fn tenant(&self) -> &Party {
+        &self.whose.party
+    }
+
+    pub(super) fn whose(&self) -> &Whose {
+        &self.whose
     }
 
     pub fn settings(&self) -> &[(String, String)] {
@@ -137,5 +155,15 @@ mod tests {
         assert!(of("a") == of("a"));
         assert!(of("a") != of("b"));
         assert!(of("a") != of("a").with_settings(vec![("TimeZone".into(), "UTC".into())]));
+    }
+
+    #[test]
+    fn contexts_of_two_users_are_never_equal() {
+        let of = |database: &str, user| Context::plain(Party::Database(Arc::from(database)), user);
+        assert!(of("app", "ann") == of("app", "ann"));
+        assert!(of("app", "ann") != of("app", "bob"));
+        assert!(of("app", "ann") != of("log", "ann"));
+        let tenant = Context::new(&TenantId::parse("app").unwrap(), None, &serde_json::Map::new(), Vec::new());
+        assert!(of("app", "app") != tenant);
     }
 }
