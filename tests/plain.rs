@@ -3,7 +3,6 @@
 mod support;
 
 use std::process::Command;
-use std::time::Duration;
 
 use pgward::cli::demo::cluster::{Authority, Cluster};
 use support::raw::{Message, Raw, SSL_REQUEST, V3_0, V3_2, errors, message, startup, tags};
@@ -447,18 +446,10 @@ async fn a_drain_and_the_console_know_plain_sessions() {
     let stats = show("SHOW STATS").await;
     assert_eq!((stats[0].get("database"), stats[0].get("tenant")), (Some("app"), None));
     assert!(show("SHOW TENANTS").await.is_empty());
+    let sessions = plain.control.clients().await;
+    assert!(sessions.iter().all(|client| client.profile.expires_at.is_none()), "a password does not expire");
     plain.control.shutdown();
     support::until("the end of the session", async || ann.is_closed()).await;
-}
-
-/// What is kept for a session that has no token.
-#[tokio::test]
-async fn a_session_without_a_token_does_not_expire() {
-    let plain = plain("\"ann\" \"pencil\"\n", APP).await;
-    let ann = plain.enter("ann", "pencil", "app").await;
-    tokio::time::sleep(Duration::from_millis(1200)).await;
-    assert_eq!(one(&ann, "select 1").await, "1");
-    assert!(plain.control.clients().await.iter().all(|client| client.profile.expires_at.is_none()));
 }
 
 trait LogIn {
