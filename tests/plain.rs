@@ -452,6 +452,67 @@ async fn a_drain_and_the_console_know_plain_sessions() {
     support::until("the end of the session", async || ann.is_closed()).await;
 }
 
+/// A user's keys log in over TLS too, where the login is bound to the server's certificate.
+#[tokio::test]
+async fn keys_are_passed_on_to_a_server_with_tls() {
+    let cluster =
+        Cluster::builder("plain-tls").tls().hba("hostnossl all ann 127.0.0.1/32 reject").start().await.unwrap();
+    let server = cluster.primary().connect("postgres").await.unwrap();
+    server.batch_execute("create role ann login password 'pencil'").await.unwrap();
+    let stored = one(&server, "select rolpassword from pg_authid where rolname = 'ann'").await;
+    let folder = tempfile::tempdir().unwrap();
+    let (users, ca) = (folder.path().join("users.txt"), folder.path().join("ca.crt"));
+    std::fs::write(&users, format!("\"ann\" \"{stored}\"\n")).unwrap();
+    std::fs::write(&ca, cluster.authority().unwrap().pem()).unwrap();
+    let text = format!(
+        "listen = {{ address = \"127.0.0.1:0\", cores = 1 }}
+[clusters.main]
+tls = {{ mode = \"verify-full\", ca = {ca:?} }}
+servers = [{{ name = \"main-1\", host = \"localhost\", port = {}, region = \"lk\" }}]
+[plain]
+users_file = {users:?}
+{ANY}",
+        cluster.primary().port()
+    );
+    let plain = Plain { stage: Stage::with(&text).await, _folder: folder };
+    let ann = plain.enter("ann", "pencil", "postgres").await;
+    let encrypted = "select current_user || ' ' || ssl from pg_stat_ssl where pid = pg_backend_pid()";
+    assert_eq!(one(&ann, encrypted).await, "ann true");
+    // A verifier of the same password that is not the server's has other keys: it lets nobody further.
+    let other = postgres_protocol::password::scram_sha_256(b"pencil");
+    std::fs::write(plain._folder.path().join("users.txt"), format!("\"ann\" \"{other}\"\n")).unwrap();
+    plain.control.reload().await.unwrap();
+    assert_eq!(plain.refused("ann", "pencil", "postgres").await, "08006");
+    assert_eq!(one(&ann, encrypted).await, "ann true", "who is in stays");
+}
+
+#[tokio::test]
+async fn tenants_and_plain_databases_stand_side_by_side() {
+    let port = support::cluster().await.primary().port();
+    let server = support::cluster().await.primary().connect("app").await.unwrap();
+    server.batch_execute("create role ann login password 'pencil'; grant select on orders to ann").await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let users = folder.path().join("users.txt");
+    std::fs::write(&users, "\"ann\" \"pencil\"\n").unwrap();
+    let tables = format!("[plain]\nusers_file = {users:?}\n{ANY}{}database = \"app\"\n", APP.replace("app", "books"));
+    let text = format!("{}{}", support::HEAD, support::configuration(port, &tables));
+    let plain = Plain { stage: Stage::with(&text).await, _folder: folder };
+    let acme = plain.connect("acme").await;
+    let ann = plain.enter("ann", "pencil", "books").await;
+    for _ in 0..3 {
+        assert_eq!(one(&acme, "select count(*) || pgward.tenant() from orders").await, "100acme");
+        assert_eq!(one(&ann, "select count(*) || coalesce(pgward.tenant(), ' none') from orders").await, "0 none");
+    }
+    assert_eq!(one(&plain.enter("ann", "pencil", "postgres").await, "select current_database()").await, "postgres");
+    // A tenant's name and a tenant's database ask for a token, whatever stands for any other name.
+    for database in ["acme", "app"] {
+        assert_eq!(plain.refused("ann", "pencil", database).await, "28000");
+    }
+    // And a token is no password.
+    assert_eq!(plain.refused("acme", &plain.token("acme", "app"), "books").await, "28P01");
+    assert!(plain.metric("pgward_logins_total{outcome=\"password\"}").await >= 1.0);
+}
+
 trait LogIn {
     async fn log_in_as(&mut self, user: &str, database: &str, password: &str) -> Vec<Message>;
 }
