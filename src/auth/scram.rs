@@ -7,7 +7,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::base::scram::{ITERATIONS, Key, sign};
+use crate::base::scram::{Key, sign};
 use crate::base::{ScramKeys, Secret, Verifier};
 
 pub const SCRAM_SHA_256: &str = "SCRAM-SHA-256";
@@ -64,10 +64,10 @@ pub struct Proved {
 
 /// The verifier of a user that does not exist: always the same for a name, so that asking twice tells
 /// nothing. `key` is random and stays in the process.
-pub fn mock(key: &Secret, user: &str) -> Verifier {
+pub fn mock(key: &Secret, user: &str, iterations: u32) -> Verifier {
     // Nobody can find a password whose keys these are, and the login is refused even so.
     let [stored_key, server_key] = ["stored", "server"].map(|purpose| purposed(key, purpose, user));
-    Verifier { iterations: ITERATIONS, salt: salt(key, user), stored_key, server_key }
+    Verifier { iterations, salt: salt(key, user), stored_key, server_key }
 }
 
 /// The salt of a user that has none: that of the mock, and that of a password kept readably.
@@ -232,10 +232,10 @@ mod tests {
     #[test]
     fn a_mock_is_the_same_for_a_name_and_another_for_each_name_and_key() {
         let (one, two) = (Secret::new([1; 32]), Secret::new([2; 32]));
-        assert_eq!(mock(&one, "nobody"), mock(&one, "nobody"));
-        assert_ne!(mock(&one, "nobody").salt, mock(&one, "somebody").salt);
-        assert_ne!(mock(&one, "nobody").salt, mock(&two, "nobody").salt);
-        assert_eq!(mock(&one, "nobody").salt.len(), 16, "as PostgreSQL's are");
+        assert_eq!(mock(&one, "nobody", 4096), mock(&one, "nobody", 4096));
+        assert_ne!(mock(&one, "nobody", 4096).salt, mock(&one, "somebody", 4096).salt);
+        assert_ne!(mock(&one, "nobody", 4096).salt, mock(&two, "nobody", 4096).salt);
+        assert_eq!(mock(&one, "nobody", 4096).salt.len(), 16, "as PostgreSQL's are");
     }
 
     #[test]
@@ -288,9 +288,9 @@ mod tests {
         #[test]
         fn random_messages_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100), text in "[nypcr=,a-z]{0,40}") {
             for message in [&bytes[..], text.as_bytes()] {
-                let scram = Scram::new(mock(&Secret::new("k"), "u"), true, Some(vec![1]));
+                let scram = Scram::new(mock(&Secret::new("k"), "u", 4096), true, Some(vec![1]));
                 let _ = scram.challenge(SCRAM_SHA_256, message, NONCE);
-                let scram = Scram::new(mock(&Secret::new("k"), "u"), true, None);
+                let scram = Scram::new(mock(&Secret::new("k"), "u", 4096), true, None);
                 let (challenged, _) = scram.challenge(SCRAM_SHA_256, FIRST, NONCE).unwrap();
                 prop_assert!(challenged.finish(message).is_err());
             }

@@ -30,6 +30,8 @@ pub(super) struct User {
 pub(super) struct Directory {
     /// For what must be the same for a name and not be guessed.
     key: Secret,
+    /// Of users that do not exist, and of passwords kept readably: as many as others show.
+    iterations: u32,
     users: HashMap<String, Arc<User>>,
     /// Names that `*` does not stand for, since tenants or administrators log in there.
     taken: HashSet<String>,
@@ -49,14 +51,21 @@ impl Directory {
     pub fn new(settings: &Settings, before: Option<&Directory>) -> Self {
         let key = before.map_or_else(|| Secret::new(rand::random::<[u8; 32]>()), |before| before.key.clone());
         let plain = &settings.plain;
+        let shown = plain.users.values().find_map(|stored| match stored {
+            StoredPassword::Verifier(verifier) => Some(verifier.iterations),
+            StoredPassword::Plain(_) => None,
+        });
+        let iterations = shown.unwrap_or(ITERATIONS);
         let user = |(name, stored): (&String, &StoredPassword)| {
             let known = before.and_then(|before| before.users.get(name));
             let user = match (stored, known) {
                 // Making a verifier takes milliseconds, and there may be many.
-                (StoredPassword::Plain(secret), Some(known)) if known.password.as_ref() == Some(secret) => {
+                (StoredPassword::Plain(secret), Some(known))
+                    if known.password.as_ref() == Some(secret) && known.verifier.iterations == iterations =>
+                {
                     Arc::clone(known)
                 }
-                _ => Arc::new(user(&key, name, stored.clone())),
+                _ => Arc::new(user(&key, name, iterations, stored.clone())),
             };
             (name.clone(), user)
         };
@@ -73,7 +82,7 @@ impl Directory {
             let known = before.and_then(|before| before.answers.as_ref()).filter(|known| known.lookup == *lookup);
             known.map_or_else(|| Arc::new(Answers { lookup: lookup.clone(), known: DashMap::new() }), Arc::clone)
         });
-        Self { key, users, taken, answers }
+        Self { key, iterations, users, taken, answers }
     }
 
     /// The database that a name leads to. `None`: it is the tenants', or nobody's.
@@ -89,7 +98,7 @@ impl Directory {
 
     /// The verifier of a user that does not exist.
     pub fn mock(&self, name: &str) -> Verifier {
-        scram::mock(&self.key, name)
+        scram::mock(&self.key, name, self.iterations)
     }
 
     /// A lookup's answer that is still good. The inner `None`: there is no such user.
@@ -100,7 +109,7 @@ impl Directory {
     }
 
     pub fn answered(&self, name: &str, found: Option<StoredPassword>) -> Option<Arc<User>> {
-        let user = found.map(|stored| Arc::new(user(&self.key, name, stored)));
+        let user = found.map(|stored| Arc::new(user(&self.key, name, self.iterations, stored)));
         if let Some(answers) = &self.answers {
             if answers.known.len() >= ANSWERS {
                 answers.known.retain(|_, (asked, _)| asked.elapsed() < answers.lookup.cache);
@@ -121,11 +130,11 @@ impl Directory {
     }
 }
 
-fn user(key: &Secret, name: &str, stored: StoredPassword) -> User {
+fn user(key: &Secret, name: &str, iterations: u32, stored: StoredPassword) -> User {
     match stored {
         StoredPassword::Verifier(verifier) => User { verifier, password: None },
         StoredPassword::Plain(password) => {
-            let verifier = Verifier::of_password(&password, &scram::salt(key, name), ITERATIONS);
+            let verifier = Verifier::of_password(&password, &scram::salt(key, name), iterations);
             User { verifier, password: Some(password) }
         }
     }

@@ -71,9 +71,10 @@ impl Started {
         self.say(&out).await?;
         let message = self.authentication().await?;
         let first = SaslInitial::read(&message).ok_or_else(|| refuse::malformed(b'p'))?;
+        let peer = self.peer;
         let refused = |error| {
             core.stats.login("password");
-            tracing::info!(peer = ?self.peer, user = name, %error, "a login was refused");
+            tracing::info!(?peer, user = name, %error, "a login was refused");
             refuse::scram(&error, name)
         };
         let (challenged, challenge) = scram.challenge(first.mechanism, first.data, &nonce()).map_err(refused)?;
@@ -83,9 +84,7 @@ impl Started {
         let message = self.authentication().await?;
         let proved = challenged.finish(&message).map_err(|error| {
             world.directory.doubt(name);
-            core.stats.login("password");
-            tracing::info!(peer = ?self.peer, user = name, %error, "a login was refused");
-            refuse::scram(&error, name)
+            refused(error)
         })?;
         out.clear();
         encode::sasl_final(&mut out, proved.server_final.as_bytes());
