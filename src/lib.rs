@@ -17,15 +17,16 @@
 //! | sessions | [`session`]: a client's stay, stage by stage |
 //! | routing | [`route`]: which server, a pure function |
 //! | pools | [`pool`]: backends lent to sessions |
-//! | parts | [`auth`]: tokens; [`tenant`]: the sealed context; [`limits`]; [`backend`]: one connection to a server |
+//! | parts | [`auth`]: tokens and passwords; [`tenant`]: the sealed context; [`limits`]; [`backend`]: one connection to a server |
 //! | cores | [`wire`]: the protocol; [`sql`]: what a text does to a session; [`net`]; [`telemetry`] |
 //! | ground | [`config`], [`residency`], [`base`] |
 //!
 //! # The life of a query
 //!
 //! 1. [`proxy`] accepts a client and deals it to the core (a thread) that has the fewest.
-//! 2. [`session`] shakes hands, asks for the password and has [`auth`] check the token. [`config`]'s tenant,
-//!    [`route`] and [`limits`] say what it may reach. From here on it holds no backend and no buffer.
+//! 2. [`session`] shakes hands, asks for the password and has [`auth`] check the token (or, in a database
+//!    without tenants, the user's proof that it knows its password). [`config`]'s tenant, [`route`] and
+//!    [`limits`] say what it may reach. From here on it holds no backend and no buffer.
 //! 3. Bytes arrive: `session::upstream` looks at message headers. The first that needs a backend gets one
 //!    from the core's [`pool::Shard`], if possible one that served the same context last.
 //! 4. If it did not, the hand-over ([`wire::handover`]) goes ahead of the client's bytes in the same write:

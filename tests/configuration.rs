@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use pgward::cli::demo::cluster::Authority;
-use pgward::config::{self, Problem, Settings};
+use pgward::config::{self, PoolMode, Problem, Settings};
 
 /// A copy of conf/ with every secret that its files name.
 fn conf() -> tempfile::TempDir {
@@ -28,8 +29,10 @@ fn conf() -> tempfile::TempDir {
         ("signing.pem", key.serialize_pem()),
         ("signing.pub.pem", key.public_key_pem()),
         ("jwks.json", "{ \"keys\": [] }".to_owned()),
+        ("users.txt", "\"app\" \"a password\"\n".to_owned()),
     ];
-    let keys = ["master.key", "context.key", "legacy.secret", "admin.password", "console.password"];
+    let passwords = ["admin.password", "console.password", "lookup.password", "ledger.password", "reporter.password"];
+    let keys = ["master.key", "context.key", "legacy.secret"].into_iter().chain(passwords);
     for (name, text) in files.into_iter().chain(keys.map(|name| (name, random.clone()))) {
         fs::write(secrets.join(name), text).unwrap();
     }
@@ -62,6 +65,10 @@ fn the_reference_and_the_minimal_file_are_good() {
     assert_eq!((minimal.clusters.len(), minimal.tenants.len()), (1, 1));
     let reference = load(&folder.path().join("pgward.toml"));
     assert_eq!((reference.clusters.len(), reference.tenants.len(), reference.issuers.len()), (2, 4, 4));
+    let plain = load(&folder.path().join("plain-pool.toml"));
+    assert_eq!((plain.tenants.len(), plain.issuers.len(), plain.plain.users.len()), (0, 0, 1));
+    assert_eq!(plain.plain.databases["reports"].mode, PoolMode::Session);
+    assert!(plain.plain.any.is_some_and(|any| any.login.is_none() && any.database.is_none()));
 }
 
 /// Values that the reference calls defaults are the defaults.
@@ -80,6 +87,10 @@ fn what_the_reference_calls_a_default_is_one() {
     assert_eq!(minimal.issuers[0].leeway, reference.issuers[0].leeway);
     let limits = |settings: &Settings, id: &str| settings.tenants.get(id).unwrap().limits;
     assert_eq!(limits(&minimal, "acme"), limits(&reference, "globex"));
+    let plain = load(&folder.path().join("plain-pool.toml")).plain;
+    assert_eq!(plain.lookup.unwrap().query, reference.plain.lookup.as_ref().unwrap().query);
+    assert_eq!(Duration::from_secs(10), reference.plain.lookup.unwrap().cache);
+    assert_eq!(plain.any.unwrap().mode, reference.plain.databases["ledger"].mode);
 }
 
 /// How the reader asks for a key; the key is the first literal among the arguments.
@@ -222,6 +233,76 @@ fn every_mistake_is_named_at_once_and_no_secret_is_echoed() {
     for secret in ["this-is-the-secret", "-master-secret", "-context-secret", "-hmac-secret", "-in-a-list"] {
         assert!(!said.contains(secret), "{secret} was echoed:\n{said}");
     }
+}
+
+/// The plain file after some text was replaced.
+fn plain_problems(from: &str, to: &str) -> String {
+    let folder = conf();
+    let text = fs::read_to_string(folder.path().join("plain-pool.toml")).unwrap();
+    assert!(text.contains(from), "{from}");
+    lines(&config::parse(&text.replacen(from, to, 1), folder.path()).err().unwrap_or_default())
+}
+
+const TENANT: &str = "
+context.keys.k1 = \"0123456789abcdef0123456789abcdef\"
+[tenants.acme]
+cluster = \"main\"
+database = \"books\"
+home = \"here\"
+[[issuers]]
+issuer = \"x\"
+audience = \"pgward\"
+algorithms = [\"HS256\"]
+secret = \"0123456789abcdef0123456789abcdef\"
+";
+
+#[test]
+fn what_is_wrong_with_plain_databases_is_named() {
+    let first = "[plain]\n";
+    for (from, to, said) in [
+        ("users_file = \"secrets/users.txt\"", "users_file = \"secrets/gone.txt\"", "plain.users_file"),
+        ("mode = \"session\"", "mode = \"statement\"", "must be one of transaction, session"),
+        ("cluster = \"main\"", "cluster = \"mainly\"", "plain.lookup.cluster = mainly: is not among the clusters"),
+        ("[plain.databases.reports]", "[plain.databases.pgward]", "plain.databases.pgward: is the console's database"),
+        ("login = { role = \"reporter\"", "login = { roll = \"reporter\"", "did you mean role?"),
+        (
+            "login = { role = \"pgward_lookup\", password = { file = \"secrets/lookup.password\" } }",
+            "",
+            "plain.lookup.login: is missing",
+        ),
+        (", password = { file = \"secrets/reporter.password\" }", "", "master_key: is missing"),
+        (first, "[plain]\nuser_file = \"x\"\n", "did you mean users_file?"),
+    ] {
+        let found = plain_problems(from, to);
+        assert!(found.contains(said), "{to}: {found:?}");
+    }
+    let tenant = |name: &str, login: &str| {
+        let named = format!("[plain.databases.{name}]\ncluster = \"main\"\n{login}[plain.databases.reports]");
+        let folder = conf();
+        let text = fs::read_to_string(folder.path().join("plain-pool.toml")).unwrap();
+        let text = text.replace(
+            "tls = { mode = \"require\" }",
+            "tls = { mode = \"require\" }\nlogins = { app = { role = \"pgward_app\", password = \"x\" } }",
+        );
+        let tenant = TENANT.split_once("[tenants").unwrap();
+        let text = format!("{}{text}\n[tenants{}", tenant.0, tenant.1).replace("[plain.databases.reports]", &named);
+        lines(&config::parse(&text, folder.path()).err().unwrap_or_default())
+    };
+    for name in ["acme", "books"] {
+        let found = tenant(name, "");
+        assert!(found.contains(&format!("plain.databases.{name}: is where clients of tenant acme log in")), "{found}");
+    }
+    assert_eq!(tenant("other", ""), "");
+    let found = tenant("other", "login = { role = \"pgward_app\", password = \"x\" }\n");
+    assert!(found.contains("plain.databases.other.login = pgward_app: is also a login of tenants"), "{found}");
+}
+
+#[test]
+fn neither_tenants_nor_plain_databases_is_a_problem() {
+    let found = lines(&config::parse("listen.address = \"127.0.0.1:0\"", Path::new(".")).unwrap_err());
+    assert!(found.contains("issuers: is empty"), "{found}");
+    let found = lines(&config::parse("listen.address = \"127.0.0.1:0\"\n[plain]", Path::new(".")).unwrap_err());
+    assert!(found.contains("plain.databases: is empty") && found.contains("plain: has neither"), "{found}");
 }
 
 #[test]

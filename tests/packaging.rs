@@ -72,7 +72,7 @@ fn compose_mounts_what_exists_and_its_configuration_is_good_with_the_keys_that_t
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let key = fs::read(secrets.join("master.key")).unwrap();
     fs::copy(root("conf/tenants.toml"), folder.path().join("tenants.toml")).unwrap();
-    for name in ["docker/pgward.toml", "conf/pgward.toml", "conf/minimal.toml"] {
+    for name in ["docker/pgward.toml", "conf/pgward.toml", "conf/minimal.toml", "conf/plain-pool.toml"] {
         if let Err(problems) = config::parse(&text(name), folder.path()) {
             panic!("{name}: {problems:?}");
         }

@@ -11,10 +11,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::control::Control;
+use crate::base::Party;
+use crate::limits::Usage;
 use crate::session::Command;
 
-/// Tenants that metrics name; the rest count as `other`, so that labels stay bounded.
-const NAMED_TENANTS: usize = 50;
+/// Tenants and databases that metrics name; the rest count as `other`, so that labels stay bounded.
+const NAMED: usize = 50;
 
 /// Serves until told to stop.
 pub async fn serve(listener: TcpListener, control: Control, draining: CancellationToken, stop: CancellationToken) {
@@ -59,37 +61,89 @@ async fn metrics(State(control): State<Control>) -> impl IntoResponse {
             telemetry.gauge("pgward_waiting", &[cluster, server], pool.waiting as f64);
         }
     }
-    let text = format!("{}{}", telemetry.render(), tenants(&control));
+    let text = format!("{}{}", telemetry.render(), busiest(&control));
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 
-/// The busiest tenants by name. Written here rather than recorded, since who is among them changes.
-fn tenants(control: &Control) -> String {
-    use std::fmt::Write;
-    let mut usages = control.shared.usages.all();
-    usages.sort_by_key(|usage| std::cmp::Reverse(usage.transactions()));
-    let (named, other) = usages.split_at(usages.len().min(NAMED_TENANTS));
-    let mut out = String::new();
-    let mut family = |name: &str, help: &str, value: &dyn Fn(&crate::limits::Usage) -> f64| {
-        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
-        for usage in named {
-            let _ = writeln!(out, "{name}{{tenant=\"{}\"}} {}", usage.tenant, value(usage));
-        }
-        let rest = other.iter().fold(0.0, |sum, usage| sum + value(usage));
-        let _ = writeln!(out, "{name}{{tenant=\"other\"}} {rest}");
-    };
-    family(
+/// A gauge's name, what it says, and its value for whom it counts.
+type Family = (&'static str, &'static str, fn(&Usage) -> f64);
+
+const TENANTS: [Family; 3] = [
+    (
         "pgward_tenant_transactions",
         "Leases of a backend since the start, by the busiest tenants, all others as other.",
-        &|usage| usage.transactions() as f64,
-    );
-    family(
+        transactions,
+    ),
+    (
         "pgward_tenant_server_seconds",
         "Backend time since the start, by the busiest tenants, all others as other.",
-        &|usage| usage.server_time().as_secs_f64(),
-    );
-    family("pgward_tenant_clients", "Connected clients, by the busiest tenants, all others as other.", &|usage| {
-        usage.clients() as f64
-    });
+        server_seconds,
+    ),
+    ("pgward_tenant_clients", "Connected clients, by the busiest tenants, all others as other.", clients),
+];
+
+const DATABASES: [Family; 3] = [
+    (
+        "pgward_database_transactions",
+        "Leases of a backend since the start, by the busiest databases without tenants, all others as other.",
+        transactions,
+    ),
+    (
+        "pgward_database_server_seconds",
+        "Backend time since the start, by the busiest databases without tenants, all others as other.",
+        server_seconds,
+    ),
+    (
+        "pgward_database_clients",
+        "Connected clients, by the busiest databases without tenants, all others as other.",
+        clients,
+    ),
+];
+
+fn transactions(usage: &Usage) -> f64 {
+    usage.transactions() as f64
+}
+
+fn server_seconds(usage: &Usage) -> f64 {
+    usage.server_time().as_secs_f64()
+}
+
+fn clients(usage: &Usage) -> f64 {
+    usage.clients() as f64
+}
+
+/// The busiest by name. Written here rather than recorded, since who is among them changes.
+fn busiest(control: &Control) -> String {
+    let mut usages = control.shared.usages.all();
+    usages.sort_by_key(|usage| std::cmp::Reverse(usage.transactions()));
+    let (mut tenants, mut databases) = (Vec::new(), Vec::new());
+    for usage in &usages {
+        match &usage.party {
+            Party::Tenant(id) => tenants.push((id.as_str(), usage.as_ref())),
+            Party::Database(name) => databases.push((&**name, usage.as_ref())),
+        }
+    }
+    let mut out = String::new();
+    write(&mut out, &TENANTS, "tenant", &tenants);
+    write(&mut out, &DATABASES, "database", &databases);
     out
+}
+
+fn write(out: &mut String, families: &[Family], label: &str, usages: &[(&str, &Usage)]) {
+    use std::fmt::Write;
+    let (named, other) = usages.split_at(usages.len().min(NAMED));
+    for (name, help, value) in families {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
+        for (by, usage) in named {
+            let _ = writeln!(out, "{name}{{{label}=\"{}\"}} {}", escaped(by), value(usage));
+        }
+        let rest = other.iter().fold(0.0, |sum, (_, usage)| sum + value(usage));
+        let _ = writeln!(out, "{name}{{{label}=\"other\"}} {rest}");
+    }
+}
+
+/// A label's value in Prometheus text. A database may be called anything.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

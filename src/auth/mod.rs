@@ -1,4 +1,5 @@
-//! Who a client is: the JWT it sends as its password, verified, and what its claims say.
+//! Who a client is: the JWT it sends as its password, verified, and what its claims say; or, where there
+//! are no tenants, a user that knows its password ([`scram`]).
 //!
 //! The token's `iss` is read before anything is verified, and only to choose the issuer's rules and
 //! keys. From there on nothing in the token can widen what the configuration allows: the algorithm
@@ -15,6 +16,7 @@ mod json;
 mod jwks;
 mod jwt;
 mod mint;
+pub mod scram;
 
 #[cfg(test)]
 mod testkit;

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::BytesMut;
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
@@ -12,7 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::BackendError;
 use super::connect::Endpoint;
-use crate::base::Secret;
+use super::scram::{Binding, KeyedScram};
+use crate::base::{ScramKeys, Secret};
 use crate::net::{Stream, end_point_hash};
 use crate::wire::backend as answer;
 
@@ -21,7 +24,15 @@ use crate::wire::backend as answer;
 pub struct Credentials {
     pub role: String,
     pub database: String,
-    pub password: Secret,
+    pub secret: LoginSecret,
+}
+
+/// What a login role proves itself by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum LoginSecret {
+    Password(Secret),
+    /// A client's own, passed through: good where the server's verifier has the same salt and iterations.
+    Keys(ScramKeys),
 }
 
 /// What the server told about itself.
@@ -131,16 +142,16 @@ impl Login<'_> {
     }
 
     /// Bound to the server's certificate where there is TLS and the server offers it.
-    fn binding(&self, offered: &[String]) -> (&'static str, ChannelBinding) {
-        let Stream::Tls(tls) = &*self.stream else { return (SCRAM_SHA_256, ChannelBinding::unsupported()) };
+    fn binding(&self, offered: &[String]) -> (&'static str, Binding) {
+        let Stream::Tls(tls) = &*self.stream else { return (SCRAM_SHA_256, Binding::Unsupported) };
         let (_, session) = tls.get_ref();
         let hash = session.peer_certificates().and_then(|all| all.first()).and_then(|first| end_point_hash(first));
         match hash {
             Some(hash) if offered.iter().any(|name| name == SCRAM_SHA_256_PLUS) => {
-                (SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(hash))
+                (SCRAM_SHA_256_PLUS, Binding::EndPoint(hash))
             }
-            Some(_) => (SCRAM_SHA_256, ChannelBinding::unrequested()),
-            None => (SCRAM_SHA_256, ChannelBinding::unsupported()),
+            Some(_) => (SCRAM_SHA_256, Binding::Unrequested),
+            None => (SCRAM_SHA_256, Binding::Unsupported),
         }
     }
 
@@ -149,25 +160,63 @@ impl Login<'_> {
         if !offered.iter().any(|name| name == mechanism) {
             return Err(self.method("a SASL mechanism other than SCRAM-SHA-256"));
         }
-        let mut scram = ScramSha256::new(self.credentials.password.expose(), binding);
-        let mut out = BytesMut::new();
-        frontend::sasl_initial_response(mechanism, scram.message(), &mut out)
-            .map_err(|error| self.protocol(error.to_string()))?;
-        self.send(&out).await?;
-        let Message::AuthenticationSaslContinue(body) = self.receive().await? else {
-            return Err(self.protocol("SASL did not continue"));
-        };
-        scram.update(body.data()).map_err(|error| self.protocol(error.to_string()))?;
-        out.clear();
-        frontend::sasl_response(scram.message(), &mut out).map_err(|error| self.protocol(error.to_string()))?;
-        self.send(&out).await?;
-        let Message::AuthenticationSaslFinal(body) = self.receive().await? else {
-            return Err(self.protocol("SASL did not finish"));
-        };
-        scram.finish(body.data()).map_err(|error| self.protocol(error.to_string()))?;
+        match self.credentials.secret.clone() {
+            LoginSecret::Password(password) => self.scram_by_password(mechanism, binding, &password).await?,
+            LoginSecret::Keys(keys) => self.scram_by_keys(mechanism, &binding, keys).await?,
+        }
         match self.receive().await? {
             Message::AuthenticationOk => Ok(()),
             _ => Err(self.protocol("authentication did not end")),
+        }
+    }
+
+    async fn scram_by_password(
+        &mut self,
+        mechanism: &str,
+        binding: Binding,
+        password: &Secret,
+    ) -> Result<(), BackendError> {
+        let binding = match binding {
+            Binding::Unsupported => ChannelBinding::unsupported(),
+            Binding::Unrequested => ChannelBinding::unrequested(),
+            Binding::EndPoint(hash) => ChannelBinding::tls_server_end_point(hash),
+        };
+        let mut scram = ScramSha256::new(password.expose(), binding);
+        let challenge = self.begin(mechanism, scram.message()).await?;
+        scram.update(&challenge).map_err(|error| self.protocol(error.to_string()))?;
+        let last = self.prove(scram.message()).await?;
+        scram.finish(&last).map_err(|error| self.protocol(error.to_string()))
+    }
+
+    async fn scram_by_keys(&mut self, mechanism: &str, binding: &Binding, keys: ScramKeys) -> Result<(), BackendError> {
+        let nonce = STANDARD.encode(rand::random::<[u8; 18]>());
+        let (mut scram, first) = KeyedScram::new(keys, binding, nonce);
+        let challenge = self.begin(mechanism, first.as_bytes()).await?;
+        let answer = scram.answer(&challenge).ok_or_else(|| self.protocol("SCRAM was not begun as it should be"))?;
+        let last = self.prove(answer.as_bytes()).await?;
+        if scram.proves(&last) { Ok(()) } else { Err(self.protocol("the server did not prove who it is")) }
+    }
+
+    /// Chooses a mechanism; gives the server's challenge.
+    async fn begin(&mut self, mechanism: &str, message: &[u8]) -> Result<Vec<u8>, BackendError> {
+        let mut out = BytesMut::new();
+        frontend::sasl_initial_response(mechanism, message, &mut out)
+            .map_err(|error| self.protocol(error.to_string()))?;
+        self.send(&out).await?;
+        match self.receive().await? {
+            Message::AuthenticationSaslContinue(body) => Ok(body.data().to_vec()),
+            _ => Err(self.protocol("SASL did not continue")),
+        }
+    }
+
+    /// Answers the challenge; gives the server's last word.
+    async fn prove(&mut self, message: &[u8]) -> Result<Vec<u8>, BackendError> {
+        let mut out = BytesMut::new();
+        frontend::sasl_response(message, &mut out).map_err(|error| self.protocol(error.to_string()))?;
+        self.send(&out).await?;
+        match self.receive().await? {
+            Message::AuthenticationSaslFinal(body) => Ok(body.data().to_vec()),
+            _ => Err(self.protocol("SASL did not finish")),
         }
     }
 

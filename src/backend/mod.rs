@@ -5,6 +5,7 @@ mod cancel;
 mod connect;
 mod login;
 mod recover;
+mod scram;
 
 use std::time::Instant;
 
@@ -14,7 +15,7 @@ use crate::wire::flow::Flow;
 
 pub use cancel::{CancelTarget, cancel};
 pub use connect::{Endpoint, open};
-pub use login::{Credentials, Greeting};
+pub use login::{Credentials, Greeting, LoginSecret};
 pub use recover::{dispose, recover};
 
 /// A backend that is logged in.

@@ -94,6 +94,33 @@ name!(
     Access, 63, word, "A-Z a-z 0-9 _ -"
 );
 
+/// Who is served, counted and limited as one: a tenant, or the clients of a database without tenants.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Party {
+    Tenant(TenantId),
+    /// By the name that clients know it by. Any text: it may come from a client.
+    Database(Arc<str>),
+}
+
+impl Party {
+    pub fn tenant(&self) -> Option<&TenantId> {
+        match self {
+            Self::Tenant(id) => Some(id),
+            Self::Database(_) => None,
+        }
+    }
+}
+
+/// For logs, which escape what clients may have put in a name.
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tenant(id) => id.fmt(f),
+            Self::Database(name) => write!(f, "database {name:?}"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,10 +3,12 @@
 pub mod clock;
 pub mod ids;
 pub mod report;
+pub mod scram;
 pub mod secret;
 pub mod sqlstate;
 
-pub use ids::{Access, ClusterName, Region, ServerName, TenantId};
+pub use ids::{Access, ClusterName, Party, Region, ServerName, TenantId};
 pub use report::{Report, Severity};
+pub use scram::{ScramKeys, StoredPassword, Verifier, VerifierError};
 pub use secret::Secret;
 pub use sqlstate::SqlState;

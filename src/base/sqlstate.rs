@@ -12,7 +12,9 @@ impl SqlState {
     pub const INVALID_PARAMETER_VALUE: Self = Self("22023");
     pub const INVALID_STATEMENT_NAME: Self = Self("26000");
     pub const INVALID_AUTHORIZATION: Self = Self("28000");
+    pub const INVALID_PASSWORD: Self = Self("28P01");
     pub const INVALID_CATALOG_NAME: Self = Self("3D000");
+    pub const INSUFFICIENT_PRIVILEGE: Self = Self("42501");
     pub const SYNTAX_ERROR: Self = Self("42601");
     pub const DUPLICATE_PREPARED_STATEMENT: Self = Self("42P05");
     pub const TOO_MANY_CONNECTIONS: Self = Self("53300");

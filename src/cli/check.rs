@@ -52,6 +52,16 @@ fn summary(settings: &Settings) -> String {
         .collect();
     let total = settings.tenants.len();
     lines.push(format!("tenants: {total}{}{}", if parts.is_empty() { "" } else { ", " }, parts.join(", ")));
+    let plain = &settings.plain;
+    if plain.any.is_some() || !plain.databases.is_empty() {
+        let any = if plain.any.is_some() { " and any other" } else { "" };
+        let lookup = if plain.lookup.is_some() { " and a lookup" } else { "" };
+        lines.push(format!(
+            "databases without tenants: {}{any}; users: {} in the file{lookup}",
+            plain.databases.len(),
+            plain.users.len()
+        ));
+    }
     for issuer in &settings.issuers {
         lines.push(format!("issuer {}", issuer.issuer));
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::Problem;
 use super::settings::*;
-use crate::base::TenantId;
+use crate::base::{ClusterName, TenantId};
 use crate::residency;
 
 pub(super) fn across(settings: &Settings) -> Vec<Problem> {
@@ -15,6 +15,7 @@ pub(super) fn across(settings: &Settings) -> Vec<Problem> {
         servers(cluster, &mut problems);
     }
     own_logins(settings, &mut problems);
+    plain(settings, &mut problems);
     let mut tenants: Vec<&Tenant> = settings.tenants.values().map(AsRef::as_ref).collect();
     tenants.sort_by(|a, b| a.id.cmp(&b.id));
     for tenant in tenants {
@@ -39,7 +40,9 @@ fn keys(settings: &Settings, problems: &mut Vec<Problem>) {
         Roles::Own(logins) => logins.values().collect(),
         Roles::Shared(_) => Vec::new(),
     });
-    let derived = shared.chain(own).any(|login| matches!(login.password, LoginPassword::Derived { .. }));
+    let plain = settings.plain.databases.values().chain(&settings.plain.any).filter_map(|plain| plain.login.as_ref());
+    let plain = plain.chain(settings.plain.lookup.as_ref().map(|lookup| &lookup.login));
+    let derived = shared.chain(own).chain(plain).any(|login| matches!(login.password, LoginPassword::Derived { .. }));
     if derived && settings.master_key.is_none() {
         problems.push(
             Problem::new(
@@ -52,7 +55,8 @@ fn keys(settings: &Settings, problems: &mut Vec<Problem>) {
 }
 
 fn issuers(settings: &Settings, problems: &mut Vec<Problem>) {
-    if settings.issuers.is_empty() {
+    let plain = !settings.plain.databases.is_empty() || settings.plain.any.is_some();
+    if settings.issuers.is_empty() && !(plain && settings.tenants.is_empty()) {
         problems.push(
             Problem::new("issuers", "is empty, so that nobody could log in")
                 .example("[[issuers]] with issuer, audience, algorithms and jwks_url"),
@@ -109,6 +113,48 @@ fn own_logins(settings: &Settings, problems: &mut Vec<Problem>) {
             }
         }
     }
+}
+
+/// A name leads to one place, and what only tenants may use is not lent to others.
+fn plain(settings: &Settings, problems: &mut Vec<Problem>) {
+    let plain = &settings.plain;
+    let any = plain.any.iter().map(|database| ("*", database));
+    for (name, database) in plain.databases.iter().map(|(name, database)| (name.as_str(), database)).chain(any) {
+        let at = format!("plain.databases.{name}");
+        if name == settings.console.database {
+            problems.push(Problem::new(&at, "is the console's database").example("console.database = \"console\""));
+        }
+        if let Some(tenant) =
+            settings.tenants.values().find(|tenant| tenant.id.as_str() == name || tenant.database == name)
+        {
+            problems.push(
+                Problem::new(&at, format!("is where clients of tenant {} log in", tenant.id))
+                    .example(format!("another name, with database = \"{}\"", tenant.database)),
+            );
+        }
+        if !settings.clusters.contains_key(&database.cluster) {
+            problems.push(Problem::new(format!("{at}.cluster"), "is not among the clusters").value(&database.cluster));
+        }
+        if let Some(login) = &database.login
+            && tenants_use(settings, &database.cluster, &login.role)
+        {
+            problems.push(Problem::new(format!("{at}.login"), "is also a login of tenants").value(&login.role));
+        }
+    }
+    if let Some(lookup) = &plain.lookup
+        && !settings.clusters.contains_key(&lookup.cluster)
+    {
+        problems.push(Problem::new("plain.lookup.cluster", "is not among the clusters").value(&lookup.cluster));
+    }
+}
+
+fn tenants_use(settings: &Settings, cluster: &ClusterName, role: &str) -> bool {
+    let shared = settings.clusters.get(cluster);
+    shared.is_some_and(|cluster| cluster.logins.values().any(|login| login.role == role))
+        || settings.tenants.values().any(|tenant| match &tenant.roles {
+            Roles::Own(logins) => tenant.cluster == *cluster && logins.values().any(|login| login.role == role),
+            Roles::Shared(_) => false,
+        })
 }
 
 fn tenant(settings: &Settings, tenant: &Tenant, problems: &mut Vec<Problem>) {

@@ -6,11 +6,13 @@
 //! Nothing live is kept in here: settings are values.
 
 mod check;
+mod plain;
 mod problem;
 mod reader;
 mod sections;
 mod settings;
 mod tenants;
+mod users;
 
 use std::path::Path;
 

@@ -9,7 +9,7 @@ use toml::{Table, Value};
 
 use super::reader::{FromToml, Reader, Section, choose, map, table};
 use super::settings::*;
-use super::{Problem, tenants};
+use super::{Problem, plain, tenants};
 use crate::base::{Access, ClusterName};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -39,6 +39,8 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
     let part = root.section(reader, "limits");
     let limits = tenants::default_limits(reader, part);
     let tenants = tenants::tenants(reader, &mut root, limits);
+    let part = root.section(reader, "plain");
+    let plain = plain::plain(reader, part, limits);
     root.finish(reader);
     Some(Settings {
         listen: listen?,
@@ -52,6 +54,7 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
         pool,
         clusters,
         tenants,
+        plain,
     })
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::{Access, ClusterName, Region, Secret, ServerName, TenantId};
+use crate::base::{Access, ClusterName, Region, Secret, ServerName, StoredPassword, TenantId};
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -21,6 +21,7 @@ pub struct Settings {
     pub pool: PoolRules,
     pub clusters: BTreeMap<ClusterName, Arc<Cluster>>,
     pub tenants: Tenants,
+    pub plain: Plain,
 }
 
 pub type Tenants = HashMap<TenantId, Arc<Tenant>>;
@@ -236,9 +237,10 @@ pub struct Login {
 }
 
 /// How long a session keeps a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum PoolMode {
     /// To the end of its transaction.
+    #[default]
     Transaction,
     /// To its own end.
     Session,
@@ -246,6 +248,13 @@ pub enum PoolMode {
 
 impl PoolMode {
     pub const ALL: [(&str, Self); 2] = [("transaction", Self::Transaction), ("session", Self::Session)];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Transaction => "transaction",
+            Self::Session => "session",
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -309,4 +318,41 @@ pub struct TenantLimits {
     pub max_clients: usize,
     pub max_leases: usize,
     pub max_pinned: usize,
+}
+
+/// Databases without tenants, whose clients log in with user and password.
+#[derive(Debug, Clone, Default)]
+pub struct Plain {
+    pub users: BTreeMap<String, StoredPassword>,
+    /// For users that the file does not have.
+    pub lookup: Option<Lookup>,
+    /// Roles that may be used although they are superusers.
+    pub superusers: Vec<String>,
+    /// By the name that clients give.
+    pub databases: BTreeMap<String, Arc<PlainDatabase>>,
+    /// For every other name.
+    pub any: Option<Arc<PlainDatabase>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlainDatabase {
+    pub cluster: ClusterName,
+    /// Its name on the server, if it is not the one the client gives.
+    pub database: Option<String>,
+    /// What backends log in as, if it is not the client's own user.
+    pub login: Option<Login>,
+    pub mode: PoolMode,
+    pub limits: TenantLimits,
+}
+
+/// Where passwords are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lookup {
+    pub cluster: ClusterName,
+    pub database: String,
+    pub login: Login,
+    /// Gives name and password for the name in `$1`.
+    pub query: String,
+    /// How long an answer is good for.
+    pub cache: Duration,
 }

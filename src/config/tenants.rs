@@ -18,7 +18,7 @@ pub(super) fn default_limits(reader: &mut Reader, section: Option<Section>) -> T
     limits
 }
 
-fn limits(reader: &mut Reader, section: &mut Section, default: TenantLimits) -> TenantLimits {
+pub(super) fn limits(reader: &mut Reader, section: &mut Section, default: TenantLimits) -> TenantLimits {
     TenantLimits {
         max_clients: section.number(reader, "max_clients", default.max_clients, 1..=1_000_000),
         max_leases: section.number(reader, "max_leases", default.max_leases, 1..=10_000),

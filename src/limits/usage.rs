@@ -1,4 +1,4 @@
-//! What each tenant uses right now, shared by all cores.
+//! What each tenant, and each database without tenants, uses right now, shared by all cores.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 
-use crate::base::TenantId;
+use crate::base::Party;
 
-/// One tenant's use. The counters outlive reloads of the catalogue.
+/// What one party uses. The counters outlive reloads of the catalogue.
 #[derive(Debug)]
 pub struct Usage {
-    pub tenant: TenantId,
+    pub party: Party,
     /// Its number in this process, which queues go by.
     pub id: u64,
     clients: AtomicUsize,
@@ -22,30 +22,38 @@ pub struct Usage {
     transactions: AtomicU64,
 }
 
-/// All tenants that were seen since the start.
+/// All parties that were seen since the start.
 #[derive(Debug, Default)]
 pub struct Usages {
-    all: DashMap<TenantId, Arc<Usage>>,
+    all: DashMap<Party, Arc<Usage>>,
     next: AtomicU64,
 }
 
 impl Usages {
-    pub fn of(&self, tenant: &TenantId) -> Arc<Usage> {
-        if let Some(usage) = self.all.get(tenant) {
+    pub fn of(&self, party: &Party) -> Arc<Usage> {
+        if let Some(usage) = self.all.get(party) {
             return Arc::clone(&usage);
         }
-        let fresh = || {
-            Arc::new(Usage {
-                tenant: tenant.clone(),
-                id: self.next.fetch_add(1, Ordering::Relaxed),
-                clients: AtomicUsize::new(0),
-                leases: AtomicUsize::new(0),
-                pinned: AtomicUsize::new(0),
-                server_time: AtomicU64::new(0),
-                transactions: AtomicU64::new(0),
-            })
-        };
-        Arc::clone(&self.all.entry(tenant.clone()).or_insert_with(fresh))
+        Arc::clone(&self.all.entry(party.clone()).or_insert_with(|| self.apart(party.clone())))
+    }
+
+    /// A use that is counted by itself and listed nowhere: pgward's own.
+    pub fn apart(&self, party: Party) -> Arc<Usage> {
+        Arc::new(Usage {
+            party,
+            id: self.next.fetch_add(1, Ordering::Relaxed),
+            clients: AtomicUsize::new(0),
+            leases: AtomicUsize::new(0),
+            pinned: AtomicUsize::new(0),
+            server_time: AtomicU64::new(0),
+            transactions: AtomicU64::new(0),
+        })
+    }
+
+    /// Drops what was made for a login that came to nothing: a name that a client made up must not stay.
+    pub fn forget(&self, party: &Party) {
+        // One is the map's own. A login that comes in between makes it anew, and counts from there.
+        self.all.remove_if(party, |_, usage| Arc::strong_count(usage) == 1);
     }
 
     pub fn all(&self) -> Vec<Arc<Usage>> {
@@ -74,7 +82,7 @@ impl Usage {
         Duration::from_micros(self.server_time.load(Ordering::Relaxed))
     }
 
-    /// A lease of this tenant ended.
+    /// A lease of this party ended.
     pub fn served(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.server_time.fetch_add(micros, Ordering::Relaxed);
@@ -105,7 +113,7 @@ fn take(counter: &AtomicUsize, limit: usize) -> bool {
     counter.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |used| (used < limit).then_some(used + 1)).is_ok()
 }
 
-/// One session of a tenant; given back on drop.
+/// One session of a party; given back on drop.
 #[derive(Debug)]
 pub struct ClientSlot(Arc<Usage>);
 
@@ -115,7 +123,7 @@ impl Drop for ClientSlot {
     }
 }
 
-/// One backend in use by a tenant; given back on drop.
+/// One backend in use by a party; given back on drop.
 #[derive(Debug)]
 pub struct LeaseSlot(Arc<Usage>);
 
@@ -144,16 +152,20 @@ impl Drop for PinSlot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::TenantId;
 
     #[test]
     fn a_limit_holds_until_a_slot_is_dropped() {
         let usages = Usages::default();
-        let acme = usages.of(&TenantId::parse("acme").unwrap());
+        let party = Party::Tenant(TenantId::parse("acme").unwrap());
+        let acme = usages.of(&party);
         let one = acme.client(1);
         assert!(one.is_some());
         assert!(acme.client(1).is_none());
         drop(one);
         assert!(acme.client(1).is_some());
-        assert!(Arc::ptr_eq(&acme, &usages.of(&TenantId::parse("acme").unwrap())));
+        assert!(Arc::ptr_eq(&acme, &usages.of(&party)));
+        usages.forget(&party);
+        assert!(Arc::ptr_eq(&acme, &usages.of(&party)), "it is in use");
     }
 }

@@ -39,14 +39,24 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
         .map_err(|error| TlsError::Pem { path: path.to_owned(), reason: error.to_string() })
 }
 
+/// What clients are shown.
+#[derive(Debug)]
+pub struct Listener {
+    pub config: Arc<ServerConfig>,
+    /// What their logins can be bound to: see [`end_point_hash`].
+    pub end_point: Option<Vec<u8>>,
+}
+
 /// For the listener: TLS 1.2 and 1.3, the certificate as it is on disk now.
-pub fn listener(tls: &ListenTls) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn listener(tls: &ListenTls) -> Result<Listener, TlsError> {
+    let certificates = certificates(&tls.certificate)?;
+    let end_point = certificates.first().and_then(|first| end_point_hash(first));
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_single_cert(certificates(&tls.certificate)?, private_key(&tls.key)?)?;
+        .with_single_cert(certificates, private_key(&tls.key)?)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(Arc::new(config))
+    Ok(Listener { config: Arc::new(config), end_point })
 }
 
 /// For connections to a cluster's servers; `None` where TLS is off.

@@ -1,6 +1,7 @@
 //! What is open on one server, and who waits for it. Shared by all cores.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -230,8 +231,11 @@ impl Drop for Permit {
         {
             let mut state = budget.state();
             state.open = state.open.saturating_sub(1);
-            if let Some(count) = state.by_pool.get_mut(&self.pool.id) {
-                *count = count.saturating_sub(1);
+            if let Entry::Occupied(mut count) = state.by_pool.entry(self.pool.id) {
+                *count.get_mut() = count.get().saturating_sub(1);
+                if *count.get() == 0 {
+                    count.remove();
+                }
             }
         }
         budget.serve(None, |_| false, |_| None);

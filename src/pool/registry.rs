@@ -8,8 +8,8 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use dashmap::DashMap;
 
 use super::budget::Budget;
-use crate::backend::{Credentials, Endpoint, Greeting};
-use crate::base::{ClusterName, Secret, ServerName};
+use crate::backend::{Credentials, Endpoint, Greeting, LoginSecret};
+use crate::base::{ClusterName, ServerName};
 use crate::config::{PoolRules, Server};
 
 /// Everything that makes two backends interchangeable, tenant context apart.
@@ -21,7 +21,7 @@ pub struct PoolKey {
     pub port: u16,
     pub database: String,
     pub role: String,
-    pub password: Secret,
+    pub secret: LoginSecret,
 }
 
 #[derive(Debug)]
@@ -84,7 +84,7 @@ impl Pool {
         Credentials {
             role: self.key.role.clone(),
             database: self.key.database.clone(),
-            password: self.key.password.clone(),
+            secret: self.key.secret.clone(),
         }
     }
 
@@ -145,6 +145,12 @@ impl Pools {
             pool.endpoint.store(Arc::clone(endpoint));
         }
         pool
+    }
+
+    /// Drops a pool that nobody else has. A core that has its own share of it keeps it.
+    pub fn forget(&self, pool: Arc<Pool>) {
+        // One is the map's own, one the caller's.
+        self.pools.remove_if(&pool.key, |_, known| Arc::ptr_eq(known, &pool) && Arc::strong_count(known) <= 2);
     }
 
     fn budget(&self, key: &PoolKey, server: &Server) -> Arc<Budget> {

@@ -135,6 +135,17 @@ impl Shard {
         Rc::clone(pools.entry(pool.id).or_insert_with(fresh))
     }
 
+    /// Drops this core's share of a pool, and the backends that idle there, unless others have it too.
+    pub fn forget(&self, local: Rc<Local>) {
+        // One is the map's own, one the caller's.
+        if Rc::strong_count(&local) <= 2 {
+            let gone = self.pools.borrow_mut().remove(&local.pool.id);
+            local.idle.borrow().iter().for_each(|conn| local.pool.budget.idle_changed(conn.core, false));
+            // Outside the borrow: permits look for waiters on their way out.
+            drop((gone, local));
+        }
+    }
+
     /// Lends an idle backend of this core, unless somebody waits: those come first.
     pub fn try_acquire(&self, local: &Rc<Local>, request: Request<'_>) -> Option<Lease> {
         if local.pool.budget.waiting() > 0 {
@@ -337,7 +348,7 @@ impl Shard {
             let row = |conn: &Conn| BackendRow {
                 pool: local.pool.id,
                 pid: conn.backend.pid,
-                tenant: conn.context.as_ref().map(|context| context.tenant().to_string()),
+                tenant: conn.context.as_ref().and_then(|context| context.tenant().tenant()).map(ToString::to_string),
                 client: None,
                 age: now.duration_since(conn.backend.born),
                 in_state: now.duration_since(conn.idle_since),

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::admin::{Control, ReloadError};
-use crate::base::TenantId;
-use crate::config::{self, Settings, Tenant};
+use crate::base::Party;
+use crate::config::{self, PlainDatabase, Settings, Tenant};
 use crate::session::{Command, Shared, World};
 
 pub(super) fn reload(path: &Path, control: &Control) -> Result<(), ReloadError> {
@@ -34,7 +34,7 @@ fn replace(path: &Path, control: &Control) -> Result<(), ReloadError> {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
         ReloadError(vec![format!("{error}{cause}")])
     })?;
-    let moved = Arc::new(moved(&before.settings, &world.settings));
+    let moved = Arc::new(moved(shared, &before, &world));
     shared.world.store(Arc::new(world));
     if !moved.is_empty() {
         control.cores.iter().for_each(|core| core.send(Command::Moved(Arc::clone(&moved))));
@@ -43,15 +43,26 @@ fn replace(path: &Path, control: &Control) -> Result<(), ReloadError> {
     Ok(())
 }
 
-/// Tenants that are gone, or whose data or rights are not where they were. Their sessions must not go on.
-fn moved(before: &Settings, after: &Settings) -> HashSet<TenantId> {
-    let same = |old: &Tenant| {
-        after.tenants.get(&old.id).is_some_and(|new| {
-            let limits_apart = Tenant { limits: old.limits, ..Tenant::clone(new) };
-            limits_apart == *old
-        })
-    };
-    before.tenants.values().filter(|old| !same(old)).map(|old| old.id.clone()).collect()
+/// Tenants and databases that are gone, or whose data or rights are not where they were. Their sessions
+/// must not go on.
+fn moved(shared: &Shared, before: &World, after: &World) -> HashSet<Party> {
+    let tenants = before.settings.tenants.values().filter(|old| {
+        let new = after.settings.tenants.get(&old.id);
+        !new.is_some_and(|new| Tenant { limits: old.limits, ..Tenant::clone(new) } == ***old)
+    });
+    let mut moved: HashSet<Party> = tenants.map(|old| Party::Tenant(old.id.clone())).collect();
+    // Those in use, since any name may have led somewhere.
+    for usage in shared.usages.all() {
+        if let Party::Database(name) = &usage.party
+            && let Some(old) = before.plain(name)
+        {
+            let new = after.plain(name);
+            let same =
+                new.is_some_and(|new| PlainDatabase { limits: old.limits, ..PlainDatabase::clone(new) } == **old);
+            moved.extend((!same).then(|| usage.party.clone()));
+        }
+    }
+    moved
 }
 
 /// What is laid out at the start and cannot change while running.

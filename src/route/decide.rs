@@ -39,13 +39,18 @@ pub fn decide<'a>(
     {
         return Err(Refusal::TokenRegion(region.clone()));
     }
-    let server = cluster.servers.iter().find(|s| s.role == ServerRole::Primary).ok_or(Refusal::NoPrimary)?;
+    let server = primary(cluster).ok_or(Refusal::NoPrimary)?;
     let allowed = residency::allows(&tenant.regions, &server.region)
         && narrowed.is_none_or(|regions| residency::allows(regions, &server.region));
     if !allowed {
         return Err(Refusal::Residency { server: server.name.clone(), region: server.region.clone() });
     }
     Ok(Route { server, login })
+}
+
+/// Where writes go.
+pub fn primary(cluster: &Cluster) -> Option<&Arc<Server>> {
+    cluster.servers.iter().find(|server| server.role == ServerRole::Primary)
 }
 
 fn login<'a>(tenant: &'a Tenant, access: &Access, cluster: &'a Cluster) -> Option<&'a Login> {

@@ -2,4 +2,4 @@
 
 mod decide;
 
-pub use decide::{Refusal, Route, decide};
+pub use decide::{Refusal, Route, decide, primary};

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 use super::entry::{ClientRow, Kick};
-use crate::base::TenantId;
+use crate::base::Party;
 use crate::pool::BackendRow;
 
 /// A client's place among all; given back on drop.
@@ -47,8 +47,8 @@ pub enum Command {
     /// Carry the counters over to the shared metrics.
     Flush(oneshot::Sender<()>),
     Kick(Kick),
-    /// End the sessions of these tenants at their next pause.
-    Moved(Arc<HashSet<TenantId>>),
+    /// End the sessions of these parties at their next pause.
+    Moved(Arc<HashSet<Party>>),
     /// Stop serving; sessions that are left are dropped.
     End,
 }

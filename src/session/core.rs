@@ -13,8 +13,8 @@ use super::cancel::CancelKeys;
 use super::entry::{ClientRow, Entry, Kick};
 use super::login::Reported;
 use super::world::World;
-use crate::base::TenantId;
-use crate::limits::Usages;
+use crate::base::Party;
+use crate::limits::{Usage, Usages};
 use crate::pool::{BackendRow, PoolKey, Pools, Shard, Statement};
 use crate::sql::{Analyser, Facts};
 use crate::telemetry::{CoreStats, Telemetry};
@@ -26,6 +26,8 @@ pub struct Shared {
     pub world: ArcSwap<World>,
     pub pools: Pools,
     pub usages: Usages,
+    /// Of those who are not known yet.
+    pub lookups: Arc<Usage>,
     pub contexts: Contexts,
     pub cancel_keys: CancelKeys,
     pub telemetry: Telemetry,
@@ -35,10 +37,12 @@ pub struct Shared {
 
 impl Shared {
     pub fn new(world: World, cores: usize) -> Self {
+        let usages = Usages::default();
         Self {
             world: ArcSwap::from_pointee(world),
             pools: Pools::new(cores),
-            usages: Usages::default(),
+            lookups: usages.apart(Party::Database("".into())),
+            usages,
             contexts: Contexts::default(),
             cancel_keys: CancelKeys::default(),
             telemetry: Telemetry::new(),
@@ -189,10 +193,10 @@ impl Core {
         entries.iter().for_each(|entry| entry.kick(kick));
     }
 
-    /// Ends sessions of tenants that are not where they were.
-    pub fn kick_tenants(&self, moved: &HashSet<TenantId>) {
+    /// Ends sessions of tenants and databases that are not where they were.
+    pub fn kick_moved(&self, moved: &HashSet<Party>) {
         let entries: Vec<Rc<Entry>> = self.entries.borrow().values().cloned().collect();
-        entries.iter().filter(|entry| moved.contains(&entry.profile.tenant)).for_each(|entry| entry.kick(Kick::Moved));
+        entries.iter().filter(|entry| moved.contains(&entry.profile.party)).for_each(|entry| entry.kick(Kick::Moved));
     }
 
     /// Once in a while: sessions whose time is up, backends that are not worth keeping, counters.

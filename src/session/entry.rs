@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use crate::base::TenantId;
+use crate::base::Party;
 use crate::config::SessionRules;
 use crate::pool::BackendRow;
 
@@ -20,7 +20,7 @@ pub enum Kick {
     Expired,
     /// Now: the transaction was idle too long.
     IdleInTransaction,
-    /// At the next moment between transactions: the tenant was removed or moved.
+    /// At the next moment between transactions: the tenant or database was removed or moved.
     Moved,
     /// At the next moment between transactions: it would keep its backend, and too many of the tenant do.
     Pinned,
@@ -59,14 +59,14 @@ pub struct Profile {
     pub id: u32,
     /// The number of its pool.
     pub pool: usize,
-    pub tenant: TenantId,
+    pub party: Party,
     pub user: String,
     pub database: String,
     pub application: String,
     pub peer: Option<SocketAddr>,
     pub tls: bool,
-    /// When its token ends, in seconds since 1970.
-    pub expires_at: u64,
+    /// When its token ends, in seconds since 1970. A password has no end.
+    pub expires_at: Option<u64>,
 }
 
 /// One session in its core's list.
@@ -155,7 +155,8 @@ impl Entry {
     }
 
     pub fn overdue(&self, now: Instant, unix_now: u64, rules: &SessionRules) -> Option<Kick> {
-        if unix_now >= self.profile.expires_at.saturating_add(rules.expiry_grace.as_secs()) {
+        let grace = rules.expiry_grace.as_secs();
+        if self.profile.expires_at.is_some_and(|at| unix_now >= at.saturating_add(grace)) {
             return Some(Kick::Expired);
         }
         let (phase, since) = self.phase.get();
@@ -183,7 +184,7 @@ impl Entry {
         Some(BackendRow {
             pool: self.profile.pool,
             pid: held.pid,
-            tenant: Some(self.profile.tenant.to_string()),
+            tenant: self.profile.party.tenant().map(ToString::to_string),
             client: Some(self.profile.id),
             age: now.duration_since(held.born),
             in_state: now.duration_since(since),

@@ -43,7 +43,7 @@ impl Session {
         // A pinned session keeps what it has; it only lost its context.
         // So do sessions of one tenant, who are told the difference.
         let known = conn.context.take().filter(|_| !link.reset && !conn.dirty);
-        let before = known.filter(|before| before.tenant() == self.context.tenant());
+        let before = known.filter(|before| before.whose() == self.context.whose());
         let discard = conn.used && self.pins.is_empty() && before.is_none();
         let gate = handover::gate();
         let checker = self.context.for_backend(conn.backend.pid, before.as_deref(), discard, |orders| {

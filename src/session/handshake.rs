@@ -14,6 +14,7 @@ use super::refuse;
 use super::world::World;
 use crate::base::{Report, Secret};
 use crate::net::Stream;
+use crate::wire::frame::HEADER;
 use crate::wire::startup::{First, MAX_PACKET, Startup, TLS_HANDSHAKE, read};
 use crate::wire::{Header, Origin, encode};
 
@@ -175,20 +176,31 @@ impl Started {
     /// Asks for a password and reads it. It is the last that is read before authentication.
     pub(super) async fn password(&mut self) -> Result<Secret, Refused> {
         let mut out = BytesMut::new();
-        if self.startup.minor > self.startup.spoken_minor() || !self.startup.unknown_options.is_empty() {
-            encode::negotiate(&mut out, self.startup.spoken_minor(), &self.startup.unknown_options);
-        }
+        self.negotiate(&mut out);
         encode::ask_password(&mut out);
         self.stream.write_all(&out).await?;
         self.stream.flush().await?;
+        let body = self.authentication().await?;
+        let sound = body.strip_suffix(b"\0").filter(|password| !password.contains(&0));
+        sound.map(Secret::new).ok_or_else(|| refuse::malformed(b'p').into())
+    }
+
+    /// What goes ahead of the first request for a password.
+    pub(super) fn negotiate(&self, out: &mut BytesMut) {
+        if self.startup.minor > self.startup.spoken_minor() || !self.startup.unknown_options.is_empty() {
+            encode::negotiate(out, self.startup.spoken_minor(), &self.startup.unknown_options);
+        }
+    }
+
+    /// The body of the client's next message, which must be one of authentication: a password, or SASL's.
+    pub(super) async fn authentication(&mut self) -> Result<BytesMut, Refused> {
         loop {
             match Header::read(&self.input, Origin::Client).map_err(|error| refuse::header(&error))? {
                 Some(header) if header.tag != b'p' => return Err(refuse::malformed(header.tag).into()),
                 Some(header) if header.total <= self.input.len() => {
-                    let message = self.input.split_to(header.total);
-                    let password = message.get(5..).and_then(|body| body.strip_suffix(b"\0"));
-                    let sound = password.filter(|password| !password.contains(&0));
-                    return sound.map(Secret::new).ok_or_else(|| refuse::malformed(b'p').into());
+                    let mut message = self.input.split_to(header.total);
+                    message.advance(HEADER.min(message.len()));
+                    return Ok(message);
                 }
                 _ => fill(&mut self.stream, &mut self.input, 128 * 1024).await?,
             }

@@ -1,4 +1,5 @@
-//! Who is it, and what may it reach: token, tenant, route, limits, startup settings.
+//! Who is it, and what may it reach: token, tenant, route, limits, startup settings. Where there are no
+//! tenants, `plain` finds out the first half.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,16 +12,19 @@ use super::core::Core;
 use super::entry::{Entry, Profile};
 use super::handshake::{Refused, Started};
 use super::names::Names;
+use super::plain::Wish;
 use super::relay::Sink;
 use super::serve::{Need, Session};
+use super::terms::Terms;
 use super::world::World;
 use super::{refuse, startup_settings};
 use crate::auth::Identity;
+use crate::backend::{Credentials, Greeting};
 use crate::base::{Report, SqlState, clock};
 use crate::config::{Isolation, PoolMode, SettingSource, Tenant};
 use crate::limits::{ClientSlot, Usage};
 use crate::net::Stream;
-use crate::pool::{Lease, Local, Request};
+use crate::pool::{AcquireError, Lease, Local, Request};
 use crate::route;
 use crate::sql::{Pin, Pins};
 use crate::tenant::{ChannelKey, Context};
@@ -30,7 +34,7 @@ use crate::wire::{Header, Origin, backend as answer, encode, frame, handover};
 
 /// Who has come in.
 pub enum Login {
-    Tenant(Box<LoggedIn>),
+    Session(Box<LoggedIn>),
     Console(Box<Admin>),
 }
 
@@ -44,31 +48,31 @@ pub struct Admin {
     pub expires_at: Option<u64>,
 }
 
-/// A tenant's session that is about to begin; the client has its ReadyForQuery.
+/// A session that is about to begin; the client has its ReadyForQuery.
 pub struct LoggedIn {
     stream: Stream,
     input: BytesMut,
     entry: Rc<Entry>,
     key: CancelKey,
-    tenant: Arc<Tenant>,
+    terms: Terms,
     usage: Arc<Usage>,
     slot: ClientSlot,
     local: Rc<Local>,
     context: Arc<Context>,
-    mode: PoolMode,
     channel_key: Option<Arc<ChannelKey>>,
     max_prepared: usize,
 }
 
-/// What the token and the catalogue give together.
-struct Admitted {
-    tenant: Arc<Tenant>,
-    usage: Arc<Usage>,
-    slot: ClientSlot,
-    local: Rc<Local>,
-    context: Context,
-    mode: PoolMode,
-    expires_at: u64,
+/// What the token and the catalogue give together; or a user, its password and the database's name.
+pub(super) struct Admitted {
+    pub terms: Terms,
+    pub usage: Arc<Usage>,
+    pub slot: ClientSlot,
+    pub local: Rc<Local>,
+    pub context: Context,
+    /// For a tenant that shares its database.
+    pub channel_key: Option<Arc<ChannelKey>>,
+    pub expires_at: Option<u64>,
 }
 
 /// Parameters that a server reports, as a client is told them.
@@ -92,9 +96,16 @@ impl Started {
         if user.is_empty() {
             return Err(refuse::no_user().into());
         }
+        let name = database(&self.startup).to_owned();
+        let console = name == world.settings.console.database;
+        if !console && let Some(database) = world.plain(&name) {
+            let wish = Wish { user: &user, name: &name, database, settings };
+            let (admitted, context, reported) = self.admit_plain(core, world, wish).await?;
+            return Ok(Entered::Session(Box::new((admitted, context, reported))));
+        }
         let password = self.password().await?;
         let now = clock::unix_now();
-        if is_console(&self.startup, world) {
+        if console {
             let known = world.settings.console.users.get(&user);
             if known.is_some_and(|known| known.matches(password.expose())) {
                 return Ok(Entered::Console(user, None));
@@ -116,13 +127,13 @@ impl Started {
         drop(password);
         let admitted = admit(core, world, &self.startup, &identity, &user)?;
         let (context, reported) = introduce(core, &admitted, settings).await?;
-        Ok(Entered::Tenant(Box::new((admitted, context, reported))))
+        Ok(Entered::Session(Box::new((admitted, context, reported))))
     }
 }
 
 enum Entered {
     Console(String, Option<u64>),
-    Tenant(Box<(Admitted, Arc<Context>, Reported)>),
+    Session(Box<(Admitted, Arc<Context>, Reported)>),
 }
 
 impl Entered {
@@ -143,7 +154,7 @@ impl Entered {
                     Err(_) => Err((None, Refused::Gone)),
                 };
             }
-            Self::Tenant(parts) => *parts,
+            Self::Session(parts) => *parts,
         };
         for (name, value) in &reported {
             encode::parameter(&mut out, name, value);
@@ -158,7 +169,7 @@ impl Entered {
         let entry = Rc::new(Entry::new(Profile {
             id: key.id,
             pool: admitted.local.pool.id(),
-            tenant: admitted.tenant.id.clone(),
+            party: admitted.terms.id.clone(),
             user: text("user"),
             database: text("database"),
             application: text("application_name"),
@@ -167,35 +178,22 @@ impl Entered {
             expires_at: admitted.expires_at,
         }));
         core.enter(&entry);
-        let Admitted { tenant, usage, slot, local, mode, .. } = admitted;
+        let Admitted { terms, usage, slot, local, channel_key, .. } = admitted;
         let max_prepared = world.settings.session.prepared_per_session;
-        let channel_key = world.channel_key.clone().filter(|_| tenant.isolation.shares_database());
-        let logged_in = LoggedIn {
-            stream,
-            input,
-            entry,
-            key,
-            tenant,
-            usage,
-            slot,
-            local,
-            context,
-            mode,
-            channel_key,
-            max_prepared,
-        };
-        Ok(Login::Tenant(Box::new(logged_in)))
+        let logged_in =
+            LoggedIn { stream, input, entry, key, terms, usage, slot, local, context, channel_key, max_prepared };
+        tracing::debug!(party = %logged_in.terms.id, mode = logged_in.terms.mode.as_str(), "a session begins");
+        Ok(Login::Session(Box::new(logged_in)))
     }
 }
 
 impl LoggedIn {
     pub(super) fn into_session(self, core: Rc<Core>) -> Session {
-        let Self { stream, input, entry, key, tenant, usage, slot, local, context, mode, channel_key, max_prepared } =
-            self;
+        let Self { stream, input, entry, key, terms, usage, slot, local, context, channel_key, max_prepared } = self;
         if core.draining.get() {
             entry.kick(super::Kick::Drain);
         }
-        let pins = match mode {
+        let pins = match terms.mode {
             PoolMode::Transaction => Pins::NONE,
             PoolMode::Session => Pins::of(Pin::Mode),
         };
@@ -205,7 +203,7 @@ impl LoggedIn {
             client: stream,
             entry,
             key,
-            tenant,
+            tenant: terms,
             usage,
             slot,
             local,
@@ -232,9 +230,10 @@ impl LoggedIn {
     }
 }
 
-fn is_console(startup: &Startup, world: &World) -> bool {
-    let database = startup.get("database").or_else(|| startup.get("user"));
-    database == Some(world.settings.console.database.as_str())
+/// The database that a client names, or else its user, as PostgreSQL has it.
+fn database(startup: &Startup) -> &str {
+    let given = |name| startup.get(name).filter(|text| !text.is_empty());
+    given("database").or_else(|| given("user")).unwrap_or_default()
 }
 
 /// From an identity to a tenant's pool. What the token does not give is refused in the same words.
@@ -250,7 +249,7 @@ fn admit(core: &Core, world: &World, startup: &Startup, identity: &Identity, use
     if user != tenant.id.as_str() && user != identity.access.as_str() {
         return Err(refused("wrong_user", "the user is neither the tenant nor the role".to_owned()));
     }
-    let database = startup.get("database").unwrap_or(user);
+    let database = database(startup);
     if database != tenant.id.as_str() && database != tenant.database {
         return Err(refused("wrong_database", "the database is neither the tenant nor its database".to_owned()));
     }
@@ -258,20 +257,21 @@ fn admit(core: &Core, world: &World, startup: &Startup, identity: &Identity, use
     let cluster = cluster.ok_or_else(|| refused("unknown_cluster", tenant.cluster.to_string()))?;
     let route = route::decide(tenant, &identity.access, identity.region.as_ref(), cluster)
         .map_err(|refusal| refused("no_route", refusal.to_string()))?;
-    let usage = core.shared.usages.of(&tenant.id);
-    let limit = tenant.limits.max_clients;
+    let terms = Terms::of_tenant(tenant, route.login);
+    let usage = core.shared.usages.of(&terms.id);
+    let limit = terms.limits.max_clients;
     let slot = usage.client(limit).ok_or_else(|| {
         core.stats.login("tenant_clients");
         refuse::tenant_clients(limit)
     })?;
-    let pool = world
-        .pool(&core.shared.pools, cluster, route.server, route.login, &tenant.database)
-        .ok_or_else(refuse::misconfigured)?;
+    let secret = world.login_secret(&cluster.name, route.login).ok_or_else(refuse::misconfigured)?;
+    let credentials = Credentials { role: route.login.role.clone(), database: tenant.database.clone(), secret };
+    let pool = world.pool(&core.shared.pools, cluster, route.server, credentials).ok_or_else(refuse::misconfigured)?;
     let context = base_context(world, tenant, identity);
-    let expires_at = identity.expires_at;
-    let mode = route.login.mode.unwrap_or(tenant.mode);
+    let expires_at = Some(identity.expires_at);
+    let channel_key = world.channel_key.clone().filter(|_| tenant.isolation.shares_database());
     let local = core.shard.local(&pool);
-    Ok(Admitted { tenant: Arc::clone(tenant), usage, slot, local, context, mode, expires_at })
+    Ok(Admitted { terms, usage, slot, local, context, channel_key, expires_at })
 }
 
 /// What backends are told about this session before its own settings.
@@ -307,27 +307,15 @@ fn setting_value(source: &SettingSource, tenant: &Tenant, identity: &Identity) -
 
 /// Finds out what the server reports for a session with these settings, with a backend's help where it
 /// is not known yet, so that wrong settings are refused now.
-async fn introduce(
+pub(super) async fn introduce(
     core: &Rc<Core>,
     admitted: &Admitted,
     wanted: Vec<(String, String)>,
 ) -> Result<(Arc<Context>, Reported), Refused> {
     let pool = &admitted.local.pool;
-    let acquire = async |context: &Arc<Context>| {
-        let request = Request { context, usage: &admitted.usage, max_leases: admitted.tenant.limits.max_leases };
-        core.shard.acquire(&admitted.local, request).await.map_err(|error| {
-            core.stats.login("no_backend");
-            tracing::warn!(tenant = %admitted.tenant.id, error = %error, source = ?std::error::Error::source(&error).map(ToString::to_string), "no backend for a login");
-            refuse::acquire(&error)
-        })
-    };
     let shared = |context| core.shared.contexts.shared(context);
     let base = shared(admitted.context.clone());
-    if pool.greeting().is_none() {
-        let lease = acquire(&base).await?;
-        core.shard.release(lease, std::time::Instant::now());
-    }
-    let greeting = pool.greeting().ok_or_else(refuse::server_lost)?;
+    let greeting = greet(core, admitted, &base).await.map_err(|error| refuse::acquire(&error))?;
     let parameters: Reported = greeting.parameters.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
     let known = |name: &str| parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
     let own: Reported = wanted.into_iter().filter(|(name, value)| !same(name, known(name), value)).collect();
@@ -339,7 +327,7 @@ async fn introduce(
         Some(reported) => reported,
         None => {
             let context = shared(admitted.context.with_settings(&own));
-            let lease = acquire(&context).await?;
+            let lease = acquire(core, admitted, &context).await.map_err(|error| refuse::acquire(&error))?;
             let reported = Rc::new(try_settings(core, lease, &context).await?);
             core.remember_reported(key, &reported);
             reported
@@ -355,6 +343,31 @@ async fn introduce(
     Ok((shared(admitted.context.with_settings(&own)), parameters))
 }
 
+/// What the server says of itself, with a backend's help where it is not known yet.
+pub(super) async fn greet(
+    core: &Core,
+    admitted: &Admitted,
+    context: &Arc<Context>,
+) -> Result<Arc<Greeting>, AcquireError> {
+    let pool = &admitted.local.pool;
+    loop {
+        if let Some(greeting) = pool.greeting() {
+            return Ok(greeting);
+        }
+        // Opening the first one makes it known.
+        let lease = acquire(core, admitted, context).await?;
+        core.shard.release(lease, std::time::Instant::now());
+    }
+}
+
+async fn acquire(core: &Core, admitted: &Admitted, context: &Arc<Context>) -> Result<Lease, AcquireError> {
+    let request = Request { context, usage: &admitted.usage, max_leases: admitted.terms.limits.max_leases };
+    core.shard.acquire(&admitted.local, request).await.inspect_err(|error| {
+        core.stats.login("no_backend");
+        tracing::warn!(tenant = %admitted.terms.id, error = %error, source = ?std::error::Error::source(error).map(ToString::to_string), "no backend for a login");
+    })
+}
+
 /// Whether a setting is what the server has anyway. Encodings have several spellings.
 fn same(name: &str, known: Option<&str>, value: &str) -> bool {
     let plain = |text: &str| text.replace(['-', '_'], "").to_ascii_lowercase();
@@ -367,6 +380,17 @@ fn same(name: &str, known: Option<&str>, value: &str) -> bool {
 
 /// Hands a backend over with these settings and reads what the server reports of them.
 async fn try_settings(core: &Core, mut lease: Lease, context: &Arc<Context>) -> Result<Reported, Refused> {
+    let reported = hand_over(&mut lease, context).await.inspect_err(|report| {
+        if report.sqlstate == SqlState::INVALID_PARAMETER_VALUE {
+            core.stats.login("parameters");
+        }
+    })?;
+    core.shard.release(lease, std::time::Instant::now());
+    Ok(reported)
+}
+
+/// Has a backend serve this context, and waits until it does.
+pub(super) async fn hand_over(lease: &mut Lease, context: &Arc<Context>) -> Result<Reported, Report> {
     let conn = &mut lease.conn;
     let discard = conn.used;
     let gate = handover::gate();
@@ -394,7 +418,6 @@ async fn try_settings(core: &Core, mut lease: Lease, context: &Arc<Context>) -> 
             if done && header.tag == b'Z' {
                 conn.context = Some(Arc::clone(context));
                 conn.dirty = false;
-                core.shard.release(lease, std::time::Instant::now());
                 return Ok(reported);
             }
             if header.tag == b'S' {
@@ -404,16 +427,13 @@ async fn try_settings(core: &Core, mut lease: Lease, context: &Arc<Context>) -> 
                 match checker.take(header.tag, body) {
                     Step::Continue => {}
                     Step::Done => done = true,
-                    Step::Failed => {
-                        core.stats.login("parameters");
-                        return Err(refused_settings(body).into());
-                    }
+                    Step::Failed => return Err(refused_settings(body)),
                 }
             }
         }
         match conn.backend.stream.read_buf(&mut input).await {
             Ok(n) if n > 0 => {}
-            _ => return Err(refuse::server_lost().into()),
+            _ => return Err(refuse::server_lost()),
         }
     }
 }

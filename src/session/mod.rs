@@ -3,25 +3,30 @@
 //! ```text
 //!   handshake  Accepted -> Started        TLS, the startup packet; or a cancel request, answered here
 //!   login      Started  -> LoggedIn       the token, the tenant, the route; or the console
+//!     plain      the same where there are no tenants: a user and its password
 //!   serve      LoggedIn -> end            transactions, until somebody ends it
 //!     upstream    client bytes -> server bytes: statements, and the hand-over ahead of them
 //!     downstream  server bytes -> client bytes
 //! ```
 //!
 //! `core` is what a session finds on its thread, `world` the configuration in force, `entry` how others
-//! see a session and end it, `cancel` the cancel keys, `names` its prepared statements, `state` what else it keeps between transactions, `refuse` the one
-//! place where errors become what a client may see.
+//! see a session and end it, `cancel` the cancel keys, `names` its prepared statements, `state` what else it
+//! keeps between transactions, `terms` what it is served under, `directory` and `lookup` the users that have
+//! passwords, `refuse` the one place where errors become what a client may see.
 
 mod cancel;
 mod command;
 mod core;
+mod directory;
 mod downstream;
 mod entry;
 mod handover;
 mod handshake;
 mod login;
+mod lookup;
 mod names;
 mod notify;
+mod plain;
 mod refuse;
 mod relay;
 mod run;
@@ -29,6 +34,7 @@ mod serve;
 mod startup_settings;
 mod state;
 mod statements;
+mod terms;
 mod upstream;
 mod world;
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::relay::Relay;
 use super::serve::Session;
+use crate::base::Party;
 use crate::sql::{Facts, rename_channels};
 use crate::wire::backend as answer;
 
@@ -18,7 +19,8 @@ impl Session {
     /// The text with the tenant's own channels, where it names channels and the database is shared.
     pub(super) fn rename_channels(&mut self, facts: &Facts, text: &[u8]) -> Option<Vec<u8>> {
         let key = self.channel_key.as_ref().filter(|_| facts.channels)?;
-        let (tenant, names) = (&self.tenant.id, &mut self.channels);
+        let Party::Tenant(tenant) = &self.tenant.id else { return None };
+        let names = &mut self.channels;
         rename_channels(text, |channel| {
             let name = key.name(tenant, channel);
             let names = names.get_or_insert_default();

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::entry::Kick;
+use crate::auth::scram::ScramError;
 use crate::backend::BackendError;
 use crate::base::{Report, SqlState};
 use crate::pool::AcquireError;
@@ -25,6 +26,57 @@ pub(super) fn bad_token(hint: &'static str) -> Report {
 pub(super) fn bad_password() -> Report {
     Report::fatal(SqlState::INVALID_AUTHORIZATION, "password authentication failed")
         .hint("The console takes the users of [console.users].")
+}
+
+/// What a login by SCRAM ends in. A wrong password and an unknown user are the same.
+pub(super) fn scram(error: &ScramError, user: &str) -> Report {
+    let state = match error {
+        ScramError::Proof => {
+            return Report::fatal(
+                SqlState::INVALID_PASSWORD,
+                format!("password authentication failed for user \"{}\"", shown(user)),
+            )
+            .hint("Check user and password. pgward knows those of its users file and of its lookup.");
+        }
+        ScramError::Binding => {
+            return Report::fatal(SqlState::INVALID_AUTHORIZATION, "the login is not bound to this TLS connection")
+                .hint("Somebody may be between client and pgward, or ends TLS in between: then use channel_binding=disable.");
+        }
+        ScramError::Unsupported(_) => SqlState::FEATURE_NOT_SUPPORTED,
+        ScramError::Mechanism | ScramError::Malformed(_) => SqlState::PROTOCOL_VIOLATION,
+    };
+    Report::fatal(state, format!("SCRAM-SHA-256 was not spoken as it should be: {error}"))
+        .hint("Use a client that speaks RFC 7677, such as any with libpq 10 or later.")
+}
+
+pub(super) fn superuser() -> Report {
+    Report::fatal(SqlState::INVALID_AUTHORIZATION, "this login is a superuser's, and pgward does not let those in")
+        .hint("Use another role, or have plain.superusers name it.")
+}
+
+pub(super) fn no_database(name: &str) -> Report {
+    Report::fatal(SqlState::INVALID_CATALOG_NAME, format!("database \"{}\" does not exist", shown(name)))
+        .hint("Check the database in the connection string.")
+}
+
+pub(super) fn no_connect(name: &str) -> Report {
+    Report::fatal(SqlState::INSUFFICIENT_PRIVILEGE, format!("permission denied for database \"{}\"", shown(name)))
+        .hint("On the server: GRANT CONNECT ON DATABASE ... TO the role.")
+}
+
+pub(super) fn database_clients(limit: usize) -> Report {
+    Report::fatal(SqlState::TOO_MANY_CONNECTIONS, format!("the database has as many clients as it may, {limit}"))
+        .hint("Close idle connections, or raise the database's max_clients.")
+}
+
+pub(super) fn lookup() -> Report {
+    Report::fatal(SqlState::CONNECTION_FAILURE, "the user could not be looked up")
+        .hint("The reason is in pgward's log: check plain.lookup and its query.")
+}
+
+/// A name that a client gave, as far as it is shown.
+fn shown(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(63).collect()
 }
 
 pub(super) fn plaintext() -> Report {
@@ -61,8 +113,8 @@ pub(super) fn replication() -> Report {
 }
 
 pub(super) fn startup_parameter(name: &str) -> Report {
-    let shown: String = name.chars().filter(|c| !c.is_control()).take(63).collect();
-    Report::fatal(SqlState::FEATURE_NOT_SUPPORTED, format!("the startup parameter \"{shown}\" is not allowed"))
+    let name = shown(name);
+    Report::fatal(SqlState::FEATURE_NOT_SUPPORTED, format!("the startup parameter \"{name}\" is not allowed"))
         .hint("docs/compatibility.md lists those that are; others can be SET after login where PostgreSQL permits it.")
 }
 
@@ -118,7 +170,8 @@ pub(super) fn kicked(kick: Kick, limit: Duration) -> Report {
         Kick::Expired => Report::fatal(SqlState::INVALID_AUTHORIZATION, "the session's token has expired")
             .hint("Connect again with a fresh token."),
         Kick::Moved => {
-            Report::fatal(SqlState::ADMIN_SHUTDOWN, "the tenant's configuration has changed").hint("Connect again.")
+            Report::fatal(SqlState::ADMIN_SHUTDOWN, "the configuration of this tenant or database has changed")
+                .hint("Connect again.")
         }
         Kick::IdleInTransaction => Report::fatal(
             SqlState::IDLE_IN_TRANSACTION_TIMEOUT,
@@ -201,7 +254,7 @@ pub(super) fn no_clean_backend() -> Report {
 }
 
 pub(super) fn misconfigured() -> Report {
-    Report::fatal(SqlState::INTERNAL_ERROR, "the tenant is not configured completely")
+    Report::fatal(SqlState::INTERNAL_ERROR, "the tenant or database is not configured completely")
         .hint("Run pgward check on the configuration.")
 }
 

@@ -19,7 +19,7 @@ pub async fn run(core: Rc<Core>, accepted: Accepted, crowded: bool) -> Option<Ad
     // Boxed: a session keeps none of the memory that TLS handshakes and logins take.
     let entering = Box::pin(enter(&core, accepted, crowded));
     match tokio::time::timeout(limit, entering).await {
-        Ok(Ok(Some(Login::Tenant(logged_in)))) => {
+        Ok(Ok(Some(Login::Session(logged_in)))) => {
             core.stats.login("ok");
             core.stats.login_time.record(began.elapsed());
             drop(world);

@@ -17,9 +17,9 @@ use super::notify::Channels;
 use super::refuse;
 use super::relay::{Sink, poll_read};
 use super::state::{Inquiry, Own, Touched};
+use super::terms::Terms;
 use crate::backend;
 use crate::base::{Report, Severity};
-use crate::config::Tenant;
 use crate::limits::{ClientSlot, PinSlot, Usage};
 use crate::net::Stream;
 use crate::pool::{AcquireError, Claim, Granted, Lease, Local, Request, Statement, Waiting};
@@ -42,7 +42,7 @@ pub(super) struct Session {
     pub client: Stream,
     pub entry: Rc<Entry>,
     pub key: CancelKey,
-    pub tenant: Arc<Tenant>,
+    pub tenant: Terms,
     pub usage: Arc<Usage>,
     pub slot: ClientSlot,
     pub local: Rc<Local>,

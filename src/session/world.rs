@@ -4,18 +4,23 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::directory::Directory;
 use crate::auth::{KeyError, Verifier};
-use crate::backend::Endpoint;
+use crate::backend::{Credentials, Endpoint, LoginSecret};
 use crate::base::{ClusterName, ServerName};
-use crate::config::{Cluster, PoolRules, Server, Settings};
+use crate::config::{Cluster, Login, Lookup, PlainDatabase, PoolRules, Server, Settings};
 use crate::net::{self, TlsError};
 use crate::pool::{Pool, PoolKey, Pools};
+use crate::route;
 use crate::tenant::{ChannelKey, Sealer, login_password};
 
 pub struct World {
     pub settings: Settings,
     pub verifier: Arc<Verifier>,
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// What a login over TLS can be bound to.
+    pub(super) end_point: Option<Vec<u8>>,
+    pub(super) directory: Directory,
     pub sealer: Option<Arc<Sealer>>,
     pub channel_key: Option<Arc<ChannelKey>>,
     rules: Arc<PoolRules>,
@@ -42,11 +47,14 @@ impl World {
             // Fetched keys stay good while their provider is down.
             verifier.inherit(&world.verifier);
         }
-        let tls = match &settings.listen.tls {
+        let (tls, end_point) = match &settings.listen.tls {
             Some(tls) => {
-                Some(net::listener(tls).map_err(|source| WorldError::Tls { what: "the listener".to_owned(), source })?)
+                let listener = net::listener(tls);
+                let listener =
+                    listener.map_err(|source| WorldError::Tls { what: "the listener".to_owned(), source })?;
+                (Some(listener.config), listener.end_point)
             }
-            None => None,
+            None => (None, None),
         };
         let mut endpoints = HashMap::new();
         for cluster in settings.clusters.values() {
@@ -65,28 +73,46 @@ impl World {
         let sealer = sealer(&settings, before);
         let channel_key = ChannelKey::of(&settings).map(Arc::new);
         let rules = Arc::new(settings.pool.clone());
-        Ok(Self { settings, verifier, tls, sealer, channel_key, rules, endpoints })
+        let directory = Directory::new(&settings, before.map(|before| &before.directory));
+        Ok(Self { settings, verifier, tls, end_point, directory, sealer, channel_key, rules, endpoints })
     }
 
-    /// The pool of a login on a server. `None`: the password cannot be had.
+    /// The database without tenants that a name leads to.
+    pub fn plain(&self, name: &str) -> Option<&Arc<PlainDatabase>> {
+        self.directory.database(&self.settings, name)
+    }
+
+    /// What a login of the configuration proves itself by. `None`: the password cannot be had.
+    pub fn login_secret(&self, cluster: &ClusterName, login: &Login) -> Option<LoginSecret> {
+        login_password(self.settings.master_key.as_ref(), cluster, login).map(LoginSecret::Password)
+    }
+
+    /// The pool that users are looked up through.
+    pub fn lookup_pool(&self, pools: &Pools, lookup: &Lookup) -> Option<Arc<Pool>> {
+        let cluster = self.settings.clusters.get(&lookup.cluster)?;
+        let secret = self.login_secret(&cluster.name, &lookup.login)?;
+        let (role, database) = (lookup.login.role.clone(), lookup.database.clone());
+        self.pool(pools, cluster, route::primary(cluster)?, Credentials { role, database, secret })
+    }
+
+    /// The pool of a login on a server.
     pub fn pool(
         &self,
         pools: &Pools,
         cluster: &Cluster,
         server: &Server,
-        login: &crate::config::Login,
-        database: &str,
+        credentials: Credentials,
     ) -> Option<Arc<Pool>> {
-        let password = login_password(self.settings.master_key.as_ref(), &cluster.name, login)?;
         let endpoint = self.endpoints.get(&(cluster.name.clone(), server.name.clone()))?;
+        let Credentials { role, database, secret } = credentials;
         let key = PoolKey {
             cluster: cluster.name.clone(),
             server: server.name.clone(),
             host: server.host.clone(),
             port: server.port,
-            database: database.to_owned(),
-            role: login.role.clone(),
-            password,
+            database,
+            role,
+            secret,
         };
         Some(pools.pool(key, server, endpoint, &self.rules))
     }

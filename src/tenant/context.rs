@@ -10,7 +10,7 @@ use std::sync::Arc;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::base::{Secret, TenantId};
+use crate::base::{Party, Secret, TenantId};
 use crate::wire::handover::Orders;
 
 /// Holds the active key. Sealing costs about a microsecond.
@@ -43,11 +43,19 @@ fn hex(out: &mut String, bytes: &[u8]) {
     }
 }
 
+/// Whose sessions a context serves. Users of one database share what it is counted by, and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Whose {
+    party: Party,
+    /// Where there is no tenant.
+    user: Option<Arc<str>>,
+}
+
 /// What a backend must be told before it serves a session. Two sessions with equal contexts may follow
 /// each other on a backend with nothing in between.
 #[derive(Clone)]
 pub struct Context {
-    tenant: TenantId,
+    whose: Whose,
     /// Tenant and claims as they stand in the sealed value, where the isolation level has one.
     sealed: Option<(Arc<Sealer>, String)>,
     settings: Vec<(String, String)>,
@@ -57,14 +65,14 @@ pub struct Context {
 
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Context({})", self.tenant)
+        write!(f, "Context({})", self.whose.party)
     }
 }
 
 impl PartialEq for Context {
     fn eq(&self, other: &Self) -> bool {
         self.seals_like(other)
-            && self.tenant == other.tenant
+            && self.whose == other.whose
             && self.settings == other.settings
             && self.prepared == other.prepared
     }
@@ -85,11 +93,22 @@ impl Context {
             hex(&mut tail, serde_json::Value::Object(claims.clone()).to_string().as_bytes());
             (Arc::clone(sealer), tail)
         });
-        Self { tenant: tenant.clone(), sealed, settings, prepared: Vec::new() }
+        let whose = Whose { party: Party::Tenant(tenant.clone()), user: None };
+        Self { whose, sealed, settings, prepared: Vec::new() }
     }
 
-    pub fn tenant(&self) -> &TenantId {
-        &self.tenant
+    /// For a user where there are no tenants: nothing is told, but that the session before has ended.
+    pub fn plain(party: Party, user: &str) -> Self {
+        Self { whose: Whose { party, user: Some(Arc::from(user)) }, sealed: None, settings: Vec::new(), prepared: Vec::new() }
+    }
+
+    /// The tenant, or what stands in its place.
+    pub fn tenant(&self) -> &Party {
+        &self.whose.party
+    }
+
+    pub fn whose(&self) -> &Whose {
+        &self.whose
     }
 
     pub fn settings(&self) -> &[(String, String)] {
@@ -207,5 +226,15 @@ mod tests {
             assert_eq!(orders.settings.len(), 3, "the sealed value too");
             assert_eq!(orders.statements.len(), 2);
         });
+    }
+
+    #[test]
+    fn contexts_of_two_users_are_never_equal() {
+        let of = |database: &str, user| Context::plain(Party::Database(Arc::from(database)), user);
+        assert!(of("app", "ann") == of("app", "ann"));
+        assert!(of("app", "ann") != of("app", "bob"));
+        assert!(of("app", "ann") != of("log", "ann"));
+        let tenant = Context::new(&TenantId::parse("app").unwrap(), None, &serde_json::Map::new(), Vec::new());
+        assert!(of("app", "app") != tenant);
     }
 }

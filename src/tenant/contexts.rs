@@ -6,15 +6,15 @@ use std::sync::{Arc, Weak};
 use dashmap::DashMap;
 
 use super::Context;
-use crate::base::TenantId;
+use super::context::Whose;
 
 #[derive(Debug, Default)]
-pub struct Contexts(DashMap<TenantId, Vec<Weak<Context>>>);
+pub struct Contexts(DashMap<Whose, Vec<Weak<Context>>>);
 
 impl Contexts {
     /// The context that is equal to this one and in use, or this one from now on.
     pub fn shared(&self, context: Context) -> Arc<Context> {
-        let mut known = self.0.entry(context.tenant().clone()).or_default();
+        let mut known = self.0.entry(context.whose().clone()).or_default();
         known.retain(|weak| weak.strong_count() > 0);
         if let Some(same) = known.iter().filter_map(Weak::upgrade).find(|known| **known == context) {
             return same;
@@ -23,11 +23,17 @@ impl Contexts {
         known.push(Arc::downgrade(&fresh));
         fresh
     }
+
+    /// Drops what was kept for the like of this context, if nobody uses it any more.
+    pub fn forget(&self, context: Context) {
+        self.0.remove_if(context.whose(), |_, known| known.iter().all(|weak| weak.strong_count() == 0));
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::TenantId;
 
     #[test]
     fn equal_contexts_are_one_and_others_are_not() {

@@ -54,6 +54,19 @@ pub fn ask_password(out: &mut BytesMut) {
     put(out, &Authentication::CleartextPassword);
 }
 
+/// Names the SASL mechanisms to choose from.
+pub fn ask_sasl(out: &mut BytesMut, mechanisms: &[&str]) {
+    put(out, &Authentication::SASL(mechanisms.iter().map(|name| (*name).to_owned()).collect()));
+}
+
+pub fn sasl_continue(out: &mut BytesMut, data: &[u8]) {
+    put(out, &Authentication::SASLContinue(Bytes::copy_from_slice(data)));
+}
+
+pub fn sasl_final(out: &mut BytesMut, data: &[u8]) {
+    put(out, &Authentication::SASLFinal(Bytes::copy_from_slice(data)));
+}
+
 pub fn authenticated(out: &mut BytesMut) {
     put(out, &Authentication::Ok);
 }

@@ -124,6 +124,22 @@ impl<'a> Named<'a> {
     }
 }
 
+/// `SASLInitialResponse`: the mechanism that the client chose, and its first message.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SaslInitial<'a> {
+    pub mechanism: &'a str,
+    pub data: &'a [u8],
+}
+
+impl<'a> SaslInitial<'a> {
+    pub fn read(body: &'a [u8]) -> Option<Self> {
+        let (mechanism, mut data) = cstr(body)?;
+        // -1, no message yet, is of no use: SCRAM's client speaks first.
+        let length = usize::try_from(i32::from_be_bytes(take(&mut data)?)).ok()?;
+        (data.len() == length).then_some(Self { mechanism: std::str::from_utf8(mechanism).ok()?, data })
+    }
+}
+
 /// The text of `Query`, without its NUL.
 pub fn query_text(body: &[u8]) -> Option<&[u8]> {
     let (text, after) = cstr(body)?;
@@ -257,6 +273,18 @@ mod tests {
         assert_eq!(Bind::read(b"\0\0\0\0\0\0\0\x01\0\x02"), None, "format 2 does not exist");
         assert_eq!(Execute::read(b"p\0\0\0\0\x05"), Some(Execute { portal: b"p", rows: 5 }));
         assert_eq!(Execute::read(b"p\0\0\0\x05"), None);
+    }
+
+    #[test]
+    fn a_first_message_of_sasl_is_read_whole() {
+        let body = b"SCRAM-SHA-256\0\0\0\0\x03n,,";
+        assert_eq!(SaslInitial::read(body), Some(SaslInitial { mechanism: "SCRAM-SHA-256", data: b"n,," }));
+        for end in 0..body.len() {
+            assert_eq!(SaslInitial::read(&body[..end]), None, "{end} bytes of it");
+        }
+        for bad in [&b"X\0\xff\xff\xff\xff"[..], b"X\0\0\0\0\x01ab", b"\xff\0\0\0\0\0"] {
+            assert_eq!(SaslInitial::read(bad), None, "{bad:?}");
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(super) const COLUMNS: &[Column] = &[
 
 pub(super) async fn rows(control: &Control) -> Vec<Row> {
     let mut clients = control.clients().await;
-    clients.sort_by(|a, b| (&a.profile.tenant, a.profile.id).cmp(&(&b.profile.tenant, b.profile.id)));
+    clients.sort_by(|a, b| (&a.profile.party, a.profile.id).cmp(&(&b.profile.party, b.profile.id)));
     let now = clock::unix_now();
     clients.into_iter().map(|client| row(client, now)).collect()
 }
@@ -50,7 +50,7 @@ fn row(client: ClientRow, now: u64) -> Row {
         Value::from(if client.profile.tls { "TLS" } else { "" }),
         client.profile.application.into(),
         client.profile.id.into(),
-        client.profile.tenant.to_string().into(),
+        client.profile.party.tenant().map(ToString::to_string).into(),
         client.pinned.into(),
         client.in_phase.as_secs().into(),
     ]

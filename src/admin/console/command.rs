@@ -30,7 +30,7 @@ impl Command {
     pub const ALL: [(&'static str, Self, &'static str); 9] = [
         ("SHOW VERSION", Self::Show(Show::Version), "pgward's version"),
         ("SHOW POOLS", Self::Show(Show::Pools), "backends and clients of each pool"),
-        ("SHOW CLIENTS", Self::Show(Show::Clients), "tenants' sessions"),
+        ("SHOW CLIENTS", Self::Show(Show::Clients), "sessions"),
         ("SHOW SERVERS", Self::Show(Show::Servers), "backends: connections to the database servers"),
         ("SHOW TENANTS", Self::Show(Show::Tenants), "the catalogue, and what each tenant uses"),
         ("SHOW STATS", Self::Show(Show::Stats), "transactions and backend time since the start"),

@@ -70,7 +70,7 @@ fn table(pools: Vec<(PoolRow, usize)>, clients: &[ClientRow]) -> Vec<Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::TenantId;
+    use crate::base::{Party, TenantId};
     use crate::session::Profile;
     use crate::wire::table::Value;
 
@@ -92,13 +92,13 @@ mod tests {
             profile: Profile {
                 id: 1,
                 pool,
-                tenant: TenantId::parse("acme").unwrap(),
+                party: Party::Tenant(TenantId::parse("acme").unwrap()),
                 user: "app".to_owned(),
                 database: "acme".to_owned(),
                 application: String::new(),
                 peer: None,
                 tls: false,
-                expires_at: 0,
+                expires_at: None,
             },
             phase,
             in_phase: Duration::from_millis(millis),

@@ -1,7 +1,8 @@
-//! `SHOW STATS`: totals since the start, per tenant that was seen since then.
+//! `SHOW STATS`: totals since the start, per tenant, and per database without tenants, that was seen since then.
 
 use super::command::Row;
 use crate::admin::Control;
+use crate::base::Party;
 use crate::limits::Usage;
 use crate::wire::table::Column;
 
@@ -16,14 +17,24 @@ pub(super) const COLUMNS: &[Column] = &[
 pub(super) fn rows(control: &Control) -> Vec<Row> {
     let world = control.shared.world.load();
     let mut usages = control.shared.usages.all();
-    usages.sort_by(|a, b| a.tenant.cmp(&b.tenant));
+    usages.sort_by(|a, b| a.party.cmp(&b.party));
     let tenants = &world.settings.tenants;
-    usages.iter().map(|usage| row(usage, tenants.get(&usage.tenant).map(|tenant| tenant.database.as_str()))).collect()
+    let database = |party: &Party| match party {
+        Party::Tenant(id) => tenants.get(id).map(|tenant| tenant.database.clone()),
+        Party::Database(name) => Some(name.to_string()),
+    };
+    usages.iter().map(|usage| row(usage, database(&usage.party))).collect()
 }
 
-fn row(usage: &Usage, database: Option<&str>) -> Row {
+fn row(usage: &Usage, database: Option<String>) -> Row {
     let micros = usage.server_time().as_micros();
     let count = usage.transactions();
     let average = micros / u128::from(count.max(1));
-    vec![database.into(), usage.tenant.as_str().into(), count.into(), micros.into(), average.into()]
+    vec![
+        database.into(),
+        usage.party.tenant().map(ToString::to_string).into(),
+        count.into(),
+        micros.into(),
+        average.into(),
+    ]
 }

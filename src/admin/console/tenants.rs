@@ -28,9 +28,10 @@ pub(super) fn rows(control: &Control) -> Vec<Row> {
     let world = control.shared.world.load();
     let tenants = &world.settings.tenants;
     let usages = control.shared.usages.all();
-    let used: HashMap<&TenantId, &Arc<Usage>> = usages.iter().map(|usage| (&usage.tenant, usage)).collect();
-    let gone = usages.iter().filter(|usage| usage.clients() > 0 && !tenants.contains_key(&usage.tenant));
-    let mut names: Vec<&TenantId> = tenants.keys().chain(gone.map(|usage| &usage.tenant)).collect();
+    let used: HashMap<&TenantId, &Arc<Usage>> =
+        usages.iter().filter_map(|usage| Some((usage.party.tenant()?, usage))).collect();
+    let gone = used.iter().filter(|(id, usage)| usage.clients() > 0 && !tenants.contains_key(**id));
+    let mut names: Vec<&TenantId> = tenants.keys().chain(gone.map(|(id, _)| *id)).collect();
     names.sort_unstable();
     names.into_iter().map(|name| row(name, tenants.get(name).map(Arc::as_ref), used.get(name).copied())).collect()
 }

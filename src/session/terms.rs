@@ -1,0 +1,23 @@
+//! What a session is served under, as it stood when it logged in.
+
+use crate::base::Party;
+use crate::config::{Login, PlainDatabase, PoolMode, Tenant, TenantLimits};
+
+/// Made from a tenant, or from a database without tenants. Serving looks at nothing else of either.
+#[derive(Debug, Clone)]
+pub(super) struct Terms {
+    pub id: Party,
+    pub limits: TenantLimits,
+    pub mode: PoolMode,
+}
+
+impl Terms {
+    pub fn of_tenant(tenant: &Tenant, login: &Login) -> Self {
+        let mode = login.mode.unwrap_or(tenant.mode);
+        Self { id: Party::Tenant(tenant.id.clone()), limits: tenant.limits, mode }
+    }
+
+    pub fn of_database(name: &str, database: &PlainDatabase) -> Self {
+        Self { id: Party::Database(name.into()), limits: database.limits, mode: database.mode }
+    }
+}
