@@ -487,6 +487,25 @@ async fn much_data_streams_and_is_not_kept() {
     stage.at_rest(0).await;
 }
 
+/// The server's error ends the COPY while the client is in the middle of a message: what is left of it still
+/// belongs to that backend.
+#[tokio::test]
+async fn a_message_cut_by_the_end_of_its_copy_is_finished_before_the_backend_is_lent() {
+    let stage = Stage::new(ONE_BACKEND).await;
+    let mut copier = stage.raw("kandy").await;
+    copier.query("drop table if exists cut; create table cut (a int)").await;
+    copier.send(query("copy cut from stdin")).await;
+    copier.until(|message| message.tag == b'G').await;
+    let long = copy_data(&[b'x'; 100]);
+    copier.send([&copy_data(b"bad\n"), long.get(..5).unwrap()].concat()).await;
+    assert_eq!(errors(&copier.ready().await), ["22P02"]);
+    let mut other = stage.raw("kandy").await;
+    other.send(query("select 'own answer'")).await;
+    copier.send(long.get(5..).unwrap()).await;
+    assert!(gists(&other.ready().await).contains(&"D own answer".to_owned()));
+    assert_eq!(copier.one("select count(*) from cut").await, "0");
+}
+
 #[tokio::test]
 async fn copying_by_a_driver_works_both_ways() {
     let stage = Stage::new(ONE_BACKEND).await;

@@ -29,11 +29,13 @@ pub struct Report {
     pub message: Cow<'static, str>,
     pub detail: Option<Cow<'static, str>>,
     pub hint: Option<Cow<'static, str>>,
+    /// The function of PostgreSQL's that drivers know an error by.
+    pub routine: Option<&'static str>,
 }
 
 impl Report {
     pub fn error(sqlstate: SqlState, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { severity: Severity::Error, sqlstate, message: message.into(), detail: None, hint: None }
+        Self { severity: Severity::Error, sqlstate, message: message.into(), detail: None, hint: None, routine: None }
     }
 
     pub fn fatal(sqlstate: SqlState, message: impl Into<Cow<'static, str>>) -> Self {
@@ -43,6 +45,12 @@ impl Report {
     #[must_use]
     pub fn detail(mut self, text: impl Into<Cow<'static, str>>) -> Self {
         self.detail = Some(text.into());
+        self
+    }
+
+    #[must_use]
+    pub fn routine(mut self, name: &'static str) -> Self {
+        self.routine = Some(name);
         self
     }
 

@@ -1,6 +1,7 @@
 //! Prepared statements: one definition, known to backends under a number.
 
-use std::collections::HashMap;
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
 
 use crate::wire::flow::StatementId;
 
@@ -11,6 +12,9 @@ pub struct Statement {
     /// Text, NUL and parameter types, as in Parse.
     pub definition: Box<[u8]>,
     pub facts: crate::sql::Facts,
+    /// What its rows look like (`wire::backend::shape`), once that is known. It never changes: where a table
+    /// was altered, the text is another statement from then on.
+    pub shape: Cell<Option<u64>>,
 }
 
 impl Statement {
@@ -33,6 +37,8 @@ pub fn name(id: StatementId) -> [u8; 23] {
 #[derive(Debug, Default)]
 pub struct Prepared {
     used: HashMap<StatementId, u64>,
+    /// There too, but not what they are taken for: to be closed before they are prepared anew.
+    outlived: HashSet<StatementId>,
     clock: u64,
 }
 
@@ -60,7 +66,20 @@ impl Prepared {
         self.used.remove(&id);
     }
 
+    /// It is there and must not be used any more.
+    pub fn outlive(&mut self, id: StatementId) {
+        if self.used.remove(&id).is_some() {
+            self.outlived.insert(id);
+        }
+    }
+
+    /// Whether it must be closed before it can be prepared; asked once.
+    pub fn take_outlived(&mut self, id: StatementId) -> bool {
+        self.outlived.remove(&id)
+    }
+
     pub fn clear(&mut self) {
+        self.outlived.clear();
         self.used.clear();
     }
 

@@ -133,7 +133,7 @@ impl Core {
             return known;
         }
         let id: StatementId = self.shared.next_statement.fetch_add(1, Ordering::Relaxed);
-        let fresh = Rc::new(Statement { id, definition: definition.into(), facts });
+        let fresh = Rc::new(Statement { id, definition: definition.into(), facts, shape: Cell::new(None) });
         // Entries whose statement is gone are swept when the map would grow.
         if statements.len() == statements.capacity() {
             statements.retain(|_, statement| statement.strong_count() > 0);

@@ -5,15 +5,20 @@ use std::task::Context as Cx;
 use std::time::Instant;
 
 use super::entry::Phase;
+use super::names::Describing;
 use super::refuse;
 use super::relay::Relay;
 use super::serve::{End, Session};
 use super::state;
+use super::statements::STALE;
+use crate::base::Report;
 use crate::telemetry::add;
 use crate::wire::backend::{self as answer, Transaction};
-use crate::wire::flow::{Fate, Flow, Lost, Own};
+use crate::wire::encode;
+use crate::wire::flow::{Described, Fate, Flow, Lost, Own};
 use crate::wire::handover::Step;
 use crate::wire::{Header, Origin, frame};
+use bytes::BytesMut;
 
 /// Messages that are read, rather than passed on, are awaited whole up to this length. A longer error
 /// text is passed on without its SQLSTATE being counted.
@@ -133,6 +138,12 @@ impl Session {
             self.notify(body, relay);
             return Ok(Seen::Next);
         }
+        if header.tag == b'E' && link.lease.conn.backend.flow.statement_in_turn() == Some(STALE) {
+            self.lose(|flow, lost| flow.error(lost));
+            relay.skip(here);
+            self.put_report(&refuse::stale_plan(), relay);
+            return Ok(Seen::Next);
+        }
         if header.tag == b'E' {
             self.error(body);
             relay.forward(here);
@@ -147,6 +158,8 @@ impl Session {
     fn see_answer(&mut self, header: Header, here: usize, body: &[u8], relay: &mut Relay<'_>) -> Result<Seen, End> {
         let Some(link) = &mut self.link else { return Ok(Seen::Next) };
         let conn = &mut link.lease.conn;
+        let described = matches!(header.tag, b'T' | b'n')
+            && matches!(conn.backend.flow.describes(), Some(Described::Statement(_) | Described::Hidden));
         let fate = conn.backend.flow.take(header.tag, body);
         match fate {
             Fate::Hide => relay.skip(here),
@@ -158,12 +171,20 @@ impl Session {
         }
         match (header.tag, fate) {
             (b'1', Fate::Forward) => self.names.confirmed(),
+            _ if described => self.described(body),
             (b'S', _) => self.setting_reported(),
-            (b'C', _) => self.command_completed(body),
+            (b'C', _) if body.starts_with(b"D") => self.command_completed(body),
             (_, Fate::Settled(transaction)) => self.settled(transaction),
             _ => {}
         }
         Ok(Seen::Next)
+    }
+
+    fn put_report(&mut self, report: &Report, relay: &mut Relay<'_>) {
+        let mut out = BytesMut::new();
+        encode::report(&mut out, report);
+        self.core.stats.error(report.sqlstate.as_str().as_bytes());
+        relay.own().extend_from_slice(&out);
     }
 
     fn settled(&mut self, transaction: Transaction) {
@@ -172,6 +193,8 @@ impl Session {
         link.transaction = transaction;
         link.at_rest = true;
         link.unsure = false;
+        link.unnamed_copy = None;
+        link.deallocating = None;
         if transaction == Transaction::Idle {
             add(&self.core.stats.transactions, 1);
             if !self.pins.is_empty() {
@@ -197,14 +220,13 @@ impl Session {
         self.lose(|flow, lost| flow.error(lost));
     }
 
-    /// A table was altered, so the plan that the backend keeps does not fit what it told the client. The next
-    /// use prepares the statement anew.
+    /// A table was altered, so the plan that the backend keeps does not fit what it told whoever prepared it.
     fn renew_statement(&mut self) {
         let Some(link) = &mut self.link else { return };
         link.unnamed_known = false;
         if let Some(id) = link.lease.conn.backend.flow.statement_in_turn() {
             let core = &self.core;
-            self.names.renew(id, |statement| core.renewed(statement));
+            self.names.outlived(id, |statement| core.renewed(statement));
         }
     }
 
@@ -223,6 +245,11 @@ impl Session {
                     names.lost();
                 }
                 link.unnamed_known &= statement.is_some();
+            }
+            Lost::Describe => {
+                if let Some(Describing::Check(_)) = names.describing.pop_front() {
+                    link.checking = false;
+                }
             }
             Lost::Close => {
                 link.prepared_doubtful = true;

@@ -13,19 +13,43 @@ enum Pending {
     Nothing,
 }
 
+/// A statement under a session's name.
+#[derive(Clone)]
+pub(super) struct Named {
+    pub statement: Rc<Statement>,
+    /// What the client was told that its rows look like.
+    pub told: Option<u64>,
+    /// They look otherwise by now.
+    pub stale: bool,
+}
+
+/// Why a statement is being described.
+pub(super) enum Describing {
+    /// The client asked, by this name.
+    Tell(Box<[u8]>),
+    /// To know what this one's rows look like.
+    Learn(Rc<Statement>),
+    /// To see whether they still look as the client was told, before the statement of this name is used.
+    Check(Box<[u8]>),
+}
+
 #[derive(Default)]
 pub(super) struct Names {
-    named: HashMap<Box<[u8]>, Rc<Statement>>,
+    named: HashMap<Box<[u8]>, Named>,
     /// The unnamed statement's definition, as in Parse; empty when there is none. Kept because it
     /// outlives the transaction it was made in, which backends do not.
     pub unnamed: Vec<u8>,
     pub unnamed_facts: Facts,
+    pub unnamed_told: Option<u64>,
+    pub unnamed_stale: bool,
+    /// Descriptions of statements that were asked for, in order.
+    pub describing: VecDeque<Describing>,
     /// What hangs on each Parse that has not been answered, in order.
     pending: VecDeque<Pending>,
 }
 
 impl Names {
-    pub fn get(&self, name: &[u8]) -> Option<&Rc<Statement>> {
+    pub fn get(&self, name: &[u8]) -> Option<&Named> {
         self.named.get(name)
     }
 
@@ -36,7 +60,7 @@ impl Names {
     /// A Parse that makes this name was asked for.
     pub fn asked(&mut self, name: &[u8], statement: Rc<Statement>) {
         self.pending.push_back(Pending::Name(name.into()));
-        self.named.insert(name.into(), statement);
+        self.named.insert(name.into(), Named { statement, told: None, stale: false });
     }
 
     pub fn asked_unnamed(&mut self) {
@@ -70,19 +94,58 @@ impl Names {
     pub fn forget_unnamed(&mut self) {
         self.unnamed.clear();
         self.unnamed_facts = Facts::default();
+        self.unnamed_told = None;
+        self.unnamed_stale = false;
     }
 
-    /// DEALLOCATE ALL.
+    /// DEALLOCATE ALL: what is being prepared behind it stays.
     pub fn forget_all(&mut self) {
-        self.named.clear();
-        self.forget_unnamed();
+        let pending = &self.pending;
+        self.named.retain(|name, _| pending.iter().any(|one| matches!(one, Pending::Name(new) if new == name)));
     }
 
     /// The statement of this number is `renewed` from now on.
     pub fn renew(&mut self, id: StatementId, renew: impl Fn(&Statement) -> Rc<Statement>) {
-        for statement in self.named.values_mut().filter(|statement| statement.id == id) {
-            *statement = renew(statement);
+        for named in self.named.values_mut().filter(|named| named.statement.id == id) {
+            *named = Named { statement: renew(&named.statement), told: None, stale: false };
         }
+    }
+
+    /// The server will not run this statement any more: its rows look otherwise now. A client that goes by
+    /// what it was told must prepare it again.
+    pub fn outlived(&mut self, id: StatementId, renew: impl Fn(&Statement) -> Rc<Statement>) {
+        for named in self.named.values_mut().filter(|named| named.statement.id == id) {
+            if named.told.is_some() {
+                named.stale = true;
+            } else {
+                named.statement = renew(&named.statement);
+            }
+        }
+    }
+
+    /// What the client was told of this name's rows; the empty name is the unnamed statement's.
+    pub fn told(&self, name: &[u8]) -> Option<u64> {
+        if name.is_empty() { self.unnamed_told } else { self.named.get(name)?.told }
+    }
+
+    pub fn tell(&mut self, name: &[u8], shape: u64) {
+        if name.is_empty() {
+            self.unnamed_told = Some(shape);
+        } else if let Some(named) = self.named.get_mut(name) {
+            named.told = Some(shape);
+        }
+    }
+
+    pub fn make_stale(&mut self, name: &[u8]) {
+        if name.is_empty() {
+            self.unnamed_stale = true;
+        } else if let Some(named) = self.named.get_mut(name) {
+            named.stale = true;
+        }
+    }
+
+    pub fn is_stale(&self, name: &[u8]) -> bool {
+        if name.is_empty() { self.unnamed_stale } else { self.named.get(name).is_some_and(|named| named.stale) }
     }
 
     pub fn close(&mut self, name: &[u8]) {

@@ -128,6 +128,14 @@ pub(super) fn kicked(kick: Kick, limit: Duration) -> Report {
     }
 }
 
+/// PostgreSQL's own words, which drivers know.
+pub(super) fn stale_plan() -> Report {
+    Report::error(SqlState::FEATURE_NOT_SUPPORTED, "cached plan must not change result type")
+        .detail("A table has been altered since the statement was described to the client.")
+        .hint("Prepare the statement again.")
+        .routine("RevalidateCachedQuery")
+}
+
 /// `reason`: the word that metrics have for it.
 pub(super) fn too_many_pinned(limit: usize, reason: Option<&'static str>) -> Report {
     let report = Report::fatal(

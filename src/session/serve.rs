@@ -22,7 +22,7 @@ use crate::base::{Report, Severity};
 use crate::config::Tenant;
 use crate::limits::{ClientSlot, PinSlot, Usage};
 use crate::net::Stream;
-use crate::pool::{AcquireError, Claim, Granted, Lease, Local, Request, Waiting};
+use crate::pool::{AcquireError, Claim, Granted, Lease, Local, Request, Statement, Waiting};
 use crate::sql::Pins;
 use crate::telemetry::add;
 use crate::tenant::{ChannelKey, Context};
@@ -97,6 +97,10 @@ pub(super) struct Link {
     pub at_rest: bool,
     /// The backend has this session's unnamed statement.
     pub unnamed_known: bool,
+    /// It is a fresh copy of this statement, for the batch that prepares it under a name.
+    pub unnamed_copy: Option<Rc<Statement>>,
+    /// A name that the client deallocates by SQL.
+    pub deallocating: Option<Rc<str>>,
     /// The client reset the settings that the context is made of.
     pub reset: bool,
     /// DEALLOCATE may have taken prepared statements away.
@@ -104,6 +108,8 @@ pub(super) struct Link {
     /// What is known about the backend's statements rests on a batch that may yet fail: it is to be
     /// answered before the next one goes out.
     pub unsure: bool,
+    /// A description is awaited before the next request goes out.
+    pub checking: bool,
     /// The transaction may have changed the session's state: the backend will be asked.
     pub touched: Option<Box<Touched>>,
     /// It is being asked.
@@ -233,7 +239,10 @@ impl Session {
             let flow = &link.lease.conn.backend.flow;
             // A batch without its Sync, and a COPY without its data, would never be answered.
             let complete = !link.at_rest && !flow.unsynced() && !flow.in_copy();
-            link.awaits_handover() || link.inquiry.is_some() || ((link.reset || link.unsure) && complete)
+            link.awaits_handover()
+                || link.checking
+                || link.inquiry.is_some()
+                || ((link.reset || link.unsure) && complete)
         })
     }
 
@@ -344,9 +353,12 @@ impl Session {
             transaction: Transaction::Idle,
             at_rest: true,
             unnamed_known: false,
+            unnamed_copy: None,
+            deallocating: None,
             reset: false,
             prepared_doubtful: false,
             unsure: false,
+            checking: false,
             touched: None,
             inquiry: None,
             since: lease.since,

@@ -221,9 +221,19 @@ impl Session {
         }
     }
 
+    /// DISCARD or DEALLOCATE, or another command that begins with a D.
     pub(super) fn command_completed(&mut self, tag: &[u8]) {
-        if let Some(touched) = self.link.as_mut().and_then(|link| link.touched.as_mut()) {
-            touched.discarded = tag.starts_with(b"DISCARD ALL\0");
+        let discarded = tag.starts_with(b"DISCARD ALL\0");
+        let Some(link) = &mut self.link else { return };
+        if let Some(touched) = &mut link.touched {
+            touched.discarded = discarded;
+        }
+        if discarded || tag.starts_with(b"DEALLOCATE ALL\0") {
+            self.names.forget_all();
+        } else if tag.starts_with(b"DEALLOCATE\0")
+            && let Some(name) = link.deallocating.take()
+        {
+            self.names.close(name.as_bytes());
         }
     }
 

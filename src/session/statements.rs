@@ -3,18 +3,22 @@
 
 use std::rc::Rc;
 
+use super::names::Describing;
 use super::refuse;
 use super::relay::Relay;
 use super::serve::{End, Session};
 use crate::pool::{Statement, statement_name};
 use crate::sql::{Deallocate, Facts};
-use crate::wire::backend::Transaction;
-use crate::wire::flow::{Owed, Own};
+use crate::wire::backend as answer;
+use crate::wire::flow::{Described, Owed, Own, StatementId};
 use crate::wire::frontend::{self, BindHead, Named, Parse};
 use crate::wire::{Header, frame, handover};
 
 /// Statement names that backends know mean nothing in a client's mouth.
 pub(super) const OWN_PREFIX: &[u8] = b"pgward_";
+
+/// Stands for a statement that the server is made to refuse.
+pub(super) const STALE: StatementId = StatementId::MAX;
 
 impl Session {
     /// DEALLOCATE of a statement that the client prepared by the protocol. Others may share it on the
@@ -22,9 +26,9 @@ impl Session {
     pub(super) fn deallocate(&mut self, facts: &Facts, relay: &mut Relay<'_>) -> Option<String> {
         let Some(Deallocate::One(name)) = &facts.deallocates else { return None };
         self.names.get(name.as_bytes())?;
-        if self.link.as_ref()?.transaction != Transaction::Failed {
-            self.names.close(name.as_bytes());
-        }
+        let link = self.link.as_mut()?;
+        link.deallocating = Some(Rc::clone(name));
+        link.unsure = true;
         let stand_in = handover::gate();
         self.owe(Owed::Parse { statement: None, hidden: true });
         frontend::put_parse(relay.own(), stand_in.as_bytes(), b"\0\0\0");
@@ -55,7 +59,7 @@ impl Session {
             self.parse_unnamed(header, facts, definition, renamed.is_some(), relay);
             return Ok(());
         }
-        if let Some(taken) = self.names.get(parse.name).cloned() {
+        if let Some(taken) = self.names.get(parse.name).map(|named| Rc::clone(&named.statement)) {
             // The server says what it thinks of a name that is taken.
             self.make_known(&taken, relay);
             self.names.asked_again();
@@ -67,11 +71,18 @@ impl Session {
             }
             let statement = self.core.statement(definition, facts);
             self.names.asked(parse.name, Rc::clone(&statement));
-            if self.knows(&statement) {
-                self.owe(Owed::Own(Own::ParseComplete));
+            let known = self.knows(&statement);
+            if known {
+                // The server reads the text afresh, so that the client learns what is true now.
+                self.spend_unnamed(Some(&statement));
+                self.owe(Owed::Parse { statement: None, hidden: false });
+                frontend::put_parse(relay.own(), b"", &statement.definition);
             } else {
                 self.prepare(&statement, false, relay);
             }
+            let name = if known { Vec::new() } else { statement_name(statement.id).to_vec() };
+            self.owe_description(Described::Hidden, Describing::Learn(statement));
+            frontend::put_statement(relay.own(), b'D', &name);
         }
         relay.skip(header.total);
         Ok(())
@@ -79,13 +90,13 @@ impl Session {
 
     fn parse_unnamed(&mut self, header: Header, facts: Facts, definition: &[u8], renamed: bool, relay: &mut Relay<'_>) {
         let stand_in = self.deallocate(&facts, relay);
+        self.names.forget_unnamed();
         self.names.unnamed_facts = facts;
-        self.names.unnamed.clear();
         self.names.asked_unnamed();
+        self.spend_unnamed(None);
         if let Some(link) = &mut self.link {
             link.unnamed_known = true;
         }
-        self.owe(Owed::Parse { statement: None, hidden: false });
         match &stand_in {
             Some(text) => {
                 self.names.unnamed.extend_from_slice(text.as_bytes());
@@ -93,12 +104,43 @@ impl Session {
             }
             None => self.names.unnamed.extend_from_slice(definition),
         }
-        if stand_in.is_some() || renamed {
-            frontend::put_parse(relay.own(), b"", &self.names.unnamed);
+        // Where the server skips it, owing takes the text away again.
+        let definition = (stand_in.is_some() || renamed).then(|| self.names.unnamed.clone());
+        self.owe(Owed::Parse { statement: None, hidden: false });
+        if let Some(definition) = definition {
+            frontend::put_parse(relay.own(), b"", &definition);
             relay.skip(header.total);
         } else {
             self.pass_message(header, relay);
         }
+    }
+
+    /// The backend's unnamed statement is not the session's any more.
+    fn spend_unnamed(&mut self, copy: Option<&Rc<Statement>>) {
+        if let Some(link) = &mut self.link {
+            link.unnamed_known = false;
+            link.unnamed_copy = copy.cloned();
+        }
+    }
+
+    /// What this statement is called on the backend in this batch; `None`: nothing, it is the unnamed one.
+    fn own_name(&mut self, statement: &Rc<Statement>, relay: &mut Relay<'_>) -> Option<[u8; 23]> {
+        let copy = self.link.as_ref().and_then(|link| link.unnamed_copy.as_ref());
+        if copy.is_some_and(|copy| Rc::ptr_eq(copy, statement)) {
+            return None;
+        }
+        if !self.knows(statement) {
+            self.prepare(statement, true, relay);
+            self.owe_description(Described::Hidden, Describing::Learn(Rc::clone(statement)));
+            frontend::put_statement(relay.own(), b'D', &statement_name(statement.id));
+        }
+        Some(statement_name(statement.id))
+    }
+
+    fn owe_description(&mut self, described: Described, why: Describing) {
+        // First, since an answer that will never come takes it away again.
+        self.names.describing.push_back(why);
+        self.owe(Owed::Describe(described));
     }
 
     fn knows(&mut self, statement: &Statement) -> bool {
@@ -117,7 +159,8 @@ impl Session {
         let Some(link) = &mut self.link else { return };
         link.unsure |= hidden;
         let evicted = link.lease.conn.prepared.add(statement.id, limit);
-        let doubtful = link.prepared_doubtful.then_some(statement.id);
+        let doubtful = link.lease.conn.prepared.take_outlived(statement.id) || link.prepared_doubtful;
+        let doubtful = doubtful.then_some(statement.id);
         for closed in evicted.into_iter().chain(doubtful) {
             self.owe(Owed::Close { hidden: true });
             frontend::put_statement(relay.own(), b'C', &statement_name(closed));
@@ -131,6 +174,7 @@ impl Session {
     fn make_unnamed_known(&mut self, relay: &mut Relay<'_>) {
         let Some(link) = self.link.as_mut().filter(|link| !link.unnamed_known) else { return };
         link.unnamed_known = true;
+        link.unnamed_copy = None;
         link.unsure = true;
         if self.names.unnamed.is_empty() {
             self.owe(Owed::Close { hidden: true });
@@ -141,11 +185,118 @@ impl Session {
         }
     }
 
+    /// Where the backend does not know a statement whose rows were described to the client, it is prepared
+    /// and described again first: rows of another make would be misread. `true`: the answer is awaited.
+    pub(super) fn checks(&mut self, header: Header, name: &[u8], relay: &mut Relay<'_>) -> bool {
+        if self.names.told(name).is_none() || self.names.is_stale(name) || Self::asks_anew(header, relay) {
+            return false;
+        }
+        let statement = self.names.get(name).map(|named| Rc::clone(&named.statement));
+        let own_name = match &statement {
+            Some(statement) if !self.knows(statement) => {
+                self.make_known(statement, relay);
+                statement_name(statement.id).to_vec()
+            }
+            None if self.link.as_ref().is_some_and(|link| !link.unnamed_known) => {
+                self.make_unnamed_known(relay);
+                Vec::new()
+            }
+            _ => return false,
+        };
+        self.owe_description(Described::Hidden, Describing::Check(name.into()));
+        frontend::put_statement(relay.own(), b'D', &own_name);
+        relay.own().extend_from_slice(frontend::FLUSH);
+        match &mut self.link {
+            // Where the server skips all this, there is nothing to wait for.
+            Some(link) if !link.lease.conn.backend.flow.skipping() => {
+                link.checking = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A statement was described: to the client, or to pgward.
+    pub(super) fn described(&mut self, body: &[u8]) {
+        let (Some(why), Some(shape)) = (self.names.describing.pop_front(), answer::shape(body)) else { return };
+        match why {
+            Describing::Tell(name) => self.names.tell(&name, shape),
+            Describing::Learn(statement) => match statement.shape.get() {
+                None => statement.shape.set(Some(shape)),
+                Some(known) if known == shape => {}
+                Some(_) => {
+                    self.outlive(statement.id);
+                    let core = &self.core;
+                    self.names.renew(statement.id, |old| {
+                        let renewed = core.renewed(old);
+                        if renewed.shape.get().is_none() {
+                            renewed.shape.set(Some(shape));
+                        }
+                        renewed
+                    });
+                }
+            },
+            Describing::Check(name) => {
+                if self.names.told(&name).is_some_and(|told| told != shape) {
+                    self.names.make_stale(&name);
+                    if let Some(id) = self.names.get(&name).map(|named| named.statement.id) {
+                        self.outlive(id);
+                    }
+                }
+                self.checked();
+            }
+        }
+    }
+
+    /// What the backend has under this number does not look as it should: no session may take it for that.
+    fn outlive(&mut self, id: StatementId) {
+        if let Some(link) = &mut self.link {
+            link.lease.conn.prepared.outlive(id);
+        }
+    }
+
+    /// From its next use on the statement of this name is one that is prepared now.
+    fn renew(&mut self, name: &[u8]) {
+        if name.is_empty() {
+            self.names.unnamed_stale = false;
+            self.names.unnamed_told = None;
+            self.spend_unnamed(None);
+        } else if let Some(id) = self.names.get(name).map(|named| named.statement.id) {
+            let core = &self.core;
+            self.names.renew(id, |statement| core.renewed(statement));
+        }
+    }
+
+    /// The description that a request waits for is here, or will never be.
+    pub(super) fn checked(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.checking = false;
+        }
+    }
+
+    /// A statement whose rows look otherwise than the client was told is refused, as PostgreSQL does.
+    fn bind_stale(&mut self, head: &BindHead<'_>, after: usize, relay: &mut Relay<'_>) {
+        self.owe(Owed::Bind { statement: Some(STALE) });
+        frontend::put_bind_head(relay.own(), head.portal, b"pgward_stale", after);
+    }
+
+    /// The client asks for a description of the rows right behind its Bind, so it does not go by an old one.
+    fn asks_anew(header: Header, relay: &Relay<'_>) -> bool {
+        relay.rest().get(header.total..).is_some_and(|next| next.first() == Some(&b'D') && next.get(5) == Some(&b'P'))
+    }
+
     pub(super) fn bind(&mut self, header: Header, head: &BindHead<'_>, relay: &mut Relay<'_>) {
         if relay.rest().len() < header.total {
             self.flush_handover(relay);
         }
-        if head.statement.is_empty() {
+        let after = header.total - frame::HEADER - head.length;
+        let stale = self.names.is_stale(head.statement);
+        if stale && Self::asks_anew(header, relay) {
+            self.renew(head.statement);
+        }
+        if stale && self.names.is_stale(head.statement) {
+            self.bind_stale(head, after, relay);
+        } else if head.statement.is_empty() {
             self.make_unnamed_known(relay);
             self.owe(Owed::Bind { statement: None });
             let facts = self.names.unnamed_facts.clone();
@@ -153,19 +304,14 @@ impl Session {
             self.apply(&facts, lets_go);
             self.pass_message(header, relay);
             return;
-        }
-        let after = header.total - frame::HEADER - head.length;
-        match self.names.get(head.statement).cloned() {
-            Some(statement) => {
-                self.make_known(&statement, relay);
-                self.owe(Owed::Bind { statement: Some(statement.id) });
-                self.apply(&statement.facts, self.lets_go(statement.text()));
-                frontend::put_bind_head(relay.own(), head.portal, &statement_name(statement.id), after);
-            }
-            None => {
-                self.owe(Owed::Bind { statement: None });
-                frontend::put_bind_head(relay.own(), head.portal, &foreign(head.statement), after);
-            }
+        } else if let Some(statement) = self.names.get(head.statement).map(|named| Rc::clone(&named.statement)) {
+            let name = self.own_name(&statement, relay);
+            self.owe(Owed::Bind { statement: Some(statement.id) });
+            self.apply(&statement.facts, self.lets_go(statement.text()));
+            frontend::put_bind_head(relay.own(), head.portal, name.as_ref().map_or(b"", |name| name), after);
+        } else {
+            self.owe(Owed::Bind { statement: None });
+            frontend::put_bind_head(relay.own(), head.portal, &foreign(head.statement), after);
         }
         relay.skip(frame::HEADER + head.length);
         let here = after.min(relay.rest().len());
@@ -178,23 +324,22 @@ impl Session {
         match Named::read(body).ok_or_else(|| refuse::malformed(b'D'))? {
             Named::Statement(b"") => {
                 self.make_unnamed_known(relay);
-                self.owe(Owed::Describe { statement: None });
+                self.owe_description(Described::Statement(None), Describing::Tell(Box::default()));
                 self.pass_message(header, relay);
             }
             Named::Statement(name) => {
-                let known = self.names.get(name).cloned();
-                if let Some(statement) = &known {
-                    self.make_known(statement, relay);
-                }
-                self.owe(Owed::Describe { statement: known.as_ref().map(|statement| statement.id) });
-                match known {
-                    Some(statement) => frontend::put_statement(relay.own(), b'D', &statement_name(statement.id)),
+                let known = self.names.get(name).map(|named| Rc::clone(&named.statement));
+                let own_name = known.as_ref().map(|statement| self.own_name(statement, relay));
+                let id = known.as_ref().map(|statement| statement.id);
+                self.owe_description(Described::Statement(id), Describing::Tell(name.into()));
+                match own_name {
+                    Some(own) => frontend::put_statement(relay.own(), b'D', own.as_ref().map_or(b"", |own| own)),
                     None => frontend::put_statement(relay.own(), b'D', &foreign(name)),
                 }
                 relay.skip(header.total);
             }
             Named::Portal(_) => {
-                self.owe(Owed::Describe { statement: None });
+                self.owe(Owed::Describe(Described::Portal));
                 self.pass_message(header, relay);
             }
         }

@@ -34,6 +34,7 @@ impl Session {
     pub(super) fn upstream(&mut self, input: &[u8], cx: &mut Cx<'_>) -> Result<usize, End> {
         let mut out = self.core.take_write_buffer();
         let mut relay = Relay::new(input, &mut out);
+        let within_message = self.rest > 0;
         self.begin_retry(&mut relay);
         let result = self.take_messages(&mut relay);
         if self.rest == 0 && self.link.as_ref().is_some_and(|link| link.lease.conn.backend.flow.unsynced()) {
@@ -54,6 +55,10 @@ impl Session {
             }
         }
         self.core.give_write_buffer(out);
+        if within_message {
+            // The transaction may be over since: an error in a COPY ends it in the middle of a message.
+            self.release_if_done();
+        }
         result.map(|()| consumed)
     }
 
@@ -77,9 +82,6 @@ impl Session {
                     relay.forward(n)
                 }
                 self.rest -= n;
-                if self.rest == 0 {
-                    self.release_if_done();
-                }
                 continue;
             }
             if self.gated() {
@@ -172,6 +174,9 @@ impl Session {
                 if !self.linked(relay) {
                     return Ok(Taken::Not(Need::Lease));
                 }
+                if self.checks(header, head.statement, relay) {
+                    return Ok(Taken::Not(Need::Answers));
+                }
                 self.bind(header, &head, relay);
             }
             b'E' => {
@@ -243,10 +248,8 @@ impl Session {
             Some(Deallocate::One(name)) if !name.as_bytes().starts_with(OWN_PREFIX) => {}
             Some(_) => {
                 link.prepared_doubtful = true;
+                link.unsure = true;
                 link.lease.conn.prepared.clear();
-                if link.transaction != Transaction::Failed {
-                    self.names.forget_all();
-                }
             }
             None => {}
         }
@@ -266,6 +269,7 @@ impl Session {
         self.names.forget_unnamed();
         if let Some(link) = &mut self.link {
             link.unnamed_known = false;
+            link.unnamed_copy = None;
         }
         match instead {
             Some(text) => {

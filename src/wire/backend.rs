@@ -1,5 +1,7 @@
 //! The parts of server messages that pgward reads.
 
+use std::hash::{Hash, Hasher};
+
 use memchr::memchr;
 
 /// What ReadyForQuery says about the transaction (protocol documentation, 55.7).
@@ -57,6 +59,23 @@ pub fn notification(body: &[u8]) -> Option<([u8; 4], &[u8], &[u8])> {
     Some((*pid, channel, rest.get(..memchr(0, rest)?)?))
 }
 
+/// What a client goes by when it reads rows: names, types and modifiers of the columns in a RowDescription.
+/// No description (NoData, an empty body) is one of its own.
+pub fn shape(body: &[u8]) -> Option<u64> {
+    let mut hasher = std::hash::DefaultHasher::new();
+    if let Some((count, mut rest)) = body.split_first_chunk::<2>() {
+        for _ in 0..u16::from_be_bytes(*count) {
+            let end = memchr(0, rest)?;
+            let (name, fields) = (rest.get(..end)?, rest.get(end + 1..)?);
+            // Table and column number (6 bytes), type (4), its length (2), modifier (4), format (2).
+            let (fields, after) = fields.split_at_checked(18)?;
+            (name, fields.get(6..16)?).hash(&mut hasher);
+            rest = after;
+        }
+    }
+    Some(hasher.finish())
+}
+
 /// DataRow: its columns, `None` for NULL.
 pub fn row(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
     let (count, mut rest) = body.split_first_chunk::<2>()?;
@@ -89,6 +108,27 @@ mod tests {
         assert_eq!(field(b"Sunfinished", b'S'), None);
         assert_eq!(parameter(b"TimeZone\0UTC\0"), Some(("TimeZone", "UTC")));
         assert_eq!(parameter(b"TimeZone"), None);
+    }
+
+    #[test]
+    fn a_shape_is_names_and_types_and_not_tables() {
+        let column = |name: &str, table: u8, kind: u8| {
+            let fields = [0, 0, 0, table, 0, 1, 0, 0, 0, kind, 0, 4, 255, 255, 255, 255, 0, 0];
+            [name.as_bytes(), b"\0", &fields].concat()
+        };
+        let of = |columns: &[Vec<u8>]| {
+            shape(&[&[0, u8::try_from(columns.len()).unwrap()], columns.concat().as_slice()].concat())
+        };
+        let one = of(&[column("a", 1, 23)]);
+        assert!(one.is_some());
+        assert_eq!(one, of(&[column("a", 2, 23)]));
+        for other in
+            [of(&[column("b", 1, 23)]), of(&[column("a", 1, 20)]), of(&[column("a", 1, 23), column("b", 1, 23)])]
+        {
+            assert_ne!(one, other);
+        }
+        assert_eq!(shape(b"\0\x01a\0short"), None);
+        assert_eq!(shape(b""), shape(b""));
     }
 
     #[test]

@@ -29,10 +29,8 @@ pub enum Owed {
     Close {
         hidden: bool,
     },
-    /// `t` and then `T` or `n`, or only the latter for a portal. `statement` as above.
-    Describe {
-        statement: Option<StatementId>,
-    },
+    /// `t` and then `T` or `n`, or only the latter for a portal.
+    Describe(Described),
     /// CommandComplete, EmptyQueryResponse or PortalSuspended, after any number of rows.
     Execute,
     /// An answer that pgward gives in the backend's stead, once it is its turn.
@@ -56,6 +54,15 @@ impl Own {
     }
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Described {
+    Portal,
+    /// One that backends know by number, or the unnamed one, or none.
+    Statement(Option<StatementId>),
+    /// The same, for pgward's own eyes.
+    Hidden,
+}
+
 /// What to do with a server message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
@@ -74,6 +81,8 @@ pub enum Lost {
     Parse { statement: Option<StatementId>, asked: bool },
     /// A statement that pgward wanted to close is still there.
     Close,
+    /// A statement's description.
+    Describe,
 }
 
 #[derive(Debug, Default)]
@@ -145,7 +154,15 @@ impl Flow {
     /// The statement that the next answer is about.
     pub fn statement_in_turn(&self) -> Option<StatementId> {
         match self.owed.front() {
-            Some(Owed::Bind { statement } | Owed::Describe { statement }) => *statement,
+            Some(Owed::Bind { statement } | Owed::Describe(Described::Statement(statement))) => *statement,
+            _ => None,
+        }
+    }
+
+    /// What the next description is of.
+    pub fn describes(&self) -> Option<Described> {
+        match self.owed.front() {
+            Some(Owed::Describe(described)) => Some(*described),
             _ => None,
         }
     }
@@ -166,7 +183,8 @@ impl Flow {
     #[inline]
     pub fn take(&mut self, tag: u8, body: &[u8]) -> Fate {
         match tag {
-            b'D' | b'd' | b'c' | b'N' | b'S' | b'A' | b't' | b'V' => Fate::Forward,
+            b'D' | b'd' | b'c' | b'N' | b'S' | b'A' | b'V' => Fate::Forward,
+            b't' => hide(self.describes() == Some(Described::Hidden)),
             b'Z' => self.ready(body),
             b'C' | b'I' | b's' => {
                 self.copy = Copy::No;
@@ -174,8 +192,11 @@ impl Flow {
                 Fate::Forward
             }
             b'T' | b'n' => {
-                self.pop_if(|owed| matches!(owed, Owed::Describe { .. }));
-                Fate::Forward
+                let described = self.describes();
+                if described.is_some() {
+                    self.pop();
+                }
+                hide(described == Some(Described::Hidden))
             }
             b'1' => match self.pop() {
                 Some(Owed::Parse { hidden, .. }) => hide(hidden),
@@ -218,10 +239,11 @@ impl Flow {
                 Owed::Parse { statement, hidden } => lost(Lost::Parse { statement: *statement, asked: !hidden }),
                 Owed::Own(Own::ParseComplete) => lost(Lost::Parse { statement: None, asked: true }),
                 Owed::Close { hidden: true } => lost(Lost::Close),
+                Owed::Describe(Described::Statement(_) | Described::Hidden) => lost(Lost::Describe),
                 Owed::Query
                 | Owed::Bind { .. }
                 | Owed::Close { hidden: false }
-                | Owed::Describe { .. }
+                | Owed::Describe(Described::Portal)
                 | Owed::Execute
                 | Owed::CopyEnd
                 | Owed::Own(Own::CloseComplete) => {}
@@ -294,7 +316,7 @@ mod tests {
         let mut flow = flow(&[
             PARSE,
             Owed::Bind { statement: None },
-            Owed::Describe { statement: None },
+            Owed::Describe(Described::Portal),
             Owed::Execute,
             Owed::Sync,
         ]);

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use crate::judge::Outcome;
+use crate::judge::{Outcome, chosen};
 use crate::place::Urls;
 
 /// A check that takes longer hangs.
@@ -26,7 +26,7 @@ pub(crate) use checks;
 
 pub async fn run(checks: &[Check], urls: &Urls, names: &[String]) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
-    for check in checks.iter().filter(|check| names.is_empty() || names.iter().any(|name| name == check.name)) {
+    for check in checks.iter().filter(|check| chosen(names, check.name)) {
         let begin = Instant::now();
         let mut task = tokio::spawn((check.run)(urls.clone()));
         let why = match tokio::time::timeout(PATIENCE, &mut task).await {

@@ -17,7 +17,10 @@ pub struct Outcome {
     pub took: Duration,
 }
 
-/// Runs a driver's checks, given where and which (none: all).
+/// How long a session may wait for a backend, and how long where the check is to fail anyway.
+const PATIENCE: [&str; 2] = ["10s", "1s"];
+
+/// Runs a driver's checks. `run` is told where and which: none for all, `-name` for all but these.
 pub async fn judge(driver: &str, run: impl AsyncFn(&Urls, &[String]) -> Vec<Outcome>) {
     let asked: Vec<String> =
         std::env::var("PGWARD_CHECKS").map(|names| names.split(',').map(str::to_owned).collect()).unwrap_or_default();
@@ -29,9 +32,20 @@ pub async fn judge(driver: &str, run: impl AsyncFn(&Urls, &[String]) -> Vec<Outc
         return;
     }
     let awaited = awaited(driver);
-    let (stage, urls) = place::proxied(driver).await;
-    let outcomes = run(&urls, &asked).await;
-    stage.at_rest(0).await;
+    let (listed, mut others): (Vec<String>, Vec<String>) =
+        asked.iter().cloned().partition(|name| awaited.contains_key(name.as_str()));
+    let listed = if asked.is_empty() { awaited.keys().map(|name| (*name).to_owned()).collect() } else { listed };
+    if asked.is_empty() {
+        others = listed.iter().map(|name| format!("-{name}")).collect();
+    }
+    let mut outcomes = Vec::new();
+    for (names, patience) in [others, listed].into_iter().zip(PATIENCE) {
+        if !names.is_empty() || (asked.is_empty() && outcomes.is_empty()) {
+            let (stage, urls) = place::proxied(driver, patience).await;
+            outcomes.extend(run(&urls, &names).await);
+            stage.at_rest(0).await;
+        }
+    }
     let failed: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.why.is_some()).collect();
     let mut wrong = Vec::new();
     if !failed.is_empty() {
@@ -59,6 +73,16 @@ pub async fn judge(driver: &str, run: impl AsyncFn(&Urls, &[String]) -> Vec<Outc
         wrong.push(format!("{driver}.{name} of tests/drivers/awaited.txt is no check"));
     }
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
+/// Whether these names mean this check.
+pub fn chosen(names: &[String], name: &str) -> bool {
+    let but = |other: &String| other.strip_prefix('-').is_some_and(|but| but == name);
+    match names.first() {
+        None => true,
+        Some(first) if first.starts_with('-') => !names.iter().any(but),
+        Some(_) => names.iter().any(|other| other == name),
+    }
 }
 
 fn good(driver: &str, outcome: &Outcome) {

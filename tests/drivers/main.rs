@@ -10,6 +10,8 @@ mod place;
 mod scripts;
 #[path = "../support/mod.rs"]
 mod support;
+mod tools;
+mod with_sqlx;
 mod with_tokio_postgres;
 
 use judge::judge;
@@ -36,4 +38,20 @@ async fn psycopg_async() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokio_postgres() {
     judge("tokio_postgres", async |urls, names| checks::run(with_tokio_postgres::CHECKS, urls, names).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlx() {
+    judge("sqlx", async |urls, names| checks::run(with_sqlx::CHECKS, urls, names).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tools() {
+    judge("tools", async |urls, names| checks::run(tools::CHECKS, urls, names).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_postgres() {
+    let script = Script::node("with_node_postgres.mjs");
+    judge("node_postgres", async |urls, names| script.run(urls, names).await).await;
 }

@@ -15,9 +15,6 @@ pub const DRIVERS: [&str; 7] =
 /// Fewer than the checks have clients.
 pub const BACKENDS: usize = 3;
 
-/// A session that would wait for a backend for so long is refused.
-const PATIENCE: &str = "3s";
-
 /// In every place the same tables, so that the checks need not know where they are.
 const ITEMS: &str = "id int, name text, price numeric";
 const NOTES: &str = "topic text, id int, value text";
@@ -51,7 +48,7 @@ async fn furnish(cluster: &Cluster) {
     let server = cluster.primary();
     server.run("postgres", "create the database", "create database app").await.unwrap();
     let client = server.connect("app").await.unwrap();
-    let settings = parse(&configuration(server.port()));
+    let settings = parse(&configuration(server.port(), "10s"));
     pgward::tenant::install(&client, &settings, &main_cluster(), "app").await.unwrap();
     let mut sql = String::new();
     for (table, columns) in [("items", ITEMS), ("notes", NOTES)] {
@@ -86,7 +83,7 @@ fn main_cluster() -> ClusterName {
     ClusterName::parse("main").unwrap()
 }
 
-fn configuration(port: u16) -> String {
+fn configuration(port: u16, patience: &str) -> String {
     let tenant = |id: String, level: &str| {
         format!("[tenants.{id}]\nisolation = \"{level}\"\ncluster = \"main\"\ndatabase = \"app\"\nhome = \"lk\"\n")
     };
@@ -94,7 +91,7 @@ fn configuration(port: u16) -> String {
         "{HEAD}
 [pool]
 max_per_login = {BACKENDS}
-acquire_timeout = \"{PATIENCE}\"
+acquire_timeout = \"{patience}\"
 
 [[issuers]]
 issuer = \"tests\"
@@ -124,10 +121,10 @@ max_backends = 60
     text
 }
 
-/// A proxy for one driver, and the way to its tenants.
-pub async fn proxied(driver: &str) -> (Stage, Urls) {
+/// A proxy for one driver, and the way to its tenants. Sessions wait for a backend for so long.
+pub async fn proxied(driver: &str, patience: &str) -> (Stage, Urls) {
     assert!(DRIVERS.contains(&driver), "{driver} has no tenants: add it to DRIVERS");
-    let stage = Stage::with(&configuration(cluster().await.primary().port())).await;
+    let stage = Stage::with(&configuration(cluster().await.primary().port(), patience)).await;
     let url = |end: &str| stage.url(&format!("{driver}_{end}"), "app");
     let urls = Urls { rows: url("a"), other: url("b"), schema: url("s"), backends: Some(BACKENDS) };
     (stage, urls)
@@ -136,7 +133,7 @@ pub async fn proxied(driver: &str) -> (Stage, Urls) {
 /// The way to PostgreSQL itself, as roles that have the same tables to themselves.
 pub async fn direct(driver: &str) -> Urls {
     let port = cluster().await.primary().port();
-    let settings = parse(&configuration(port));
+    let settings = parse(&configuration(port, "10s"));
     let url = |end: &str| {
         let role = format!("{driver}_{end}");
         let login = Login { role: role.clone(), password: LoginPassword::Derived { epoch: 1 }, mode: None };

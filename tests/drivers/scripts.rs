@@ -25,6 +25,10 @@ impl Script {
         Self::new(&installed().join("venv/bin/python"), name)
     }
 
+    pub fn node(name: &str) -> Self {
+        Self::new(Path::new("node"), name)
+    }
+
     fn new(program: &Path, name: &str) -> Self {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/drivers").join(name);
         Self { program: program.to_owned(), file }

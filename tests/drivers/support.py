@@ -1,7 +1,8 @@
 """What the checks of all Python drivers share: where they connect, and how they tell what came of them.
 
 A check is a function with an assertion that can fail. A script runs those named on its command line, or
-all, against the URLs of the environment, whoever is behind them: pgward or PostgreSQL itself.
+all (but those given as `-name`), against the URLs of the environment, whoever is behind them: pgward or
+PostgreSQL itself.
 """
 
 import asyncio
@@ -83,8 +84,8 @@ def say(*words):
 
 def main(after):
     """`after` closes what a check has opened."""
-    asked = sys.argv[1:]
-    checks = [function for function in _checks if not asked or function.__name__ in asked]
+    asked = [name for name in sys.argv[1:] if not name.startswith("-")]
+    checks = [f for f in _checks if (not asked or f.__name__ in asked) and f"-{f.__name__}" not in sys.argv]
     say("#plan", *[function.__name__ for function in checks])
     for function in checks:
         name = function.__name__
