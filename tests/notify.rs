@@ -57,11 +57,12 @@ async fn notifications_reach_the_tenants_own_sessions_by_every_way_they_are_sent
 
 #[tokio::test]
 async fn a_tenant_that_does_without_pgwards_names_hears_and_tells_nobody() {
+    // Not the tenants of the other test, which may run at the same time.
     let stage = Stage::new("").await;
-    let mut victim = stage.raw("acme").await;
-    let mut victims_friend = stage.raw("acme").await;
-    let mut hostile = stage.raw("globex").await;
-    let mut hostile_sender = stage.raw("globex").await;
+    let mut victim = stage.raw("t1").await;
+    let mut victims_friend = stage.raw("t1").await;
+    let mut hostile = stage.raw("t2").await;
+    let mut hostile_sender = stage.raw("t2").await;
     victim.query("listen news; listen last").await;
     hostile.query("listen last").await;
     // The server's own names, by a text that nobody reads.

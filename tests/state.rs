@@ -3,7 +3,9 @@
 
 mod support;
 
-use support::raw::{Raw, bind, close, describe, errors, execute, extended, gists, parse, query, sync};
+use support::raw::{
+    Raw, bind, close, describe, errors, execute, extended, function_call_with, gists, parse, query, sync,
+};
 use support::{HEAD, Stage, cluster, configuration, until};
 
 const ONE_BACKEND: &str = "[pool]\nmax_per_login = 1\n";
@@ -313,14 +315,16 @@ async fn a_tenant_pins_no_more_sessions_than_it_may() {
     two.query("create temp table t (a int) on commit drop; set app.x = 1").await;
     two.query("select 1").await;
     assert_eq!(pins(&stage).await.len(), 2, "one each");
-    two.send(query("select pg_advisory_lock(1)")).await;
+    two.send(query("select pg_advisory_lock(101)")).await;
     assert_eq!(errors(&two.rest().await), ["53400"]);
-    let locks = "select count(*) from pg_locks where locktype = 'advisory'";
+    let locks = "select count(*) from pg_locks where locktype = 'advisory' and objid = 101";
     let mut free = false;
     while !free {
         free = other.one(locks).await == "0";
     }
     one.query("drop table t").await;
+    // Its next request waits until it is known what the one before left.
+    one.query("select 1").await;
     let mut three = stage.raw("acme").await;
     three.query("listen a").await;
     assert_eq!(three.one("select 'alive'").await, "alive");
@@ -354,15 +358,55 @@ async fn a_session_of_mode_session_keeps_its_backend_to_its_end() {
 async fn what_pinned_a_session_is_gone_for_the_next() {
     let stage = Stage::new(ONE_BACKEND).await;
     let mut one = stage.raw("acme").await;
-    one.query("create temp table mine (a int); set app.x = 'mine'; prepare p as select 1; select pg_advisory_lock(5)")
-        .await;
+    one.query(
+        "create temp table mine (a int); set app.x = 'mine'; prepare p as select 1; select pg_advisory_lock(102)",
+    )
+    .await;
     let pid = backend(&mut one).await;
     drop(one);
     stage.at_rest(0).await;
     let mut two = stage.raw("acme").await;
     assert_eq!(backend(&mut two).await, pid);
-    assert_eq!(two.one("select count(*) from pg_locks where locktype = 'advisory'").await, "0");
+    assert_eq!(two.one("select count(*) from pg_locks where locktype = 'advisory' and objid = 102").await, "0");
     assert_eq!(errors(&two.query("select * from mine").await), ["42P01"]);
     assert_eq!(errors(&two.query("execute p").await), ["26000"]);
     assert_eq!(two.one("select coalesce(current_setting('app.x', true), '')").await, "");
+}
+
+// ------------------------------------------------------------------------------------- large objects
+
+#[tokio::test]
+async fn large_objects_work_by_the_fast_path_in_a_database_of_ones_own() {
+    let own = "[tenants.own]\nisolation = \"database\"\ncluster = \"main\"\ndatabase = \"app\"\nhome = \"lk\"\nroles.app = { role = \"objector\", password = \"objects\" }\n";
+    let create = "create role objector login password 'objects'";
+    cluster().await.primary().connect("app").await.unwrap().batch_execute(create).await.unwrap();
+    let text = format!("{HEAD}{}{own}", configuration(cluster().await.primary().port(), ONE_BACKEND));
+    let stage = Stage::with(&text).await;
+    let (mut raw, mut other) = (stage.raw("own").await, stage.raw("own").await);
+    let named = "'lo_open','lo_close','loread','lowrite','lo_lseek','lo_creat','lo_create','lo_tell','lo_truncate', \
+        'lo_unlink','lo_lseek64','lo_tell64','lo_truncate64'";
+    let numbers = format!("select string_agg(oid::text, ' ' order by oid) from pg_proc where proname in ({named})");
+    assert_eq!(raw.one(&numbers).await, "715 952 953 954 955 956 957 958 964 1004 3170 3171 3172");
+    let number = |messages: &[support::raw::Message]| {
+        let answer = messages.iter().find(|message| message.tag == b'V').expect("an answer").body.clone();
+        u32::from_be_bytes(answer[4..8].try_into().unwrap())
+    };
+    raw.send(function_call_with(957, &[&(-1i32).to_be_bytes()])).await;
+    let object = number(&raw.ready().await);
+    other.query("select 1").await;
+    raw.query("begin").await;
+    raw.send(function_call_with(952, &[&object.to_be_bytes(), &0x6_0000u32.to_be_bytes()])).await;
+    let descriptor = number(&raw.ready().await);
+    raw.send(function_call_with(955, &[&descriptor.to_be_bytes(), b"written by the fast path"])).await;
+    assert_eq!(number(&raw.ready().await), 24);
+    raw.query("commit").await;
+    other.query("select 1").await;
+    assert_eq!(raw.one(&format!("select convert_from(lo_get({object}), 'utf8')")).await, "written by the fast path");
+    for (oid, state) in [(964, ""), (964, "42704"), (2026, "0A000")] {
+        raw.send(function_call_with(oid, &[&object.to_be_bytes()])).await;
+        assert_eq!(errors(&raw.ready().await).join(""), state, "{oid}");
+    }
+    let mut shared = stage.raw("kandy").await;
+    shared.send(function_call_with(957, &[&(-1i32).to_be_bytes()])).await;
+    assert_eq!(errors(&shared.ready().await), ["0A000"]);
 }

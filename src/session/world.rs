@@ -63,7 +63,9 @@ impl World {
             }
         }
         let sealer = sealer(&settings, before);
-        let channel_key = ChannelKey::of(&settings).map(Arc::new);
+        // Never none: without one, tenants of one database would hear each other.
+        let random = || before.map_or_else(|| ChannelKey::random().map(Arc::new), |before| before.channel_key.clone());
+        let channel_key = ChannelKey::of(&settings).map(Arc::new).or_else(random);
         let rules = Arc::new(settings.pool.clone());
         Ok(Self { settings, verifier, tls, sealer, channel_key, rules, endpoints })
     }

@@ -19,6 +19,12 @@ impl ChannelKey {
         Hmac::new_from_slice(secret(settings)?.expose()).ok().map(Self)
     }
 
+    /// Of this process alone, where the configuration has no secret: sessions of a tenant still hear each other
+    /// and no others, but for functions in the database, which do not know it.
+    pub fn random() -> Option<Self> {
+        Hmac::new_from_slice(&rand::random::<[u8; 32]>()).ok().map(Self)
+    }
+
     pub fn name(&self, tenant: &TenantId, channel: &str) -> String {
         let mut mac = self.0.clone();
         mac.update(tenant.as_str().as_bytes());
@@ -40,6 +46,13 @@ pub(super) fn secret(settings: &Settings) -> Option<Secret> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_of_ones_own_is_nobody_elses() {
+        let tenant = TenantId::parse("acme").unwrap();
+        let name = || ChannelKey::random().unwrap().name(&tenant, "a");
+        assert_ne!(name(), name());
+    }
 
     #[test]
     fn each_tenant_has_other_names_for_the_same_channel() {

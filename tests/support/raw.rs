@@ -335,6 +335,20 @@ pub fn function_call(oid: u32) -> Vec<u8> {
     message(b'F', &body)
 }
 
+/// Calls it with arguments in binary format, and asks for the same back.
+pub fn function_call_with(oid: u32, arguments: &[&[u8]]) -> Vec<u8> {
+    let mut body = Vec::new();
+    body.put_u32(oid);
+    body.extend_from_slice(&[0, 1, 0, 1]);
+    body.put_u16(u16::try_from(arguments.len()).unwrap());
+    for argument in arguments {
+        body.put_u32(u32::try_from(argument.len()).unwrap());
+        body.extend_from_slice(argument);
+    }
+    body.extend_from_slice(&[0, 1]);
+    message(b'F', &body)
+}
+
 /// Parse, Bind, Execute of the unnamed statement; no Sync.
 pub fn extended(text: &str) -> Vec<u8> {
     [parse("", text), bind("", "", &[]), execute("", 0)].concat()
