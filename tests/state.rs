@@ -315,14 +315,16 @@ async fn a_tenant_pins_no_more_sessions_than_it_may() {
     two.query("create temp table t (a int) on commit drop; set app.x = 1").await;
     two.query("select 1").await;
     assert_eq!(pins(&stage).await.len(), 2, "one each");
-    two.send(query("select pg_advisory_lock(1)")).await;
+    two.send(query("select pg_advisory_lock(101)")).await;
     assert_eq!(errors(&two.rest().await), ["53400"]);
-    let locks = "select count(*) from pg_locks where locktype = 'advisory'";
+    let locks = "select count(*) from pg_locks where locktype = 'advisory' and objid = 101";
     let mut free = false;
     while !free {
         free = other.one(locks).await == "0";
     }
     one.query("drop table t").await;
+    // Its next request waits until it is known what the one before left.
+    one.query("select 1").await;
     let mut three = stage.raw("acme").await;
     three.query("listen a").await;
     assert_eq!(three.one("select 'alive'").await, "alive");
@@ -356,14 +358,16 @@ async fn a_session_of_mode_session_keeps_its_backend_to_its_end() {
 async fn what_pinned_a_session_is_gone_for_the_next() {
     let stage = Stage::new(ONE_BACKEND).await;
     let mut one = stage.raw("acme").await;
-    one.query("create temp table mine (a int); set app.x = 'mine'; prepare p as select 1; select pg_advisory_lock(5)")
-        .await;
+    one.query(
+        "create temp table mine (a int); set app.x = 'mine'; prepare p as select 1; select pg_advisory_lock(102)",
+    )
+    .await;
     let pid = backend(&mut one).await;
     drop(one);
     stage.at_rest(0).await;
     let mut two = stage.raw("acme").await;
     assert_eq!(backend(&mut two).await, pid);
-    assert_eq!(two.one("select count(*) from pg_locks where locktype = 'advisory'").await, "0");
+    assert_eq!(two.one("select count(*) from pg_locks where locktype = 'advisory' and objid = 102").await, "0");
     assert_eq!(errors(&two.query("select * from mine").await), ["42P01"]);
     assert_eq!(errors(&two.query("execute p").await), ["26000"]);
     assert_eq!(two.one("select coalesce(current_setting('app.x', true), '')").await, "");

@@ -539,7 +539,8 @@ impl Session {
         let under_way = self.key.slot.clear();
         let resumable = !server_gone && !link.write_failed && link.to_server.is_clear() && link.handover.is_none();
         let resumable = resumable && (self.rest == 0 || self.rest_dropped);
-        let busy = !link.at_rest;
+        // A question of pgward's own ends by itself, and soon.
+        let busy = !link.at_rest && link.inquiry.is_none();
         let (core, slot) = (Rc::clone(&self.core), Arc::clone(&self.key.slot));
         let Link { mut lease, transaction, .. } = link;
         tokio::task::spawn_local(async move {
