@@ -162,6 +162,15 @@ async fn a_wrong_password_and_an_unknown_user_are_answered_alike() {
 }
 
 #[tokio::test]
+async fn a_verifier_that_is_not_the_servers_says_so() {
+    let plain = plain("\"ann\" \"not hers at the server\"\n", APP).await;
+    let error = plain.login("ann", "not hers at the server", "app").await.err().unwrap();
+    assert_eq!(code(&error), "28P01");
+    let hint = error.as_db_error().and_then(|error| error.hint()).unwrap_or_default().to_owned();
+    assert!(hint.contains("rolpassword"), "{hint}");
+}
+
+#[tokio::test]
 async fn users_are_looked_up_on_the_server() {
     let plain = plain("", &format!("{APP}{LOOKUP}cache = \"1h\"\n")).await;
     for (user, password) in [("ann", "pencil"), ("bob", "Bleistift"), ("d'oh \"x", "quoted")] {
@@ -482,7 +491,7 @@ users_file = {users:?}
     let other = postgres_protocol::password::scram_sha_256(b"pencil");
     std::fs::write(plain._folder.path().join("users.txt"), format!("\"ann\" \"{other}\"\n")).unwrap();
     plain.control.reload().await.unwrap();
-    assert_eq!(plain.refused("ann", "pencil", "postgres").await, "08006");
+    assert_eq!(plain.refused("ann", "pencil", "postgres").await, "28P01");
     assert_eq!(one(&ann, encrypted).await, "ann true", "who is in stays");
 }
 
@@ -493,7 +502,7 @@ async fn tenants_and_plain_databases_stand_side_by_side() {
     server.batch_execute("create role ann login password 'pencil'; grant select on orders to ann").await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let users = folder.path().join("users.txt");
-    std::fs::write(&users, "\"ann\" \"pencil\"\n").unwrap();
+    std::fs::write(&users, "\"ann\" \"pencil\"\n\"pgward_app\" \"known\"\n").unwrap();
     let tables = format!("[plain]\nusers_file = {users:?}\n{ANY}{}database = \"app\"\n", APP.replace("app", "books"));
     let text = format!("{}{}", support::HEAD, support::configuration(port, &tables));
     let plain = Plain { stage: Stage::with(&text).await, _folder: folder };
@@ -508,6 +517,8 @@ async fn tenants_and_plain_databases_stand_side_by_side() {
     for database in ["acme", "app"] {
         assert_eq!(plain.refused("ann", "pencil", database).await, "28000");
     }
+    // Nor does the password of the tenants' own login role open a session without a tenant.
+    assert_eq!(plain.refused("pgward_app", "known", "books").await, "28000");
     // And a token is no password.
     assert_eq!(plain.refused("acme", &plain.token("acme", "app"), "books").await, "28P01");
     assert!(plain.metric("pgward_logins_total{outcome=\"password\"}").await >= 1.0);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::Problem;
 use super::settings::*;
-use crate::base::{ClusterName, TenantId};
+use crate::base::TenantId;
 use crate::residency;
 
 pub(super) fn across(settings: &Settings) -> Vec<Problem> {
@@ -118,6 +118,7 @@ fn own_logins(settings: &Settings, problems: &mut Vec<Problem>) {
 /// A name leads to one place, and what only tenants may use is not lent to others.
 fn plain(settings: &Settings, problems: &mut Vec<Problem>) {
     let plain = &settings.plain;
+    let tenants = settings.tenants_roles();
     let any = plain.any.iter().map(|database| ("*", database));
     for (name, database) in plain.databases.iter().map(|(name, database)| (name.as_str(), database)).chain(any) {
         let at = format!("plain.databases.{name}");
@@ -136,7 +137,7 @@ fn plain(settings: &Settings, problems: &mut Vec<Problem>) {
             problems.push(Problem::new(format!("{at}.cluster"), "is not among the clusters").value(&database.cluster));
         }
         if let Some(login) = &database.login
-            && tenants_use(settings, &database.cluster, &login.role)
+            && tenants.contains(&(database.cluster.clone(), login.role.clone()))
         {
             problems.push(Problem::new(format!("{at}.login"), "is also a login of tenants").value(&login.role));
         }
@@ -146,15 +147,6 @@ fn plain(settings: &Settings, problems: &mut Vec<Problem>) {
     {
         problems.push(Problem::new("plain.lookup.cluster", "is not among the clusters").value(&lookup.cluster));
     }
-}
-
-fn tenants_use(settings: &Settings, cluster: &ClusterName, role: &str) -> bool {
-    let shared = settings.clusters.get(cluster);
-    shared.is_some_and(|cluster| cluster.logins.values().any(|login| login.role == role))
-        || settings.tenants.values().any(|tenant| match &tenant.roles {
-            Roles::Own(logins) => tenant.cluster == *cluster && logins.values().any(|login| login.role == role),
-            Roles::Shared(_) => false,
-        })
 }
 
 fn tenant(settings: &Settings, tenant: &Tenant, problems: &mut Vec<Problem>) {

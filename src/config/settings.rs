@@ -1,6 +1,6 @@
 //! The validated configuration. Units are in the types, ranges were checked on the way in.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -332,6 +332,22 @@ pub struct Plain {
     pub databases: BTreeMap<String, Arc<PlainDatabase>>,
     /// For every other name.
     pub any: Option<Arc<PlainDatabase>>,
+}
+
+impl Settings {
+    /// Roles that tenants' backends log in as. Nobody else may.
+    pub fn tenants_roles(&self) -> HashSet<(ClusterName, String)> {
+        let mut roles = HashSet::new();
+        for cluster in self.clusters.values() {
+            roles.extend(cluster.logins.values().map(|login| (cluster.name.clone(), login.role.clone())));
+        }
+        for tenant in self.tenants.values() {
+            if let Roles::Own(logins) = &tenant.roles {
+                roles.extend(logins.values().map(|login| (tenant.cluster.clone(), login.role.clone())));
+            }
+        }
+        roles
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

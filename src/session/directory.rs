@@ -9,7 +9,7 @@ use dashmap::DashMap;
 
 use crate::auth::scram;
 use crate::base::scram::ITERATIONS;
-use crate::base::{Secret, StoredPassword, Verifier};
+use crate::base::{ClusterName, Secret, StoredPassword, Verifier};
 use crate::config::{Lookup, PlainDatabase, Settings};
 
 /// Answers of lookups that are kept. Names come from clients that have not proved anything yet.
@@ -35,6 +35,8 @@ pub(super) struct Directory {
     users: HashMap<String, Arc<User>>,
     /// Names that `*` does not stand for, since tenants or administrators log in there.
     taken: HashSet<String>,
+    /// Roles that no user is let in as, since tenants' backends are theirs.
+    tenants_roles: HashSet<(ClusterName, String)>,
     answers: Option<Arc<Answers>>,
 }
 
@@ -82,13 +84,19 @@ impl Directory {
             let known = before.and_then(|before| before.answers.as_ref()).filter(|known| known.lookup == *lookup);
             known.map_or_else(|| Arc::new(Answers { lookup: lookup.clone(), known: DashMap::new() }), Arc::clone)
         });
-        Self { key, iterations, users, taken, answers }
+        let tenants_roles = settings.tenants_roles();
+        Self { key, iterations, users, taken, tenants_roles, answers }
     }
 
     /// The database that a name leads to. `None`: it is the tenants', or nobody's.
     pub fn database<'a>(&self, settings: &'a Settings, name: &str) -> Option<&'a Arc<PlainDatabase>> {
         let plain = &settings.plain;
         plain.databases.get(name).or_else(|| plain.any.as_ref().filter(|_| !self.taken.contains(name)))
+    }
+
+    /// Whether tenants' backends on this cluster log in as this role.
+    pub fn is_tenants(&self, cluster: &ClusterName, role: &str) -> bool {
+        self.tenants_roles.contains(&(cluster.clone(), role.to_owned()))
     }
 
     /// The user of the users file.

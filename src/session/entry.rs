@@ -6,7 +6,7 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use crate::base::Party;
-use crate::config::SessionRules;
+use crate::config::{PoolMode, SessionRules};
 use crate::pool::BackendRow;
 
 /// Why a session is asked to end.
@@ -65,6 +65,7 @@ pub struct Profile {
     pub application: String,
     pub peer: Option<SocketAddr>,
     pub tls: bool,
+    pub mode: PoolMode,
     /// When its token ends, in seconds since 1970. A password has no end.
     pub expires_at: Option<u64>,
 }

@@ -175,6 +175,7 @@ impl Entered {
             application: text("application_name"),
             peer,
             tls: stream.is_tls(),
+            mode: admitted.terms.mode,
             expires_at: admitted.expires_at,
         }));
         core.enter(&entry);

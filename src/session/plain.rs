@@ -121,6 +121,11 @@ fn admit(core: &Core, world: &World, wish: &Wish<'_>, secret: LoginSecret) -> Re
         None => (wish.user.to_owned(), Some(secret)),
     };
     let (role, Some(secret)) = credentials else { return Err(refuse::misconfigured()) };
+    if world.directory.is_tenants(&database.cluster, &role) {
+        core.stats.login("tenants_role");
+        tracing::warn!(user = wish.user, role, "a login was refused: tenants' backends log in as this role");
+        return Err(refuse::tenants_role());
+    }
     let cluster = world.settings.clusters.get(&database.cluster).ok_or_else(refuse::misconfigured)?;
     let server = route::primary(cluster).ok_or_else(refuse::misconfigured)?;
     let name = database.database.as_deref().unwrap_or(wish.name).to_owned();
@@ -148,6 +153,9 @@ async fn reach(core: &Core, world: &World, wish: &Wish<'_>, admitted: &Admitted)
             }
             AcquireError::Open(BackendError::Refused { sqlstate, .. }) if sqlstate == "42501" => {
                 refuse::no_connect(wish.name)
+            }
+            AcquireError::Open(BackendError::Refused { sqlstate, .. }) if sqlstate == "28P01" => {
+                refuse::not_passed_on(wish.user)
             }
             other => refuse::acquire(other),
         }

@@ -54,6 +54,20 @@ pub(super) fn superuser() -> Report {
         .hint("Use another role, or have plain.superusers name it.")
 }
 
+pub(super) fn tenants_role() -> Report {
+    Report::fatal(SqlState::INVALID_AUTHORIZATION, "this role is kept for the backends of tenants")
+        .hint("Log in as another role, or as a tenant with its token.")
+}
+
+/// The client's password is right here and not at the server.
+pub(super) fn not_passed_on(user: &str) -> Report {
+    Report::fatal(
+        SqlState::INVALID_PASSWORD,
+        format!("the database server did not accept the login of user \"{}\"", shown(user)),
+    )
+    .hint("The password or verifier that pgward has must be the server's: copy rolpassword of pg_authid, or use plain.lookup.")
+}
+
 pub(super) fn no_database(name: &str) -> Report {
     Report::fatal(SqlState::INVALID_CATALOG_NAME, format!("database \"{}\" does not exist", shown(name)))
         .hint("Check the database in the connection string.")

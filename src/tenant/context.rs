@@ -99,7 +99,12 @@ impl Context {
 
     /// For a user where there are no tenants: nothing is told, but that the session before has ended.
     pub fn plain(party: Party, user: &str) -> Self {
-        Self { whose: Whose { party, user: Some(Arc::from(user)) }, sealed: None, settings: Vec::new(), prepared: Vec::new() }
+        Self {
+            whose: Whose { party, user: Some(Arc::from(user)) },
+            sealed: None,
+            settings: Vec::new(),
+            prepared: Vec::new(),
+        }
     }
 
     /// The tenant, or what stands in its place.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::command::Row;
 use crate::admin::Control;
+use crate::config::PoolMode;
 use crate::pool::PoolRow;
 use crate::session::{ClientRow, Phase};
 use crate::wire::table::Column;
@@ -29,6 +30,8 @@ struct Clients {
     active: usize,
     waiting: usize,
     longest: Duration,
+    /// Some keep their backend no longer than a transaction.
+    share: bool,
 }
 
 pub(super) async fn rows(control: &Control) -> Vec<Row> {
@@ -40,6 +43,7 @@ fn table(pools: Vec<(PoolRow, usize)>, clients: &[ClientRow]) -> Vec<Row> {
     let mut by_pool = HashMap::<usize, Clients>::new();
     for client in clients {
         let of_pool = by_pool.entry(client.profile.pool).or_default();
+        of_pool.share |= client.profile.mode == PoolMode::Transaction;
         if client.phase == Phase::Waiting {
             of_pool.waiting += 1;
             of_pool.longest = of_pool.longest.max(client.in_phase);
@@ -49,6 +53,8 @@ fn table(pools: Vec<(PoolRow, usize)>, clients: &[ClientRow]) -> Vec<Row> {
     }
     let row = |(pool, idle): (PoolRow, usize)| {
         let clients = by_pool.remove(&pool.id).unwrap_or_default();
+        let session = !clients.share && clients.active + clients.waiting > 0;
+        let mode = if session { PoolMode::Session } else { PoolMode::Transaction };
         vec![
             pool.database.into(),
             pool.role.into(),
@@ -58,7 +64,7 @@ fn table(pools: Vec<(PoolRow, usize)>, clients: &[ClientRow]) -> Vec<Row> {
             idle.into(),
             clients.longest.as_secs().into(),
             clients.longest.subsec_micros().into(),
-            "transaction".into(),
+            mode.as_str().into(),
             pool.cluster.into(),
             pool.server.into(),
             pool.max.into(),
@@ -98,6 +104,7 @@ mod tests {
                 application: String::new(),
                 peer: None,
                 tls: false,
+                mode: if pool == 2 { PoolMode::Session } else { PoolMode::Transaction },
                 expires_at: None,
             },
             phase,
@@ -116,6 +123,7 @@ mod tests {
         let numbers = |row: &Row| row[2..8].to_vec();
         assert_eq!(numbers(&rows[0]), [1u32, 2, 1, 2, 1, 500_000].map(Value::from));
         assert_eq!(numbers(&rows[1]), [1u32, 0, 3, 0, 0, 0].map(Value::from));
+        assert_eq!([&rows[0][8], &rows[1][8]], [&Value::from("transaction"), &Value::from("session")]);
         assert!(rows.iter().all(|row| row.len() == COLUMNS.len()));
     }
 }
