@@ -218,6 +218,22 @@ async fn a_fixed_login_serves_every_user_and_one_finds_nothing_of_another() {
 }
 
 #[tokio::test]
+async fn a_session_that_keeps_its_backend_finds_nothing_of_who_had_it_before() {
+    let login = "database = \"app\"\nlogin = { role = \"shared\", password = \"shared-password\" }\n";
+    let tables = format!(
+        "[plain.databases.books]\ncluster = \"main\"\n{login}[plain.databases.kept]\ncluster = \"main\"\nmode = \"session\"\n{login}[pool]\nmax_per_login = 1\n"
+    );
+    let plain = plain("\"ann\" \"pencil\"\n\"bob\" \"Bleistift\"\n", &tables).await;
+    let ann = plain.enter("ann", "pencil", "books").await;
+    let pid = one(&ann, "select pg_backend_pid()").await;
+    one(&ann, "select leave_behind('of ann')").await;
+    let bob = plain.enter("bob", "Bleistift", "kept").await;
+    assert_eq!(one(&bob, "select coalesce(current_setting('app.secret', true), '')").await, "");
+    assert_eq!(one(&bob, "show enable_sort").await, "on");
+    assert_eq!(one(&bob, "select pg_backend_pid()").await, pid, "the same backend");
+}
+
+#[tokio::test]
 async fn any_name_leads_to_the_database_of_that_name() {
     let plain = plain("\"ann\" \"pencil\"\n\"log\" \"x\"\n", ANY).await;
     for database in ["app", "log", "postgres"] {

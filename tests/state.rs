@@ -355,6 +355,45 @@ async fn a_session_of_mode_session_keeps_its_backend_to_its_end() {
 }
 
 #[tokio::test]
+async fn a_session_of_mode_session_gets_a_backend_that_others_left_clean() {
+    let text = format!("{HEAD}{}", configuration(cluster().await.primary().port(), ONE_BACKEND));
+    let stage = Stage::with(&text.replace("[tenants.acme]\n", "[tenants.acme]\nmode = \"session\"\n")).await;
+    let mut left = stage.raw("globex").await;
+    let hidden = "create function public.leave() returns void language plpgsql as \
+        $$ begin set work_mem = '9MB'; execute 'prepare le' || 'ft as select 1'; end $$";
+    cluster().await.primary().connect("app").await.unwrap().batch_execute(hidden).await.unwrap();
+    // The text does not show what the function does, so it pins nothing.
+    left.query("select public.leave()").await;
+    let pid = backend(&mut left).await;
+    assert_eq!(pins(&stage).await, [""; 0]);
+    let mut kept = stage.raw("acme").await;
+    assert_eq!(kept.one("show work_mem").await, "4MB");
+    assert_eq!(kept.one("select count(*) from pg_prepared_statements").await, "0");
+    assert_eq!(kept.one("select pgward.tenant()").await, "acme");
+    assert_eq!(backend(&mut kept).await, pid);
+}
+
+#[tokio::test]
+async fn a_pinned_session_keeps_its_statements_when_it_resets_a_setting() {
+    let stage = Stage::new(ONE_BACKEND).await;
+    let mut raw = stage.raw("acme").await;
+    raw.query("create temp table t (a int)").await;
+    raw.query("prepare p as select 'prepared'").await;
+    assert_eq!(pins(&stage).await, ["temporary_table"]);
+    let pid = backend(&mut raw).await;
+    for reset in ["reset work_mem", "reset all", "set work_mem to default"] {
+        raw.query(reset).await;
+        assert_eq!(raw.one("execute p").await, "prepared", "{reset}");
+        assert_eq!(raw.one("select pgward.tenant()").await, "acme", "{reset}");
+        assert_eq!(backend(&mut raw).await, pid, "{reset}");
+    }
+    raw.query("reset all; drop table t").await;
+    assert_eq!(raw.one("execute p").await, "prepared");
+    raw.query("discard all").await;
+    assert_eq!(errors(&raw.query("execute p").await), ["26000"]);
+}
+
+#[tokio::test]
 async fn what_pinned_a_session_is_gone_for_the_next() {
     let stage = Stage::new(ONE_BACKEND).await;
     let mut one = stage.raw("acme").await;

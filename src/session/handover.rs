@@ -10,7 +10,9 @@ use super::serve::{End, HANDOVER_TRIES, Handover, Need, Retry, Session};
 use crate::backend;
 use crate::base::Report;
 use crate::pool::Request;
+use crate::sql::{Pin, Pins};
 use crate::telemetry::add;
+use crate::tenant::{Context, Known};
 use crate::wire::backend::{self as answer, Transaction};
 use crate::wire::frontend;
 use crate::wire::handover::{self, Checker};
@@ -27,8 +29,7 @@ impl Session {
         let due = self.link.as_mut().is_some_and(|link| {
             // A pinned session that reset its settings gets its context back between transactions.
             let between = link.at_rest && link.transaction == Transaction::Idle;
-            link.handover_due |= link.reset && between;
-            link.handover_due && between
+            (link.handover_due || link.reset) && between
         });
         if due {
             self.put_handover(relay);
@@ -40,13 +41,20 @@ impl Session {
         let Some(link) = &mut self.link else { return };
         let conn = &mut link.lease.conn;
         let switch = conn.context.as_ref().is_some_and(|before| before.tenant() != self.context.tenant());
-        // A pinned session keeps what it has; it only lost its context.
-        // So do sessions of one tenant, who are told the difference.
-        let known = conn.context.take().filter(|_| !link.reset && !conn.dirty);
-        let before = known.filter(|before| before.whose() == self.context.whose());
-        let discard = conn.used && self.pins.is_empty() && before.is_none();
+        // A session that is on the backend already keeps what it has there; it only reset its settings.
+        let kept = !link.handover_due;
+        // Sessions of one tenant are told the difference.
+        let alike = |before: &Arc<Context>| before.whose() == self.context.whose();
+        let before = conn.context.take().filter(|before| !kept && !conn.dirty && alike(before));
+        let known = match &before {
+            _ if kept => Known::Statements,
+            Some(before) => Known::Context(before),
+            None if conn.used => Known::Discarded,
+            None => Known::Nothing,
+        };
+        let discard = matches!(known, Known::Discarded);
         let gate = handover::gate();
-        let checker = self.context.for_backend(conn.backend.pid, before.as_deref(), discard, |orders| {
+        let checker = self.context.for_backend(conn.backend.pid, &known, |orders| {
             handover::put(relay.own(), orders, gate.as_bytes());
             Checker::new(orders)
         });
@@ -54,12 +62,14 @@ impl Session {
         conn.used = true;
         if discard {
             conn.prepared.clear();
+            conn.dirty = false;
         }
         link.handover_due = false;
         link.reset = false;
         // The hand-over uses it.
         link.unnamed_known = false;
-        link.handover = Some(Handover { checker, held: Vec::new(), starts: relay.written(), closed: false, switch });
+        link.handover =
+            Some(Handover { checker, held: Vec::new(), starts: relay.written(), closed: false, switch, kept });
     }
 
     /// After a failed hand-over: what was sent behind it goes to another backend, behind another one.
@@ -97,7 +107,6 @@ impl Session {
         let Some(link) = &mut self.link else { return };
         let Some(handover) = link.handover.take() else { return };
         link.lease.conn.context = Some(Arc::clone(&self.context));
-        link.lease.conn.dirty &= !self.pins.is_empty();
         add(&self.core.stats.contexts, 1);
         add(&self.core.stats.tenant_switches, u64::from(handover.switch));
         self.handover_failures = 0;
@@ -123,7 +132,9 @@ impl Session {
         if state.as_ref().is_some_and(|state| state.starts_with("42")) && self.forget_prepared() {
             self.handover_failures -= 1;
         }
-        if !self.pins.is_empty() || self.handover_failures >= HANDOVER_TRIES {
+        // What pins it went out in part, or is on the backend that is lost.
+        let moves = self.pins.without(Pins::of(Pin::Mode)).is_empty() && !handover.kept;
+        if !moves || self.handover_failures >= HANDOVER_TRIES {
             return Err(no_clean_backend(state.as_deref()).into());
         }
         self.retry = Some(Retry { held: handover.held, flow, unnamed_known: link.unnamed_known });

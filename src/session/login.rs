@@ -27,7 +27,7 @@ use crate::net::Stream;
 use crate::pool::{AcquireError, Lease, Local, Request};
 use crate::route;
 use crate::sql::{Pin, Pins};
-use crate::tenant::{ChannelKey, Context};
+use crate::tenant::{ChannelKey, Context, Known};
 use crate::wire::handover::{Checker, Step};
 use crate::wire::startup::Startup;
 use crate::wire::{Header, Origin, backend as answer, encode, frame, handover};
@@ -393,10 +393,10 @@ async fn try_settings(core: &Core, mut lease: Lease, context: &Arc<Context>) -> 
 /// Has a backend serve this context, and waits until it does.
 pub(super) async fn hand_over(lease: &mut Lease, context: &Arc<Context>) -> Result<Reported, Report> {
     let conn = &mut lease.conn;
-    let discard = conn.used;
+    let known = if conn.used { Known::Discarded } else { Known::Nothing };
     let gate = handover::gate();
     let mut out = Vec::new();
-    let mut checker = context.for_backend(conn.backend.pid, None, discard, |orders| {
+    let mut checker = context.for_backend(conn.backend.pid, &known, |orders| {
         handover::put(&mut out, orders, gate.as_bytes());
         Checker::new(orders)
     });

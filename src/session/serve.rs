@@ -136,6 +136,8 @@ pub(super) struct Handover {
     pub closed: bool,
     /// The backend served another tenant before.
     pub switch: bool,
+    /// It is the session's own backend, which only forgot its context.
+    pub kept: bool,
 }
 
 pub(super) struct Retry {

@@ -51,6 +51,19 @@ pub struct Whose {
     user: Option<Arc<str>>,
 }
 
+/// What a backend that is about to serve a session has of one.
+#[derive(Debug)]
+pub enum Known<'a> {
+    /// It is as after its login.
+    Nothing,
+    /// It has to be made so first, by a DISCARD ALL.
+    Discarded,
+    /// The session's own statements, but none of its settings.
+    Statements,
+    /// All that belongs to this context, and nothing else.
+    Context(&'a Context),
+}
+
 /// What a backend must be told before it serves a session. Two sessions with equal contexts may follow
 /// each other on a backend with nothing in between.
 #[derive(Clone)]
@@ -139,20 +152,21 @@ impl Context {
         Self { prepared, ..self }
     }
 
-    /// Calls `with` with what makes the backend of this process id serve the session: all of it, with
-    /// `discard` behind a DISCARD ALL, or only what is different from `before`.
-    pub fn for_backend<R>(
-        &self,
-        pid: u32,
-        before: Option<&Self>,
-        discard: bool,
-        with: impl FnOnce(&Orders<'_>) -> R,
-    ) -> R {
+    /// Calls `with` with what makes the backend of this process id serve the session.
+    pub fn for_backend<R>(&self, pid: u32, known: &Known<'_>, with: impl FnOnce(&Orders<'_>) -> R) -> R {
+        let before = match known {
+            Known::Context(before) => Some(*before),
+            Known::Nothing | Known::Discarded | Known::Statements => None,
+        };
         let new = before.is_none_or(|before| !self.seals_like(before));
         let sealed = self.sealed.as_ref().filter(|_| new).map(|(sealer, tail)| sealer.seal(pid, tail));
         let had: &[(String, String)] = before.map_or(&[], |before| &before.settings);
-        let prepared: &[(String, String)] = before.map_or(&[], |before| &before.prepared);
-        let mut orders = Orders { discard, ..Orders::default() };
+        let prepared: &[(String, String)] = match known {
+            Known::Context(before) => &before.prepared,
+            Known::Statements => &self.prepared,
+            Known::Nothing | Known::Discarded => &[],
+        };
+        let mut orders = Orders { discard: matches!(known, Known::Discarded), ..Orders::default() };
         orders.settings.reserve(self.settings.len() + 1);
         let gone = had.iter().filter(|(name, _)| !self.settings.iter().any(|(other, _)| other == name));
         orders.settings.extend(gone.map(|(name, _)| (name.as_str(), None)));
@@ -194,7 +208,7 @@ mod tests {
     #[test]
     fn a_sealed_value_has_six_parts_and_is_the_backends_own() {
         let value =
-            |pid| context("a.b").for_backend(pid, None, false, |orders| orders.settings[0].1.unwrap().to_owned());
+            |pid| context("a.b").for_backend(pid, &Known::Nothing, |orders| orders.settings[0].1.unwrap().to_owned());
         assert_eq!(value(42).split('.').collect::<Vec<_>>()[..4], ["1", "k1", "42", "612e62"]);
         assert_eq!(value(42).split('.').count(), 6);
         assert_ne!(value(42), value(43));
@@ -219,17 +233,20 @@ mod tests {
             .with_settings(&[pair("TimeZone", "UTC"), pair("app.x", "1")])
             .with_prepared(vec![pair("p", "PREPARE p AS SELECT 1"), pair("Q", "PREPARE \"Q\" AS SELECT 2")]);
         let two = base.with_settings(&[pair("app.x", "2")]).with_prepared(vec![pair("p", "PREPARE p AS SELECT 1")]);
-        two.for_backend(1, Some(&one), false, |orders| {
+        two.for_backend(1, &Known::Context(&one), |orders| {
             assert_eq!(orders.settings, [("TimeZone", None), ("app.x", Some("2"))]);
             assert_eq!(orders.statements, ["DEALLOCATE \"Q\""]);
         });
-        one.for_backend(1, Some(&two), false, |orders| {
+        one.for_backend(1, &Known::Context(&two), |orders| {
             assert_eq!(orders.settings, [("TimeZone", Some("UTC")), ("app.x", Some("1"))]);
             assert_eq!(orders.statements, ["PREPARE \"Q\" AS SELECT 2"]);
         });
-        one.for_backend(1, None, true, |orders| {
+        one.for_backend(1, &Known::Discarded, |orders| {
             assert_eq!(orders.settings.len(), 3, "the sealed value too");
-            assert_eq!(orders.statements.len(), 2);
+            assert_eq!((orders.discard, orders.statements.len()), (true, 2));
+        });
+        one.for_backend(1, &Known::Statements, |orders| {
+            assert_eq!((orders.discard, orders.settings.len(), orders.statements.len()), (false, 3, 0));
         });
     }
 

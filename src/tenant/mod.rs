@@ -8,7 +8,7 @@ mod install;
 mod password;
 
 pub use channels::ChannelKey;
-pub use context::{Context, Sealer};
+pub use context::{Context, Known, Sealer};
 pub use contexts::Contexts;
 pub use install::{InstallError, Installed, install, script};
 pub use password::login_password;
