@@ -272,6 +272,18 @@ async fn superusers_come_in_only_where_they_are_named() {
 }
 
 #[tokio::test]
+async fn a_reset_does_not_set_again_what_only_another_role_may() {
+    let plain = plain("\"chief\" \"chief-password\"\n", ANY).await;
+    let chief = plain.enter("chief", "chief-password", "app").await;
+    chief.batch_execute("set lo_compat_privileges = on; set application_name = 'mine'").await.unwrap();
+    chief.batch_execute("set session authorization ann").await.unwrap();
+    chief.batch_execute("reset work_mem").await.unwrap();
+    assert_eq!(one(&chief, "select concat_ws(' ', current_user, current_setting('lo_compat_privileges'), current_setting('application_name'))").await, "ann on mine");
+    chief.batch_execute("reset session authorization").await.unwrap();
+    assert_eq!(one(&chief, "select current_user").await, "chief");
+}
+
+#[tokio::test]
 async fn many_clients_share_few_backends() {
     let plain = plain("\"ann\" \"pencil\"\n", &format!("{APP}[pool]\nmax_per_login = 3\n")).await;
     let mut clients = Vec::new();

@@ -387,6 +387,8 @@ async fn a_pinned_session_keeps_its_statements_when_it_resets_a_setting() {
         assert_eq!(raw.one("select pgward.tenant()").await, "acme", "{reset}");
         assert_eq!(backend(&mut raw).await, pid, "{reset}");
     }
+    raw.query("set work_mem = '7MB'; reset timezone").await;
+    assert_eq!(raw.one("show work_mem").await, "7MB");
     raw.query("reset all; drop table t").await;
     assert_eq!(raw.one("execute p").await, "prepared");
     raw.query("discard all").await;

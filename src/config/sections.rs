@@ -400,7 +400,7 @@ fn pool(reader: &mut Reader, section: Option<Section>) -> PoolRules {
             Duration::from_millis(10)..=5 * MINUTE,
         ),
         idle_timeout: section.duration(reader, "idle_timeout", 10 * MINUTE, SECOND..=DAY),
-        lifetime: section.duration(reader, "lifetime", HOUR, SECOND..=30 * DAY),
+        lifetime: section.duration(reader, "lifetime", HOUR, Duration::ZERO..=30 * DAY),
         prepared_per_backend: section.number(reader, "max_prepared", 500, 1..=100_000),
     };
     section.finish(reader);

@@ -41,20 +41,22 @@ impl Session {
         let Some(link) = &mut self.link else { return };
         let conn = &mut link.lease.conn;
         let switch = conn.context.as_ref().is_some_and(|before| before.tenant() != self.context.tenant());
-        // A session that is on the backend already keeps what it has there; it only reset its settings.
+        // A session that is on the backend already keeps what it has there. What it reset goes back to what
+        // the session began with.
         let kept = !link.handover_due;
+        let own = self.own.as_deref().filter(|_| kept).map(|own| self.base.without_settings(&own.settings));
+        let context = own.as_ref().unwrap_or(if kept { &self.base } else { &self.context });
         // Sessions of one tenant are told the difference.
         let alike = |before: &Arc<Context>| before.whose() == self.context.whose();
         let before = conn.context.take().filter(|before| !kept && !conn.dirty && alike(before));
         let known = match &before {
-            _ if kept => Known::Statements,
             Some(before) => Known::Context(before),
-            None if conn.used => Known::Discarded,
+            None if conn.used && !kept => Known::Discarded,
             None => Known::Nothing,
         };
         let discard = matches!(known, Known::Discarded);
         let gate = handover::gate();
-        let checker = self.context.for_backend(conn.backend.pid, &known, |orders| {
+        let checker = context.for_backend(conn.backend.pid, &known, |orders| {
             handover::put(relay.own(), orders, gate.as_bytes());
             Checker::new(orders)
         });

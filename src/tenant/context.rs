@@ -54,12 +54,10 @@ pub struct Whose {
 /// What a backend that is about to serve a session has of one.
 #[derive(Debug)]
 pub enum Known<'a> {
-    /// It is as after its login.
+    /// Nothing that it would have to be told to forget.
     Nothing,
     /// It has to be made so first, by a DISCARD ALL.
     Discarded,
-    /// The session's own statements, but none of its settings.
-    Statements,
     /// All that belongs to this context, and nothing else.
     Context(&'a Context),
 }
@@ -140,9 +138,16 @@ impl Context {
     /// The same with these settings besides its own, over which they win.
     #[must_use]
     pub fn with_settings(&self, more: &[(String, String)]) -> Self {
+        let mut context = self.without_settings(more);
+        context.settings.extend_from_slice(more);
+        context
+    }
+
+    /// The same without settings of these names.
+    #[must_use]
+    pub fn without_settings(&self, names: &[(String, String)]) -> Self {
         let mut settings = self.settings.clone();
-        settings.retain(|(name, _)| !more.iter().any(|(other, _)| other == name));
-        settings.extend_from_slice(more);
+        settings.retain(|(name, _)| !names.iter().any(|(other, _)| other == name));
         Self { settings, ..self.clone() }
     }
 
@@ -156,16 +161,12 @@ impl Context {
     pub fn for_backend<R>(&self, pid: u32, known: &Known<'_>, with: impl FnOnce(&Orders<'_>) -> R) -> R {
         let before = match known {
             Known::Context(before) => Some(*before),
-            Known::Nothing | Known::Discarded | Known::Statements => None,
+            Known::Nothing | Known::Discarded => None,
         };
         let new = before.is_none_or(|before| !self.seals_like(before));
         let sealed = self.sealed.as_ref().filter(|_| new).map(|(sealer, tail)| sealer.seal(pid, tail));
         let had: &[(String, String)] = before.map_or(&[], |before| &before.settings);
-        let prepared: &[(String, String)] = match known {
-            Known::Context(before) => &before.prepared,
-            Known::Statements => &self.prepared,
-            Known::Nothing | Known::Discarded => &[],
-        };
+        let prepared: &[(String, String)] = before.map_or(&[], |before| &before.prepared);
         let mut orders = Orders { discard: matches!(known, Known::Discarded), ..Orders::default() };
         orders.settings.reserve(self.settings.len() + 1);
         let gone = had.iter().filter(|(name, _)| !self.settings.iter().any(|(other, _)| other == name));
@@ -245,8 +246,8 @@ mod tests {
             assert_eq!(orders.settings.len(), 3, "the sealed value too");
             assert_eq!((orders.discard, orders.statements.len()), (true, 2));
         });
-        one.for_backend(1, &Known::Statements, |orders| {
-            assert_eq!((orders.discard, orders.settings.len(), orders.statements.len()), (false, 3, 0));
+        one.without_settings(&[pair("app.x", "any")]).for_backend(1, &Known::Nothing, |orders| {
+            assert_eq!((orders.discard, orders.settings.len()), (false, 2), "the sealed value and TimeZone");
         });
     }
 
