@@ -10,6 +10,7 @@ impl SqlState {
     pub const PROTOCOL_VIOLATION: Self = Self("08P01");
     pub const FEATURE_NOT_SUPPORTED: Self = Self("0A000");
     pub const INVALID_PARAMETER_VALUE: Self = Self("22023");
+    pub const ACTIVE_SQL_TRANSACTION: Self = Self("25001");
     pub const INVALID_STATEMENT_NAME: Self = Self("26000");
     pub const INVALID_AUTHORIZATION: Self = Self("28000");
     pub const INVALID_PASSWORD: Self = Self("28P01");

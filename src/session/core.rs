@@ -123,11 +123,11 @@ impl Core {
     }
 
     pub(super) fn enter(&self, entry: &Rc<Entry>) {
-        self.entries.borrow_mut().insert(entry.profile.id, Rc::clone(entry));
+        self.entries.borrow_mut().insert(entry.id, Rc::clone(entry));
     }
 
     pub(super) fn leave(&self, entry: &Entry) {
-        self.entries.borrow_mut().remove(&entry.profile.id);
+        self.entries.borrow_mut().remove(&entry.id);
     }
 
     /// The statement of this definition, shared among the core's sessions.
@@ -196,7 +196,7 @@ impl Core {
     /// Ends sessions of tenants and databases that are not where they were.
     pub fn kick_moved(&self, moved: &HashSet<Party>) {
         let entries: Vec<Rc<Entry>> = self.entries.borrow().values().cloned().collect();
-        entries.iter().filter(|entry| moved.contains(&entry.profile.party)).for_each(|entry| entry.kick(Kick::Moved));
+        entries.iter().filter(|entry| entry.is_of(moved)).for_each(|entry| entry.kick(Kick::Moved));
     }
 
     /// Once in a while: sessions whose time is up, backends that are not worth keeping, counters.

@@ -4,6 +4,7 @@
 use std::task::Context as Cx;
 use std::time::Instant;
 
+use super::aside::MISPLACED;
 use super::entry::Phase;
 use super::names::Describing;
 use super::refuse;
@@ -138,10 +139,15 @@ impl Session {
             self.notify(body, relay);
             return Ok(Seen::Next);
         }
-        if header.tag == b'E' && link.lease.conn.backend.flow.statement_in_turn() == Some(STALE) {
+        let refused = match link.lease.conn.backend.flow.statement_in_turn().filter(|_| header.tag == b'E') {
+            Some(STALE) => Some(refuse::stale_plan()),
+            Some(MISPLACED) => Some(refuse::token_misplaced()),
+            _ => None,
+        };
+        if let Some(report) = refused.filter(|_| !is_fatal_error(header.tag, body)) {
             self.lose(|flow, lost| flow.error(lost));
             relay.skip(here);
-            self.put_report(&refuse::stale_plan(), relay);
+            self.put_report(&report, relay);
             return Ok(Seen::Next);
         }
         if header.tag == b'E' {
@@ -259,7 +265,7 @@ impl Session {
     }
 
     fn garbled(&self, what: &str) -> End {
-        tracing::error!(tenant = %self.tenant.id, what, "a server's answer was not what was expected; its backend is closed");
+        tracing::error!(tenant = %self.terms.id, what, "a server's answer was not what was expected; its backend is closed");
         refuse::server_garbled().into()
     }
 }

@@ -1,8 +1,10 @@
 //! How others see a session, and how they end it.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::base::Party;
@@ -59,7 +61,8 @@ pub struct Profile {
     pub id: u32,
     /// The number of its pool.
     pub pool: usize,
-    pub party: Party,
+    /// `None`: it gave up its token.
+    pub party: Option<Party>,
     pub user: String,
     pub database: String,
     pub application: String,
@@ -73,7 +76,9 @@ pub struct Profile {
 /// One session in its core's list.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub profile: Profile,
+    /// As in its profile.
+    pub id: u32,
+    profile: RefCell<Profile>,
     pub connected: Instant,
     pub phase: Cell<(Phase, Instant)>,
     pub pinned: Cell<Option<&'static str>>,
@@ -100,7 +105,8 @@ impl Entry {
     pub fn new(profile: Profile) -> Self {
         let now = Instant::now();
         Self {
-            profile,
+            id: profile.id,
+            profile: RefCell::new(profile),
             connected: now,
             phase: Cell::new((Phase::Idle, now)),
             pinned: Cell::new(None),
@@ -109,6 +115,32 @@ impl Entry {
             wait_over: Cell::new(false),
             waker: RefCell::new(None),
         }
+    }
+
+    pub fn is_of(&self, parties: &HashSet<Party>) -> bool {
+        self.profile.borrow().party.as_ref().is_some_and(|party| parties.contains(party))
+    }
+
+    pub fn leave_tenant(&self) {
+        let mut profile = self.profile.borrow_mut();
+        profile.party = None;
+        profile.expires_at = None;
+    }
+
+    pub fn enter_tenant(&self, party: Party, pool: usize, mode: PoolMode, expires_at: Option<u64>) {
+        let mut profile = self.profile.borrow_mut();
+        profile.party = Some(party);
+        profile.pool = pool;
+        profile.mode = mode;
+        profile.expires_at = expires_at;
+    }
+
+    pub async fn until_kicked(&self) {
+        poll_fn(|cx| {
+            self.listen(cx);
+            if self.kicked().is_some() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     pub fn set(&self, phase: Phase, now: Instant) {
@@ -157,7 +189,7 @@ impl Entry {
 
     pub fn overdue(&self, now: Instant, unix_now: u64, rules: &SessionRules) -> Option<Kick> {
         let grace = rules.expiry_grace.as_secs();
-        if self.profile.expires_at.is_some_and(|at| unix_now >= at.saturating_add(grace)) {
+        if self.profile.borrow().expires_at.is_some_and(|at| unix_now >= at.saturating_add(grace)) {
             return Some(Kick::Expired);
         }
         let (phase, since) = self.phase.get();
@@ -169,7 +201,7 @@ impl Entry {
     pub fn row(&self, now: Instant) -> ClientRow {
         let (phase, since) = self.phase.get();
         ClientRow {
-            profile: self.profile.clone(),
+            profile: self.profile.borrow().clone(),
             phase,
             in_phase: now.duration_since(since),
             connected: now.duration_since(self.connected),
@@ -182,11 +214,12 @@ impl Entry {
     pub fn backend_row(&self, now: Instant) -> Option<BackendRow> {
         let held = self.backend.get()?;
         let (_, since) = self.phase.get();
+        let profile = self.profile.borrow();
         Some(BackendRow {
-            pool: self.profile.pool,
+            pool: profile.pool,
             pid: held.pid,
-            tenant: self.profile.party.tenant().map(ToString::to_string),
-            client: Some(self.profile.id),
+            tenant: profile.party.as_ref().and_then(Party::tenant).map(ToString::to_string),
+            client: Some(self.id),
             age: now.duration_since(held.born),
             in_state: now.duration_since(since),
             close_needed: false,

@@ -21,8 +21,11 @@ impl Session {
     /// Makes sure there is a backend that knows whom it serves.
     pub(super) fn linked(&mut self, relay: &mut Relay<'_>) -> bool {
         if self.link.is_none() {
+            if self.nobody {
+                return false;
+            }
             let request =
-                Request { context: &self.context, usage: &self.usage, max_leases: self.tenant.limits.max_leases };
+                Request { context: &self.context, usage: &self.usage, max_leases: self.terms.limits.max_leases };
             let Some(lease) = self.core.shard.try_acquire(&self.local, request) else { return false };
             self.link_up(lease);
         }
@@ -119,7 +122,7 @@ impl Session {
     pub(super) fn handover_failed(&mut self, error: &[u8]) -> Result<Seen, End> {
         add(&self.core.stats.handovers_failed, 1);
         let state = answer::sqlstate(error).map(|state| String::from_utf8_lossy(&state).into_owned());
-        tracing::warn!(tenant = %self.tenant.id, sqlstate = state, "a backend was closed: its hand-over was not answered as expected");
+        tracing::warn!(tenant = %self.terms.id, sqlstate = state, "a backend was closed: its hand-over was not answered as expected");
         self.handover_failures += 1;
         let Some(link) = self.link.take() else { return Ok(Seen::Lost) };
         self.key.slot.clear();

@@ -21,12 +21,11 @@ use super::{refuse, startup_settings};
 use crate::auth::Identity;
 use crate::backend::{Credentials, Greeting};
 use crate::base::{Report, SqlState, clock};
-use crate::config::{Isolation, PoolMode, SettingSource, Tenant};
+use crate::config::{Isolation, SettingSource, Tenant};
 use crate::limits::{ClientSlot, Usage};
 use crate::net::Stream;
 use crate::pool::{AcquireError, Lease, Local, Request};
 use crate::route;
-use crate::sql::{Pin, Pins};
 use crate::tenant::{ChannelKey, Context, Known};
 use crate::wire::handover::{Checker, Step};
 use crate::wire::startup::Startup;
@@ -60,6 +59,7 @@ pub struct LoggedIn {
     local: Rc<Local>,
     context: Arc<Context>,
     channel_key: Option<Arc<ChannelKey>>,
+    wanted: Box<[(String, String)]>,
     max_prepared: usize,
 }
 
@@ -125,7 +125,8 @@ impl Started {
             refuse::bad_token(error.hint())
         })?;
         drop(password);
-        let admitted = admit(core, world, &self.startup, &identity, &user)?;
+        names_tenant(core, world, &self.startup, &identity, &user)?;
+        let admitted = serve_identity(core, world, &identity)?;
         let (context, reported) = introduce(core, &admitted, settings).await?;
         Ok(Entered::Session(Box::new((admitted, context, reported))))
     }
@@ -169,7 +170,7 @@ impl Entered {
         let entry = Rc::new(Entry::new(Profile {
             id: key.id,
             pool: admitted.local.pool.id(),
-            party: admitted.terms.id.clone(),
+            party: Some(admitted.terms.id.clone()),
             user: text("user"),
             database: text("database"),
             application: text("application_name"),
@@ -180,9 +181,23 @@ impl Entered {
         }));
         core.enter(&entry);
         let Admitted { terms, usage, slot, local, channel_key, .. } = admitted;
+        // It has been read once already.
+        let wanted = startup_settings::settings(&startup).unwrap_or_default().into();
         let max_prepared = world.settings.session.prepared_per_session;
-        let logged_in =
-            LoggedIn { stream, input, entry, key, terms, usage, slot, local, context, channel_key, max_prepared };
+        let logged_in = LoggedIn {
+            stream,
+            input,
+            entry,
+            key,
+            terms,
+            usage,
+            slot,
+            local,
+            context,
+            channel_key,
+            wanted,
+            max_prepared,
+        };
         tracing::debug!(party = %logged_in.terms.id, mode = logged_in.terms.mode.as_str(), "a session begins");
         Ok(Login::Session(Box::new(logged_in)))
     }
@@ -190,23 +205,23 @@ impl Entered {
 
 impl LoggedIn {
     pub(super) fn into_session(self, core: Rc<Core>) -> Session {
-        let Self { stream, input, entry, key, terms, usage, slot, local, context, channel_key, max_prepared } = self;
+        let Self { stream, input, entry, key, terms, usage, slot, local, context, channel_key, wanted, max_prepared } =
+            self;
         if core.draining.get() {
             entry.kick(super::Kick::Drain);
         }
-        let pins = match terms.mode {
-            PoolMode::Transaction => Pins::NONE,
-            PoolMode::Session => Pins::of(Pin::Mode),
-        };
-        entry.pinned.set(pins.iter().next().map(Pin::label));
+        let pins = terms.pins();
+        entry.pinned.set(pins.label());
         Session {
             core,
             client: stream,
             entry,
             key,
-            tenant: terms,
+            terms,
             usage,
-            slot,
+            slot: Some(slot),
+            nobody: false,
+            wanted,
             local,
             base: Arc::clone(&context),
             context,
@@ -215,6 +230,8 @@ impl LoggedIn {
             channel_key,
             channels: None,
             max_prepared,
+            aside: None,
+            errand: None,
             link: None,
             waiting: None,
             retry: None,
@@ -237,23 +254,35 @@ fn database(startup: &Startup) -> &str {
     given("database").or_else(|| given("user")).unwrap_or_default()
 }
 
-/// From an identity to a tenant's pool. What the token does not give is refused in the same words.
-fn admit(core: &Core, world: &World, startup: &Startup, identity: &Identity, user: &str) -> Result<Admitted, Report> {
-    let refused = |outcome: &'static str, reason: String| {
-        core.stats.login(outcome);
-        tracing::info!(tenant = %identity.tenant, issuer = %identity.issuer, outcome, reason, "a login was refused");
-        refuse::no_access()
+/// What is refused after a token was found good. Why, is for the log alone.
+fn refused(core: &Core, identity: &Identity, outcome: &'static str, reason: &str) -> Report {
+    core.stats.login(outcome);
+    tracing::info!(tenant = %identity.tenant, issuer = %identity.issuer, outcome, reason, "a login was refused");
+    refuse::no_access()
+}
+
+/// Makes sure that user and database of the connection string are the token's.
+fn names_tenant(core: &Core, world: &World, startup: &Startup, identity: &Identity, user: &str) -> Result<(), Report> {
+    let Some(tenant) = world.settings.tenants.get(&identity.tenant) else {
+        return Err(refused(core, identity, "unknown_tenant", ""));
     };
-    let settings = &world.settings;
-    let tenant = settings.tenants.get(&identity.tenant);
-    let tenant = tenant.ok_or_else(|| refused("unknown_tenant", String::new()))?;
     if user != tenant.id.as_str() && user != identity.access.as_str() {
-        return Err(refused("wrong_user", "the user is neither the tenant nor the role".to_owned()));
+        return Err(refused(core, identity, "wrong_user", "the user is neither the tenant nor the role"));
     }
     let database = database(startup);
     if database != tenant.id.as_str() && database != tenant.database {
-        return Err(refused("wrong_database", "the database is neither the tenant nor its database".to_owned()));
+        let reason = "the database is neither the tenant nor its database";
+        return Err(refused(core, identity, "wrong_database", reason));
     }
+    Ok(())
+}
+
+/// From an identity to a tenant's pool. What the token does not give is refused in the same words.
+pub(super) fn serve_identity(core: &Core, world: &World, identity: &Identity) -> Result<Admitted, Report> {
+    let refused = |outcome, reason: String| refused(core, identity, outcome, &reason);
+    let settings = &world.settings;
+    let tenant = settings.tenants.get(&identity.tenant);
+    let tenant = tenant.ok_or_else(|| refused("unknown_tenant", String::new()))?;
     let cluster = settings.clusters.get(&tenant.cluster);
     let cluster = cluster.ok_or_else(|| refused("unknown_cluster", tenant.cluster.to_string()))?;
     let route = route::decide(tenant, &identity.access, identity.region.as_ref(), cluster)

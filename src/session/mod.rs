@@ -14,6 +14,7 @@
 //! keeps between transactions, `terms` what it is served under, `directory` and `lookup` the users that have
 //! passwords, `refuse` the one place where errors become what a client may see.
 
+mod aside;
 mod cancel;
 mod command;
 mod core;
@@ -34,6 +35,7 @@ mod serve;
 mod startup_settings;
 mod state;
 mod statements;
+mod switch;
 mod terms;
 mod upstream;
 mod world;

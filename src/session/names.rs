@@ -104,6 +104,14 @@ impl Names {
         self.named.retain(|name, _| pending.iter().any(|one| matches!(one, Pending::Name(new) if new == name)));
     }
 
+    /// What names the tenant's own notification channels is of no use to another.
+    pub fn leave_tenant(&mut self) {
+        self.named.retain(|_, named| !named.statement.facts.channels);
+        if self.unnamed_facts.channels {
+            self.forget_unnamed();
+        }
+    }
+
     /// The statement of this number is `renewed` from now on.
     pub fn renew(&mut self, id: StatementId, renew: impl Fn(&Statement) -> Rc<Statement>) {
         for named in self.named.values_mut().filter(|named| named.statement.id == id) {

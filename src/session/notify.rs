@@ -19,7 +19,7 @@ impl Session {
     /// The text with the tenant's own channels, where it names channels and the database is shared.
     pub(super) fn rename_channels(&mut self, facts: &Facts, text: &[u8]) -> Option<Vec<u8>> {
         let key = self.channel_key.as_ref().filter(|_| facts.channels)?;
-        let Party::Tenant(tenant) = &self.tenant.id else { return None };
+        let Party::Tenant(tenant) = &self.terms.id else { return None };
         let names = &mut self.channels;
         rename_channels(text, |channel| {
             let name = key.name(tenant, channel);

@@ -196,6 +196,43 @@ pub(super) fn kicked(kick: Kick, limit: Duration) -> Report {
 }
 
 /// PostgreSQL's own words, which drivers know.
+pub(super) fn no_tenant() -> Report {
+    Report::error(SqlState::INVALID_AUTHORIZATION, "the session has no tenant")
+        .hint("Set a token first: SET pgward.token = '...'.")
+}
+
+pub(super) fn token_misplaced() -> Report {
+    Report::error(
+        SqlState::ACTIVE_SQL_TRANSACTION,
+        "pgward.token can only be changed outside of a transaction, by a statement of its own",
+    )
+    .hint("SET pgward.token = '...', or SELECT set_config('pgward.token', $1, false), and nothing else with it.")
+}
+
+/// The same from the server's mouth.
+pub(super) const TOKEN_MISPLACED: &[u8] = b"do $pgward$ begin raise exception using errcode = '25001', \
+    message = 'pgward.token can only be changed outside of a transaction, by a statement of its own', \
+    hint = 'SET pgward.token = ''...'', or SELECT set_config(''pgward.token'', $1, false), and nothing else with it.'; \
+    end $pgward$";
+
+/// A Parse of what is no statement.
+pub(super) const NO_STATEMENT: &[u8] = b"no statement\0\0\0";
+
+pub(super) fn token_parameters() -> Report {
+    Report::error(SqlState::PROTOCOL_VIOLATION, "the parameters are not those of the statement about pgward.token")
+        .hint("Bind one parameter for each of its placeholders.")
+}
+
+pub(super) fn statement_exists() -> Report {
+    Report::error(SqlState::DUPLICATE_PREPARED_STATEMENT, "a prepared statement of this name exists already")
+        .hint("Close it first, or choose another name.")
+}
+
+pub(super) fn no_portal() -> Report {
+    Report::error(SqlState::INVALID_CURSOR_NAME, "there is no portal of this name")
+        .hint("Portals end with the next Sync; bind it again.")
+}
+
 pub(super) fn stale_plan() -> Report {
     Report::error(SqlState::FEATURE_NOT_SUPPORTED, "cached plan must not change result type")
         .detail("A table has been altered since the statement was described to the client.")

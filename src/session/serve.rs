@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
+use super::aside::{Aside, Errand};
 use super::cancel::CancelKey;
 use super::core::Core;
 use super::entry::{Entry, Held, Kick, Phase};
@@ -42,9 +43,13 @@ pub(super) struct Session {
     pub client: Stream,
     pub entry: Rc<Entry>,
     pub key: CancelKey,
-    pub tenant: Terms,
+    pub terms: Terms,
     pub usage: Arc<Usage>,
-    pub slot: ClientSlot,
+    pub slot: Option<ClientSlot>,
+    /// It gave up its token and has no tenant: no backend serves it.
+    pub nobody: bool,
+    /// Startup parameters, which every tenant's backends are told.
+    pub wanted: Box<[(String, String)]>,
     pub local: Rc<Local>,
     /// What backends are told: the base, and the session's own state.
     pub context: Arc<Context>,
@@ -55,6 +60,10 @@ pub(super) struct Session {
     pub channel_key: Option<Arc<ChannelKey>>,
     pub channels: Option<Box<Channels>>,
     pub max_prepared: usize,
+    /// Statements about the token.
+    pub aside: Option<Box<Aside>>,
+    /// A change of the token that is to be made.
+    pub errand: Option<Box<Errand>>,
     pub link: Option<Link>,
     /// Its place in the queue for a backend.
     pub waiting: Option<Waiting>,
@@ -82,6 +91,8 @@ pub(super) enum Need {
     Lease,
     /// Answers of the backend.
     Answers,
+    /// Its token is to be changed first.
+    Switch,
 }
 
 /// A backend in this session's hands.
@@ -163,8 +174,15 @@ impl From<Report> for End {
     }
 }
 
+/// What is not done in passing.
+enum Work {
+    /// A backend must be opened, or fetched from another core.
+    Fulfil(Granted),
+    Switch,
+}
+
 enum Event {
-    Granted(Granted),
+    Work(Work),
     End(End),
 }
 
@@ -173,27 +191,33 @@ impl Session {
         let end = loop {
             match poll_fn(|cx| self.poll_drive(cx)).await {
                 Event::End(end) => break end,
-                Event::Granted(granted) => {
-                    // Boxed, so that sessions at rest do not carry its size.
-                    if let Err(end) = Box::pin(self.fulfil(granted)).await {
-                        break end;
-                    }
-                }
+                // Boxed, so that sessions at rest do not carry its size.
+                Event::Work(work) => match Box::pin(self.work(work)).await {
+                    Ok(()) => {}
+                    Err(end) => break end,
+                },
             }
         };
         Box::pin(self.finish(end)).await;
     }
 
+    async fn work(&mut self, work: Work) -> Result<(), End> {
+        match work {
+            Work::Fulfil(granted) => self.fulfil(granted).await,
+            Work::Switch => self.switch().await,
+        }
+    }
+
     fn poll_drive(&mut self, cx: &mut Cx<'_>) -> Poll<Event> {
         match self.drive(cx) {
             Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(granted)) => Poll::Ready(Event::Granted(granted)),
+            Ok(Poll::Ready(work)) => Poll::Ready(Event::Work(work)),
             Err(end) => Poll::Ready(Event::End(end)),
         }
     }
 
-    /// Moves what can be moved. Ready when a backend must be opened, or fetched from another core.
-    fn drive(&mut self, cx: &mut Cx<'_>) -> Result<Poll<Granted>, End> {
+    /// Moves what can be moved. Ready when something takes longer.
+    fn drive(&mut self, cx: &mut Cx<'_>) -> Result<Poll<Work>, End> {
         loop {
             self.heed_kick()?;
             let mut moved = false;
@@ -211,10 +235,13 @@ impl Session {
             }
             if self.need == Need::Lease {
                 match self.poll_lease(cx)? {
-                    Poll::Ready(Some(granted)) => return Ok(Poll::Ready(granted)),
+                    Poll::Ready(Some(granted)) => return Ok(Poll::Ready(Work::Fulfil(granted))),
                     Poll::Ready(None) => moved = true,
                     Poll::Pending => {}
                 }
+            }
+            if self.need == Need::Switch {
+                return Ok(Poll::Ready(Work::Switch));
             }
             if !moved {
                 self.entry.listen(cx);
@@ -229,7 +256,7 @@ impl Session {
         let server_ready = self.link.as_ref().is_none_or(|link| link.to_server.is_clear());
         let wanted = match self.need {
             Need::Bytes => true,
-            Need::Lease => false,
+            Need::Lease | Need::Switch => false,
             Need::Answers => !self.gated(),
         };
         wanted && server_ready && self.to_client.is_clear()
@@ -329,14 +356,14 @@ impl Session {
         result
     }
 
-    fn heed_kick(&self) -> Result<(), End> {
+    pub(super) fn heed_kick(&self) -> Result<(), End> {
         let Some(kick) = self.entry.kicked() else { return Ok(()) };
         let between = self.link.as_ref().is_none_or(|link| link.at_rest && link.transaction == Transaction::Idle);
         if matches!(kick, Kick::Drain | Kick::Moved | Kick::Pinned) && !between {
             return Ok(());
         }
         if kick == Kick::Pinned {
-            return Err(refuse::too_many_pinned(self.tenant.limits.max_pinned, self.entry.pinned.get()).into());
+            return Err(refuse::too_many_pinned(self.terms.limits.max_pinned, self.entry.pinned.get()).into());
         }
         let limit = self.core.shared.world.load().settings.session.idle_in_transaction_timeout;
         Err(refuse::kicked(kick, limit).into())
@@ -410,9 +437,13 @@ impl Session {
     /// is linked, or the request was refused.
     fn poll_lease(&mut self, cx: &mut Cx<'_>) -> Result<Poll<Option<Granted>>, End> {
         let core = Rc::clone(&self.core);
+        if self.nobody {
+            self.refuse_request(&refuse::no_tenant())?;
+            return Ok(Poll::Ready(None));
+        }
         let Some(waiting) = &mut self.waiting else {
             let request =
-                Request { context: &self.context, usage: &self.usage, max_leases: self.tenant.limits.max_leases };
+                Request { context: &self.context, usage: &self.usage, max_leases: self.terms.limits.max_leases };
             match core.shard.claim(&self.local, request) {
                 Claim::Lease(lease) => self.lease_came(lease),
                 Claim::Granted(granted) => return Ok(Poll::Ready(Some(granted))),
@@ -466,13 +497,9 @@ impl Session {
     /// Opens a backend or fetches it from another core; a kick ends that.
     async fn fulfil(&mut self, granted: Granted) -> Result<(), End> {
         let (core, entry) = (Rc::clone(&self.core), Rc::clone(&self.entry));
-        let kicked = poll_fn(|cx| {
-            entry.listen(cx);
-            if entry.kicked().is_some() { Poll::Ready(()) } else { Poll::Pending }
-        });
         let outcome = tokio::select! {
             lease = core.shard.fulfil(granted, &self.local) => lease,
-            () = kicked => return Err(self.heed_kick().err().unwrap_or(End::Client)),
+            () = entry.until_kicked() => return Err(self.heed_kick().err().unwrap_or(End::Client)),
         };
         match outcome {
             Ok(lease) => {
@@ -485,13 +512,13 @@ impl Session {
 
     fn no_lease(&mut self, error: &AcquireError) -> Result<(), End> {
         let source = std::error::Error::source(error).map(ToString::to_string);
-        tracing::warn!(tenant = %self.tenant.id, %error, source, "no backend");
+        tracing::warn!(tenant = %self.terms.id, %error, source, "no backend");
         let report = Report { severity: Severity::Error, ..refuse::acquire(error) };
         self.refuse_request(&report)
     }
 
     /// Answers the request at the head of the inbox in the backend's stead.
-    fn refuse_request(&mut self, report: &Report) -> Result<(), End> {
+    pub(super) fn refuse_request(&mut self, report: &Report) -> Result<(), End> {
         if self.retry.take().is_some() {
             // Part of it was sent once; what was taken cannot be told from what was not.
             return Err(Report { severity: Severity::Fatal, ..report.clone() }.into());
@@ -536,7 +563,7 @@ impl Session {
     }
 
     /// Leaves a backend in the middle of something to a task that brings it to rest or closes it.
-    fn abandon_link(&mut self, server_gone: bool) {
+    pub(super) fn abandon_link(&mut self, server_gone: bool) {
         let Some(link) = self.link.take() else { return };
         let under_way = self.key.slot.clear();
         let resumable = !server_gone && !link.write_failed && link.to_server.is_clear() && link.handover.is_none();

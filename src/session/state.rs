@@ -242,7 +242,7 @@ impl Session {
         if self.pins.without(Pins::of(Pin::Mode)).is_empty() {
             self.pin_slot = None;
         } else if self.pin_slot.is_none() {
-            self.pin_slot = self.usage.pin(self.tenant.limits.max_pinned);
+            self.pin_slot = self.usage.pin(self.terms.limits.max_pinned);
             if self.pin_slot.is_none() {
                 self.entry.kick(Kick::Pinned);
             }
@@ -251,7 +251,7 @@ impl Session {
 
     pub(super) fn set_pins(&mut self, pins: Pins) {
         self.pins = pins;
-        self.entry.pinned.set(pins.iter().next().map(Pin::label));
+        self.entry.pinned.set(pins.label());
     }
 
     /// Asks the backend what the transaction left. It is at rest and outside of a transaction.

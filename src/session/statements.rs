@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use super::aside::{MISPLACED, MISPLACED_NAME};
 use super::names::Describing;
 use super::refuse;
 use super::relay::Relay;
@@ -50,6 +51,13 @@ impl Session {
     pub(super) fn parse(&mut self, header: Header, body: &[u8], relay: &mut Relay<'_>) -> Result<(), End> {
         let parse = Parse::read(body).ok_or_else(|| refuse::malformed(b'P'))?;
         let facts = self.core.analyser.borrow_mut().facts(parse.text);
+        if facts.token {
+            self.names.asked_again();
+            self.owe(Owed::Parse { statement: Some(MISPLACED), hidden: false });
+            frontend::put_parse(relay.own(), MISPLACED_NAME, refuse::NO_STATEMENT);
+            relay.skip(header.total);
+            return Ok(());
+        }
         let renamed = self.rename_channels(&facts, parse.text).map(|text| {
             let types = parse.definition.get(parse.text.len()..).unwrap_or_default();
             [&text, types].concat()
@@ -137,7 +145,7 @@ impl Session {
         Some(statement_name(statement.id))
     }
 
-    fn owe_description(&mut self, described: Described, why: Describing) {
+    pub(super) fn owe_description(&mut self, described: Described, why: Describing) {
         // First, since an answer that will never come takes it away again.
         self.names.describing.push_back(why);
         self.owe(Owed::Describe(described));

@@ -2,6 +2,7 @@
 
 use crate::base::Party;
 use crate::config::{Login, PlainDatabase, PoolMode, Tenant, TenantLimits};
+use crate::sql::{Pin, Pins};
 
 /// Made from a tenant, or from a database without tenants. Serving looks at nothing else of either.
 #[derive(Debug, Clone)]
@@ -15,6 +16,14 @@ impl Terms {
     pub fn of_tenant(tenant: &Tenant, login: &Login) -> Self {
         let mode = login.mode.unwrap_or(tenant.mode);
         Self { id: Party::Tenant(tenant.id.clone()), limits: tenant.limits, mode }
+    }
+
+    /// What keeps a session on its backend from the beginning.
+    pub fn pins(&self) -> Pins {
+        match self.mode {
+            PoolMode::Transaction => Pins::NONE,
+            PoolMode::Session => Pins::of(Pin::Mode),
+        }
     }
 
     pub fn of_database(name: &str, database: &PlainDatabase) -> Self {

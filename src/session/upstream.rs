@@ -17,7 +17,7 @@ use crate::wire::{Header, Origin, encode, frame};
 
 /// Queries up to this length are kept until they are whole and analysed. Longer ones are streamed, and
 /// the session keeps its backend, since nobody knows what is in them.
-const ANALYSED: usize = 1024 * 1024;
+pub(super) const ANALYSED: usize = 1024 * 1024;
 
 /// Prepared statements must be whole, since they may have to be sent again on another backend.
 const PREPARED: usize = 16 * 1024 * 1024;
@@ -27,7 +27,7 @@ const PREPARED: usize = 16 * 1024 * 1024;
 const LARGE_OBJECT_FUNCTIONS: [u32; 13] = [952, 953, 954, 955, 956, 957, 715, 958, 1004, 964, 3170, 3171, 3172];
 
 /// What became of a message.
-enum Taken {
+pub(super) enum Taken {
     Yes,
     Not(Need),
 }
@@ -141,6 +141,9 @@ impl Session {
     }
 
     fn take_message(&mut self, header: Header, relay: &mut Relay<'_>) -> Result<Taken, End> {
+        if let Some(taken) = self.take_aside(header, relay)? {
+            return Ok(taken);
+        }
         let whole = relay.rest().get(frame::HEADER..header.total);
         match header.tag {
             b'Q' => {
@@ -267,8 +270,11 @@ impl Session {
         let facts = text.map_or_else(Facts::unknown, |text| self.core.analyser.borrow_mut().facts(text));
         let stand_in = self.deallocate(&facts, relay).map(String::into_bytes);
         let instead = stand_in.or_else(|| self.rename_channels(&facts, text?));
+        let instead = if facts.token { Some(refuse::TOKEN_MISPLACED.to_vec()) } else { instead };
         self.owe(Owed::Query);
-        self.apply(&facts, text.is_some_and(|text| self.lets_go(text)));
+        if !facts.token {
+            self.apply(&facts, text.is_some_and(|text| self.lets_go(text)));
+        }
         // A simple query drops the unnamed statement (exec_simple_query in postgres.c).
         self.names.forget_unnamed();
         if let Some(link) = &mut self.link {

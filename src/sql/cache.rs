@@ -3,7 +3,7 @@
 use siphasher::sip128::SipHasher13;
 
 use super::facts::{self, Facts};
-use super::{scan, shape};
+use super::{scan, shape, token};
 
 /// A text longer than this is not worth the time of a parser that shares its thread.
 const LONGEST: usize = 64 * 1024;
@@ -53,11 +53,11 @@ impl Analyser {
     fn shaped(&mut self, text: &[u8]) -> Facts {
         // Before the cache, since what stands in a literal or a comment is not in the shape.
         if text.len() > LONGEST || memchr::memchr(0, text).is_some() {
-            return Facts::unknown();
+            return unknown(text);
         }
-        let Ok(text) = std::str::from_utf8(text) else { return Facts::unknown() };
+        let Ok(text) = std::str::from_utf8(text) else { return unknown(text) };
         if shape::write(text.as_bytes(), &mut self.shape).is_err() {
-            return Facts::unknown();
+            return unknown(text.as_bytes());
         }
         let key = self.hasher.hash(&self.shape).as_u128();
         // The mask keeps the index below the number of sets, a power of two.
@@ -71,9 +71,14 @@ impl Analyser {
                 set.insert(key, facts.clone());
                 facts
             }
-            Err(facts::Unreadable) => Facts::unknown(),
+            Err(facts::Unreadable) => unknown(text.as_bytes()),
         }
     }
+}
+
+/// A text that cannot be read may hold a token, which must not get to the server, nor to its log.
+fn unknown(text: &[u8]) -> Facts {
+    Facts { token: token::mentioned(text), ..Facts::unknown() }
 }
 
 impl Set {

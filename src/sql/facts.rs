@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::shape::{Kind, Lexer, Mark, Marker, RUN_TEXT, Token};
+use super::token::SETTING;
 
 /// Why a session must keep its backend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,6 +97,11 @@ impl Pins {
         self.0 == 0
     }
 
+    /// One of them, for metrics and the console.
+    pub fn label(self) -> Option<&'static str> {
+        self.iter().next().map(Pin::label)
+    }
+
     pub fn iter(self) -> impl Iterator<Item = Pin> {
         Pin::ALL.into_iter().filter(move |pin| self.has(*pin))
     }
@@ -125,6 +131,8 @@ pub struct Facts {
     pub deallocates: Option<Deallocate>,
     /// It names notification channels.
     pub channels: bool,
+    /// It would set the session's token, or reset it.
+    pub token: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -253,6 +261,7 @@ impl<'a> Reader<'a> {
             self.set(at + 1);
         } else if self.word(at, "reset") {
             self.facts.resets = true;
+            self.facts.token |= self.dotted(at + 1).is_some_and(|(name, _)| name == SETTING);
         } else if self.word(at, "discard") {
             self.facts.resets = true;
             if self.word(at + 1, "all") {
@@ -279,6 +288,7 @@ impl<'a> Reader<'a> {
     /// `at` is behind `SET`.
     fn set(&mut self, mut at: usize) {
         if self.word(at, "local") {
+            self.facts.token |= self.dotted(at + 1).is_some_and(|(name, _)| name == SETTING);
             if self.says_pg_temp(at) {
                 self.facts.pin(Pin::TemporaryTable);
             }
@@ -300,23 +310,38 @@ impl<'a> Reader<'a> {
         if self.word(at, "transaction") {
             return;
         }
-        let mut end = at + 1;
-        while self.symbol(end, ".") {
-            end += 2;
-        }
+        let (name, end) = match self.dotted(at) {
+            Some((name, end)) => (Some(name), end),
+            None => (None, self.behind_name(at)),
+        };
         if (self.word(end, "to") || self.symbol(end, "=")) && self.word(end + 1, "default") {
             self.facts.resets = true;
+            self.facts.token |= name.as_deref() == Some(SETTING);
             return;
         }
         if self.says_pg_temp(end) {
             // From here on any CREATE may make a temporary object.
             self.facts.pin(Pin::Setting);
         }
-        let parts: Option<Vec<String>> = (at..end).step_by(2).map(|at| self.name_at(at)).collect();
-        match parts {
-            Some(parts) => self.setting(&parts.join(".")),
+        match name {
+            Some(name) => self.setting(&name),
             None => self.unnamed_setting(),
         }
+    }
+
+    /// A setting's name, and where it ends. `None`: it is spelt in escapes.
+    fn dotted(&self, at: usize) -> Option<(String, usize)> {
+        let end = self.behind_name(at);
+        let parts: Option<Vec<String>> = (at..end).step_by(2).map(|at| self.name_at(at)).collect();
+        Some((parts?.join("."), end))
+    }
+
+    fn behind_name(&self, at: usize) -> usize {
+        let mut end = at + 1;
+        while self.symbol(end, ".") {
+            end += 2;
+        }
+        end
     }
 
     /// A name as PostgreSQL compares settings' names. `None`: it is spelt in escapes.
@@ -335,6 +360,7 @@ impl<'a> Reader<'a> {
                 self.facts.resets = true;
             }
             "pgward.pin" => self.facts.settings = true,
+            SETTING => self.facts.token = true,
             _ if name.starts_with("pgward.") => {
                 self.facts.settings = true;
                 self.facts.resets = true;
@@ -438,6 +464,8 @@ impl<'a> Reader<'a> {
             self.unnamed_setting();
             return;
         };
+        let named = |name: &str| matches!(setting, [Token { kind: Kind::Text { .. }, body }] if body.eq_ignore_ascii_case(name.as_bytes()));
+        self.facts.token |= named(SETTING);
         // The bare keyword and nothing else: not a cast, not `is_local => true` in another place.
         if matches!(is_local, [one] if one.is_word("true")) {
             if self.says_pg_temp(at) {

@@ -47,8 +47,10 @@ mod channels;
 mod facts;
 mod scan;
 mod shape;
+mod token;
 
 pub use cache::Analyser;
 pub use channels::rename as rename_channels;
 pub use facts::{Deallocate, Facts, Pin, Pins, is_prepare};
 pub use scan::{lets_go, scan};
+pub use token::{TokenStatement, TokenValue, token_statement};

@@ -86,9 +86,9 @@ pub fn negotiate(out: &mut BytesMut, minor: u16, unknown_options: &[String]) {
     put(out, &NegotiateProtocolVersion::new(196_608 + i32::from(minor), unknown_options.to_vec()));
 }
 
-/// What a statement without parameters answers to Describe.
-pub fn no_parameters(out: &mut BytesMut) {
-    put(out, &ParameterDescription::new(Vec::new()));
+/// The types of a statement's parameters.
+pub fn parameters(out: &mut BytesMut, types: &[u32]) {
+    put(out, &ParameterDescription::new(types.to_vec()));
 }
 
 pub fn complete(out: &mut BytesMut, tag: &str) {

@@ -154,7 +154,11 @@ impl Flow {
     /// The statement that the next answer is about.
     pub fn statement_in_turn(&self) -> Option<StatementId> {
         match self.owed.front() {
-            Some(Owed::Bind { statement } | Owed::Describe(Described::Statement(statement))) => *statement,
+            Some(
+                Owed::Parse { statement, .. }
+                | Owed::Bind { statement }
+                | Owed::Describe(Described::Statement(statement)),
+            ) => *statement,
             _ => None,
         }
     }

@@ -46,12 +46,13 @@ impl<'a> BindHead<'a> {
     }
 }
 
-/// All of `Bind` but the parameters' values: for statements of pgward's own, which take none.
-#[derive(Debug, PartialEq, Eq)]
+/// All of `Bind` but the parameters' formats: for statements that pgward itself answers, whose parameters
+/// are texts, which look the same in both.
+#[derive(PartialEq, Eq)]
 pub struct Bind<'a> {
     pub portal: &'a [u8],
     pub statement: &'a [u8],
-    pub parameters: usize,
+    pub parameters: Vec<Option<&'a [u8]>>,
     pub formats: Formats,
 }
 
@@ -60,14 +61,20 @@ impl<'a> Bind<'a> {
         let BindHead { portal, statement, length } = BindHead::read(body)?;
         let mut rest = body.get(length..)?;
         read_formats(&mut rest)?;
-        let parameters = usize::from(u16::from_be_bytes(take(&mut rest)?));
-        for _ in 0..parameters {
-            // -1 is NULL and has no bytes.
-            match i32::from_be_bytes(take(&mut rest)?) {
-                -1 => {}
-                length => rest = rest.get(usize::try_from(length).ok()?..)?,
-            }
-        }
+        let count = u16::from_be_bytes(take(&mut rest)?);
+        let value = |_| {
+            let (value, after) = match i32::from_be_bytes(take(&mut rest)?) {
+                // NULL, which has no bytes.
+                -1 => (None, rest),
+                length => {
+                    let (value, after) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+                    (Some(value), after)
+                }
+            };
+            rest = after;
+            Some(value)
+        };
+        let parameters = (0..count).map(value).collect::<Option<_>>()?;
         let formats = read_formats(&mut rest)?;
         rest.is_empty().then_some(Self { portal, statement, parameters, formats })
     }
@@ -265,12 +272,12 @@ mod tests {
     fn a_bind_and_an_execute_are_read_to_their_last_byte() {
         let body = b"p\0s\0\0\x01\0\0\0\x02\xff\xff\xff\xff\0\0\0\x01x\0\x01\0\x01";
         let bind = Bind::read(body).unwrap();
-        assert_eq!((bind.portal, bind.statement, bind.parameters), (&b"p"[..], &b"s"[..], 2));
+        assert_eq!((bind.portal, bind.statement, bind.parameters.len()), (&b"p"[..], &b"s"[..], 2));
         assert_eq!(bind.formats, Formats(vec![Format::Binary]));
         for end in 0..body.len() {
-            assert_eq!(Bind::read(&body[..end]), None, "{end} bytes of it");
+            assert!(Bind::read(&body[..end]).is_none(), "{end} bytes of it");
         }
-        assert_eq!(Bind::read(b"\0\0\0\0\0\0\0\x01\0\x02"), None, "format 2 does not exist");
+        assert!(Bind::read(b"\0\0\0\0\0\0\0\x01\0\x02").is_none(), "format 2 does not exist");
         assert_eq!(Execute::read(b"p\0\0\0\0\x05"), Some(Execute { portal: b"p", rows: 5 }));
         assert_eq!(Execute::read(b"p\0\0\0\x05"), None);
     }

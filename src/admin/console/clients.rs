@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::command::Row;
 use crate::admin::Control;
+use crate::base::Party;
 use crate::base::clock;
 use crate::session::{ClientRow, Phase};
 use crate::wire::table::{Column, Value};
@@ -50,7 +51,7 @@ fn row(client: ClientRow, now: u64) -> Row {
         Value::from(if client.profile.tls { "TLS" } else { "" }),
         client.profile.application.into(),
         client.profile.id.into(),
-        client.profile.party.tenant().map(ToString::to_string).into(),
+        client.profile.party.as_ref().and_then(Party::tenant).map(ToString::to_string).into(),
         client.pinned.into(),
         client.in_phase.as_secs().into(),
     ]

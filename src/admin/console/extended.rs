@@ -104,7 +104,7 @@ impl Extended {
 
     fn bind(&mut self, message: Bind<'_>, out: &mut BytesMut) -> Result<(), Fault> {
         let statement = *self.statements.get(message.statement).ok_or_else(no_statement)?;
-        if message.parameters > 0 {
+        if !message.parameters.is_empty() {
             return Err(Report::error(SqlState::PROTOCOL_VIOLATION, "commands of the console take no parameters")
                 .hint("Send the command without parameters.")
                 .into());
@@ -129,7 +129,7 @@ impl Extended {
         let (statement, formats) = match message {
             Named::Statement(name) => {
                 let statement = self.statements.get(*name).ok_or_else(no_statement)?;
-                encode::no_parameters(out);
+                encode::parameters(out, &[]);
                 (*statement, &text)
             }
             Named::Portal(name) => {

@@ -98,7 +98,7 @@ mod tests {
             profile: Profile {
                 id: 1,
                 pool,
-                party: Party::Tenant(TenantId::parse("acme").unwrap()),
+                party: Some(Party::Tenant(TenantId::parse("acme").unwrap())),
                 user: "app".to_owned(),
                 database: "acme".to_owned(),
                 application: String::new(),

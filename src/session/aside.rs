@@ -1,0 +1,337 @@
+//! Statements about the session's token, which no backend gets to see: pgward speaks the protocol for them
+//! itself, named or not, outside of transactions and in batches of their own.
+
+use bytes::BytesMut;
+
+use super::names::Describing;
+use super::refuse;
+use super::relay::Relay;
+use super::serve::{End, Need, Session};
+use super::upstream::{ANALYSED, Taken};
+use crate::base::{Report, Secret, Severity};
+use crate::sql::{TokenStatement, TokenValue, token_statement};
+use crate::wire::backend::Transaction;
+use crate::wire::flow::{Described, Owed, StatementId};
+use crate::wire::frontend::{self, Bind, BindHead, Execute, Named, Parse};
+use crate::wire::table::{self, Column, Formats};
+use crate::wire::{Header, encode, frame};
+
+/// Stands for what the server is made to refuse, since the token is not to be changed there.
+pub(super) const MISPLACED: StatementId = StatementId::MAX - 1;
+
+/// A name that no client's statement has on a backend.
+pub(super) const MISPLACED_NAME: &[u8] = b"pgward_token";
+
+/// Statements about the token in a session, and portals of them in a batch.
+const MOST: usize = 64;
+
+/// What `set_config` gives.
+pub(super) const ROW: &[Column] = &[Column::text("set_config")];
+
+/// Their numbers in pg_type.
+const TEXT: u32 = 25;
+const BOOL: u32 = 16;
+
+/// Whether a parameter says false, as text or binary.
+const FALSE: &[&[u8]] = &[b"f", b"false", b"off", b"0", b"n", b"no", b"\0"];
+
+#[derive(Debug, Default)]
+pub(super) struct Aside {
+    named: Vec<(Box<[u8]>, TokenStatement)>,
+    portals: Vec<(Box<[u8]>, Errand)>,
+    /// Messages have been answered since the last Sync.
+    in_batch: bool,
+}
+
+/// A change of the token.
+#[derive(Debug)]
+pub(super) struct Errand {
+    /// `None`: there is to be none any more.
+    pub token: Option<Secret>,
+    /// How the row that it gives is to be written.
+    pub row: Option<Formats>,
+    pub tag: &'static str,
+    /// By the simple protocol.
+    pub simple: bool,
+}
+
+/// Whether the token can be changed where the session stands.
+enum Place {
+    Here,
+    /// Known once the backend has answered.
+    Wait,
+    /// In a transaction, or in one batch with other statements.
+    Elsewhere,
+}
+
+/// What an answered message leaves to do. The error is the client's: what follows is skipped to its Sync.
+type Answered = Result<Option<Need>, Report>;
+
+impl Aside {
+    fn statement(&self, name: &[u8]) -> Option<&TokenStatement> {
+        self.named.iter().find(|(known, _)| **known == *name).map(|(_, statement)| statement)
+    }
+
+    fn portal(&self, name: &[u8]) -> Option<&Errand> {
+        self.portals.iter().find(|(known, _)| **known == *name).map(|(_, errand)| errand)
+    }
+
+    fn take_portal(&mut self, name: &[u8]) -> Option<Errand> {
+        let at = self.portals.iter().position(|(known, _)| **known == *name)?;
+        Some(self.portals.swap_remove(at).1)
+    }
+
+    fn close(&mut self, name: &[u8]) {
+        self.named.retain(|(known, _)| **known != *name);
+    }
+}
+
+impl Session {
+    /// Takes a message that is about the token. `None`: it is about something else.
+    pub(super) fn take_aside(&mut self, header: Header, relay: &mut Relay<'_>) -> Result<Option<Taken>, End> {
+        let in_batch = self.aside.as_ref().is_some_and(|aside| aside.in_batch);
+        let seen = relay.rest().get(frame::HEADER..).unwrap_or_default();
+        let Some(body) = seen.get(..header.total - frame::HEADER) else {
+            // Whether it is one of ours may be known only once it is whole. What is so long is not.
+            let wanted = in_batch || (self.aside.is_some() && header.tag == b'B');
+            return Ok((wanted && header.total <= ANALYSED).then_some(Taken::Not(Need::Bytes)));
+        };
+        let statement = match header.tag {
+            b'Q' => frontend::query_text(body).and_then(token_statement),
+            b'P' => Parse::read(body).and_then(|parse| token_statement(parse.text)),
+            b'B' | b'D' | b'C' => self.named_aside(header.tag, body),
+            _ => None,
+        };
+        if statement.is_none() {
+            self.replace_unnamed(header.tag, body);
+            if !in_batch {
+                return Ok(None);
+            }
+        }
+        if !in_batch {
+            match self.place() {
+                Place::Here => {}
+                Place::Wait => return Ok(Some(Taken::Not(Need::Answers))),
+                Place::Elsewhere if matches!(header.tag, b'B' | b'D') => {
+                    self.misplaced(header, relay);
+                    return Ok(Some(Taken::Yes));
+                }
+                // These are refused on their usual way, since their texts tell of the token.
+                Place::Elsewhere => return Ok(None),
+            }
+        }
+        match self.answer_aside(header, body, statement)? {
+            Ok(need) => {
+                self.drop_message(header, relay);
+                Ok(Some(need.map_or(Taken::Yes, Taken::Not)))
+            }
+            Err(report) => {
+                self.leave_batch();
+                self.refuse_request(&report)?;
+                Ok(Some(Taken::Not(Need::Answers)))
+            }
+        }
+    }
+
+    fn place(&mut self) -> Place {
+        let Some(link) = &mut self.link else { return Place::Here };
+        let flow = &link.lease.conn.backend.flow;
+        if flow.unsynced() || flow.in_copy() {
+            return Place::Elsewhere;
+        }
+        if !link.at_rest {
+            link.unsure = true;
+            return Place::Wait;
+        }
+        if link.transaction == Transaction::Idle { Place::Here } else { Place::Elsewhere }
+    }
+
+    /// The statement about the token that a message names.
+    fn named_aside(&self, tag: u8, body: &[u8]) -> Option<TokenStatement> {
+        let aside = self.aside.as_ref()?;
+        let name = match tag {
+            b'B' => BindHead::read(body)?.statement,
+            _ => match Named::read(body)? {
+                Named::Statement(name) => name,
+                Named::Portal(_) => return None,
+            },
+        };
+        aside.statement(name).cloned()
+    }
+
+    /// Another statement takes the place of the unnamed one.
+    fn replace_unnamed(&mut self, tag: u8, body: &[u8]) {
+        let Some(aside) = &mut self.aside else { return };
+        if tag == b'Q' || (tag == b'P' && body.first() == Some(&0)) {
+            aside.close(b"");
+        }
+    }
+
+    fn answer_aside(
+        &mut self,
+        header: Header,
+        body: &[u8],
+        statement: Option<TokenStatement>,
+    ) -> Result<Answered, End> {
+        let malformed = || refuse::malformed(header.tag);
+        let mut out = BytesMut::new();
+        let answered = match (header.tag, statement) {
+            (b'Q', Some(statement)) => {
+                self.names.forget_unnamed();
+                self.leave_batch();
+                return Ok(statement.errand(&[], Formats::default(), true).map(|errand| self.send_on(errand)));
+            }
+            (b'P', Some(statement)) => {
+                let parse = Parse::read(body).ok_or_else(malformed)?;
+                self.parse_aside(parse.name, statement, &mut out)
+            }
+            (b'B', Some(statement)) => {
+                let bind = Bind::read(body).ok_or_else(malformed)?;
+                self.bind_aside(bind, &statement, &mut out)
+            }
+            (b'D', Some(statement)) => {
+                encode::parameters(&mut out, &statement.parameters());
+                describe(statement.call.map(|_| Formats::default()).as_ref(), &mut out);
+                Ok(())
+            }
+            (b'D', None) => match Named::read(body).ok_or_else(malformed)? {
+                Named::Portal(name) => match self.aside.as_ref().and_then(|aside| aside.portal(name)) {
+                    Some(errand) => {
+                        describe(errand.row.as_ref(), &mut out);
+                        Ok(())
+                    }
+                    None => Err(refuse::no_portal()),
+                },
+                Named::Statement(_) => Err(refuse::token_misplaced()),
+            },
+            (b'C', _) => {
+                self.close_aside(&Named::read(body).ok_or_else(malformed)?);
+                out.extend_from_slice(encode::CLOSE_COMPLETE);
+                Ok(())
+            }
+            (b'E', _) => {
+                let execute = Execute::read(body).ok_or_else(malformed)?;
+                let errand = self.aside.as_mut().and_then(|aside| aside.take_portal(execute.portal));
+                return Ok(errand.ok_or_else(refuse::no_portal).map(|errand| self.send_on(errand)));
+            }
+            (b'S', _) => {
+                self.leave_batch();
+                self.to_client.queue(encode::READY);
+                return Ok(Ok(None));
+            }
+            (b'H', _) => Ok(()),
+            (b'X', _) => return Err(End::Client),
+            // The batch would be a transaction with more in it.
+            _ => Err(refuse::token_misplaced()),
+        };
+        self.to_client.queue(&out);
+        self.aside.get_or_insert_default().in_batch = answered.is_ok();
+        Ok(answered.map(|()| None))
+    }
+
+    fn send_on(&mut self, errand: Errand) -> Option<Need> {
+        self.errand = Some(Box::new(errand));
+        Some(Need::Switch)
+    }
+
+    pub(super) fn leave_batch(&mut self) {
+        if let Some(aside) = &mut self.aside {
+            aside.in_batch = false;
+            aside.portals.clear();
+            if aside.named.is_empty() {
+                self.aside = None;
+            }
+        }
+    }
+
+    fn parse_aside(&mut self, name: &[u8], statement: TokenStatement, out: &mut BytesMut) -> Result<(), Report> {
+        let aside = self.aside.get_or_insert_default();
+        if name.is_empty() {
+            self.names.forget_unnamed();
+            aside.close(name);
+        } else if self.names.get(name).is_some() || aside.statement(name).is_some() {
+            return Err(refuse::statement_exists());
+        }
+        if aside.named.len() >= MOST {
+            return Err(Report { severity: Severity::Error, ..refuse::too_many_prepared(MOST) });
+        }
+        aside.named.push((name.into(), statement));
+        out.extend_from_slice(encode::PARSE_COMPLETE);
+        Ok(())
+    }
+
+    fn bind_aside(&mut self, bind: Bind<'_>, statement: &TokenStatement, out: &mut BytesMut) -> Result<(), Report> {
+        let errand = statement.errand(&bind.parameters, bind.formats, false)?;
+        let aside = self.aside.get_or_insert_default();
+        aside.take_portal(bind.portal);
+        if aside.portals.len() >= MOST {
+            return Err(refuse::token_misplaced());
+        }
+        aside.portals.push((bind.portal.into(), errand));
+        out.extend_from_slice(encode::BIND_COMPLETE);
+        Ok(())
+    }
+
+    fn close_aside(&mut self, what: &Named<'_>) {
+        match what {
+            Named::Statement(b"") => self.names.forget_unnamed(),
+            Named::Statement(name) => self.names.close(name),
+            Named::Portal(_) => {}
+        }
+        let Some(aside) = &mut self.aside else { return };
+        match what {
+            Named::Statement(name) => aside.close(name),
+            Named::Portal(name) => drop(aside.take_portal(name)),
+        }
+    }
+
+    /// Has the server refuse what is not for it: in a transaction, that ends the transaction.
+    fn misplaced(&mut self, header: Header, relay: &mut Relay<'_>) {
+        if header.tag == b'B' {
+            self.owe(Owed::Bind { statement: Some(MISPLACED) });
+            frontend::put_bind(relay.own(), MISPLACED_NAME, &[]);
+        } else {
+            self.owe_description(Described::Statement(Some(MISPLACED)), Describing::Tell(Box::default()));
+            frontend::put_statement(relay.own(), b'D', MISPLACED_NAME);
+        }
+        relay.skip(header.total);
+    }
+}
+
+impl TokenStatement {
+    /// The types of its parameters, in order.
+    fn parameters(&self) -> Vec<u32> {
+        let is_local = self.call.and_then(|call| call.is_local);
+        let value = match self.value {
+            TokenValue::Parameter(number) => Some(number),
+            TokenValue::Literal(_) | TokenValue::Reset => None,
+        };
+        let count = value.max(is_local).unwrap_or(0);
+        (1..=count).map(|number| if Some(number) == is_local { BOOL } else { TEXT }).collect()
+    }
+
+    /// What it does with these parameters.
+    fn errand(&self, parameters: &[Option<&[u8]>], formats: Formats, simple: bool) -> Result<Errand, Report> {
+        if parameters.len() != self.parameters().len() || !formats.fit(self.call.iter().count()) {
+            return Err(refuse::token_parameters());
+        }
+        let bound = |number: u16| parameters.get(usize::from(number) - 1).copied().flatten();
+        let is_local = self.call.and_then(|call| call.is_local).map(bound);
+        if is_local.is_some_and(|value| !value.is_some_and(|value| FALSE.contains(&value))) {
+            return Err(refuse::token_misplaced());
+        }
+        let token = match &self.value {
+            TokenValue::Literal(text) => Some(Secret::new(text.as_bytes())),
+            TokenValue::Parameter(number) => bound(*number).filter(|token| !token.is_empty()).map(Secret::new),
+            TokenValue::Reset => None,
+        };
+        Ok(Errand { token, row: self.call.map(|_| formats), tag: self.tag, simple })
+    }
+}
+
+fn describe(row: Option<&Formats>, out: &mut BytesMut) {
+    match row {
+        Some(formats) => table::columns(out, ROW, formats),
+        None => out.extend_from_slice(encode::NO_DATA),
+    }
+}

@@ -1,0 +1,126 @@
+//! From one tenant to another in one session, by a new token.
+//!
+//! A session that gives up its token, or whose new one is not good, is of no tenant: whatever it asks is
+//! refused, so that an application that overlooks the error cannot go on in the tenant before.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use super::aside::{Errand, ROW};
+use super::handshake::Refused;
+use super::login::{Admitted, Reported, introduce, serve_identity};
+use super::refuse;
+use super::serve::{End, Need, Session};
+use crate::base::{Party, Report, Secret, Severity, clock};
+use crate::sql::Pins;
+use crate::tenant::Context;
+use crate::wire::encode;
+use crate::wire::table::{self, Value};
+
+impl Session {
+    /// Does what a statement about the token asks for.
+    pub(super) async fn switch(&mut self) -> Result<(), End> {
+        let Some(errand) = self.errand.take() else { return Ok(()) };
+        self.need = Need::Answers;
+        self.leave_tenant();
+        let outcome = match &errand.token {
+            Some(token) => self.enter_by(token).await?,
+            None => Ok(String::new()),
+        };
+        match outcome {
+            Ok(name) => self.confirm(&errand, name),
+            Err(report) => {
+                self.tell_client(&Report { severity: Severity::Error, ..report });
+                if errand.simple {
+                    self.to_client.queue(encode::READY);
+                } else {
+                    self.leave_batch();
+                    self.skipping = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// From here on the session is of no tenant, and has nothing of the one before.
+    fn leave_tenant(&mut self) {
+        self.abandon_link(false);
+        self.nobody = true;
+        self.slot = None;
+        self.pin_slot = None;
+        self.set_pins(Pins::NONE);
+        self.own = None;
+        self.base = self.core.shared.contexts.shared(Context::plain(Party::Database("".into()), ""));
+        self.context = Arc::clone(&self.base);
+        self.channel_key = None;
+        self.channels = None;
+        self.names.leave_tenant();
+        self.entry.leave_tenant();
+    }
+
+    /// Enters the tenant that a token leads to, and gives its name. A kick ends the wait for it.
+    async fn enter_by(&mut self, token: &Secret) -> Result<Result<String, Report>, End> {
+        let (core, entry, wanted) = (Rc::clone(&self.core), Rc::clone(&self.entry), self.wanted.to_vec());
+        let world = core.shared.world.load_full();
+        let admission = async {
+            let identity = world.verifier.verify(token.expose(), clock::unix_now()).await.map_err(|error| {
+                core.stats.login(error.outcome());
+                tracing::info!(session = entry.id, outcome = error.outcome(), "a session's new token was refused");
+                refuse::bad_token(error.hint())
+            })?;
+            let admitted = serve_identity(&core, &world, &identity)?;
+            let (context, reported) = introduce(&core, &admitted, wanted).await?;
+            Ok((admitted, context, reported))
+        };
+        let admission = tokio::select! {
+            admission = admission => admission,
+            () = entry.until_kicked() => return Err(self.heed_kick().err().unwrap_or(End::Client)),
+        };
+        match admission {
+            Ok((admitted, context, reported)) => {
+                core.stats.login("switched");
+                self.enter_tenant(admitted, context, &reported);
+                Ok(Ok(self.terms.id.tenant().map(ToString::to_string).unwrap_or_default()))
+            }
+            Err(Refused::Told(report)) => Ok(Err(*report)),
+            Err(Refused::Gone) => Err(End::Client),
+        }
+    }
+
+    fn enter_tenant(&mut self, admitted: Admitted, context: Arc<Context>, reported: &Reported) {
+        let Admitted { terms, usage, slot, local, channel_key, expires_at, .. } = admitted;
+        self.entry.enter_tenant(terms.id.clone(), local.pool.id(), terms.mode, expires_at);
+        self.set_pins(terms.pins());
+        self.terms = terms;
+        self.usage = usage;
+        self.slot = Some(slot);
+        self.local = local;
+        self.base = Arc::clone(&context);
+        self.context = context;
+        self.channel_key = channel_key;
+        self.nobody = false;
+        // What the session set before is gone, and another server may say otherwise.
+        let mut out = BytesMut::new();
+        for (name, value) in reported {
+            encode::parameter(&mut out, name, value);
+        }
+        self.to_client.queue(&out);
+    }
+
+    fn confirm(&mut self, errand: &Errand, name: String) {
+        let mut out = BytesMut::new();
+        if let Some(formats) = &errand.row {
+            if errand.simple {
+                table::columns(&mut out, ROW, formats);
+            }
+            table::row(&mut out, &[Value::from(name)], formats);
+        }
+        encode::complete(&mut out, errand.tag);
+        if errand.simple {
+            out.extend_from_slice(encode::READY);
+        }
+        self.to_client.queue(&out);
+    }
+}
