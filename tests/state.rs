@@ -278,7 +278,7 @@ async fn a_session_is_pinned_as_long_as_it_must_be() {
         ("advisory_lock", "select pg_try_advisory_lock(2)", "select pg_advisory_unlock_all()"),
         ("hold_cursor", "declare c cursor with hold for select 1", "close c"),
         ("hold_cursor", "declare c cursor with hold for select 1", "close all"),
-        ("listen", "listen a", "unlisten *"),
+        ("listen", "begin; listen a; commit", "unlisten *"),
         ("asked", "set pgward.pin = on", "set pgward.pin = off"),
         ("asked", "select set_config('pgward.pin', 'on', false)", "reset pgward.pin"),
         ("unknown", "do $$ begin execute 'select 1'; end $$", "discard all"),
@@ -311,7 +311,7 @@ async fn a_tenant_pins_no_more_sessions_than_it_may() {
     let (mut one, mut two) = (stage.raw("acme").await, stage.raw("acme").await);
     let mut other = stage.raw("globex").await;
     one.query("create temp table t (a int)").await;
-    other.query("listen a").await;
+    other.query("begin; listen a; commit").await;
     two.query("create temp table t (a int) on commit drop; set app.x = 1").await;
     two.query("select 1").await;
     assert_eq!(pins(&stage).await.len(), 2, "one each");
@@ -326,7 +326,7 @@ async fn a_tenant_pins_no_more_sessions_than_it_may() {
     // Its next request waits until it is known what the one before left.
     one.query("select 1").await;
     let mut three = stage.raw("acme").await;
-    three.query("listen a").await;
+    three.query("begin; listen a; commit").await;
     assert_eq!(three.one("select 'alive'").await, "alive");
 }
 

@@ -72,6 +72,7 @@ impl Control {
         for core in self.cores.iter() {
             rows.extend(core.ask(Command::Backends).await.unwrap_or_default());
         }
+        rows.extend(self.shared.hubs.backends(std::time::Instant::now()));
         rows
     }
 

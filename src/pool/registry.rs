@@ -68,6 +68,8 @@ pub struct BackendRow {
     pub tenant: Option<String>,
     /// The session that holds it; an idle one is held by none.
     pub client: Option<u32>,
+    /// It listens for sessions.
+    pub listens: bool,
     pub age: Duration,
     pub in_state: Duration,
     /// It is too old and will not be lent again.

@@ -350,6 +350,7 @@ impl Shard {
                 pid: conn.backend.pid,
                 tenant: conn.context.as_ref().and_then(|context| context.tenant().tenant()).map(ToString::to_string),
                 client: None,
+                listens: false,
                 age: now.duration_since(conn.backend.born),
                 in_state: now.duration_since(conn.idle_since),
                 close_needed: conn.expired(now),

@@ -1,5 +1,6 @@
-//! Statements about the session's token, which no backend gets to see: pgward speaks the protocol for them
-//! itself, named or not, outside of transactions and in batches of their own.
+//! Statements that no backend gets to see: pgward does what they say, and speaks the protocol for them, named
+//! or not. They are about the session's token, which stands alone outside of transactions, or about
+//! listening, which goes to a backend where it cannot be done aside.
 
 use bytes::BytesMut;
 
@@ -9,7 +10,7 @@ use super::relay::Relay;
 use super::serve::{End, Need, Session};
 use super::upstream::{ANALYSED, Taken};
 use crate::base::{Report, Secret, Severity};
-use crate::sql::{TokenStatement, TokenValue, token_statement};
+use crate::sql::{ListenOrder, TokenStatement, TokenValue, begins_with_listen, listen_orders, token_statement};
 use crate::wire::backend::Transaction;
 use crate::wire::flow::{Described, Owed, StatementId};
 use crate::wire::frontend::{self, Bind, BindHead, Execute, Named, Parse};
@@ -22,7 +23,7 @@ pub(super) const MISPLACED: StatementId = StatementId::MAX - 1;
 /// A name that no client's statement has on a backend.
 pub(super) const MISPLACED_NAME: &[u8] = b"pgward_token";
 
-/// Statements about the token in a session, and portals of them in a batch.
+/// Such statements in a session, and portals of them in a batch.
 const MOST: usize = 64;
 
 /// What `set_config` gives.
@@ -37,17 +38,26 @@ const FALSE: &[&[u8]] = &[b"f", b"false", b"off", b"0", b"n", b"no", b"\0"];
 
 #[derive(Debug, Default)]
 pub(super) struct Aside {
-    named: Vec<(Box<[u8]>, TokenStatement)>,
+    named: Vec<(Box<[u8]>, Statement)>,
     portals: Vec<(Box<[u8]>, Errand)>,
-    /// Messages have been answered since the last Sync.
+    /// Since the last Sync messages about the token have been answered: there may be no others.
     in_batch: bool,
 }
 
-/// A change of the token.
+#[derive(Debug, Clone)]
+enum Statement {
+    Token(TokenStatement),
+    Listen {
+        orders: Vec<ListenOrder>,
+        /// As in Parse, for a backend.
+        definition: Box<[u8]>,
+    },
+}
+
+/// What such a statement asks for.
 #[derive(Debug)]
 pub(super) struct Errand {
-    /// `None`: there is to be none any more.
-    pub token: Option<Secret>,
+    what: What,
     /// How the row that it gives is to be written.
     pub row: Option<Formats>,
     pub tag: &'static str,
@@ -55,7 +65,14 @@ pub(super) struct Errand {
     pub simple: bool,
 }
 
-/// Whether the token can be changed where the session stands.
+#[derive(Debug)]
+enum What {
+    /// A change of the token. `None`: there is to be none any more.
+    Token(Option<Secret>),
+    Listen(Vec<ListenOrder>),
+}
+
+/// Whether something can be done aside where the session stands.
 enum Place {
     Here,
     /// Known once the backend has answered.
@@ -68,7 +85,7 @@ enum Place {
 type Answered = Result<Option<Need>, Report>;
 
 impl Aside {
-    fn statement(&self, name: &[u8]) -> Option<&TokenStatement> {
+    fn statement(&self, name: &[u8]) -> Option<&Statement> {
         self.named.iter().find(|(known, _)| **known == *name).map(|(_, statement)| statement)
     }
 
@@ -87,8 +104,11 @@ impl Aside {
 }
 
 impl Session {
-    /// Takes a message that is about the token. `None`: it is about something else.
+    /// Takes a message that is about such a statement. `None`: it is about something else.
     pub(super) fn take_aside(&mut self, header: Header, relay: &mut Relay<'_>) -> Result<Option<Taken>, End> {
+        if self.aside.is_none() && !matches!(header.tag, b'Q' | b'P') {
+            return Ok(None);
+        }
         let in_batch = self.aside.as_ref().is_some_and(|aside| aside.in_batch);
         let seen = relay.rest().get(frame::HEADER..).unwrap_or_default();
         let Some(body) = seen.get(..header.total - frame::HEADER) else {
@@ -97,27 +117,20 @@ impl Session {
             return Ok((wanted && header.total <= ANALYSED).then_some(Taken::Not(Need::Bytes)));
         };
         let statement = match header.tag {
-            b'Q' => frontend::query_text(body).and_then(token_statement),
-            b'P' => Parse::read(body).and_then(|parse| token_statement(parse.text)),
+            b'Q' => frontend::query_text(body).and_then(|text| self.statement_aside(text, text)),
+            b'P' => Parse::read(body).and_then(|parse| self.statement_aside(parse.text, parse.definition)),
             b'B' | b'D' | b'C' => self.named_aside(header.tag, body),
             _ => None,
         };
-        if statement.is_none() {
-            self.replace_unnamed(header.tag, body);
-            if !in_batch {
-                return Ok(None);
-            }
+        if statement.is_none() && !in_batch && !self.names_portal(header.tag, body) {
+            self.others(header.tag, body);
+            return Ok(None);
         }
         if !in_batch {
             match self.place() {
                 Place::Here => {}
                 Place::Wait => return Ok(Some(Taken::Not(Need::Answers))),
-                Place::Elsewhere if matches!(header.tag, b'B' | b'D') => {
-                    self.misplaced(header, relay);
-                    return Ok(Some(Taken::Yes));
-                }
-                // These are refused on their usual way, since their texts tell of the token.
-                Place::Elsewhere => return Ok(None),
+                Place::Elsewhere => return self.elsewhere(header, body, statement, relay),
             }
         }
         match self.answer_aside(header, body, statement)? {
@@ -133,6 +146,14 @@ impl Session {
         }
     }
 
+    fn statement_aside(&self, text: &[u8], definition: &[u8]) -> Option<Statement> {
+        if begins_with_listen(text) && self.listens_aside() {
+            let found = listen_orders(text).filter(|found| found.alone)?;
+            return Some(Statement::Listen { orders: found.orders, definition: definition.into() });
+        }
+        token_statement(text).map(Statement::Token)
+    }
+
     fn place(&mut self) -> Place {
         let Some(link) = &mut self.link else { return Place::Here };
         let flow = &link.lease.conn.backend.flow;
@@ -146,8 +167,8 @@ impl Session {
         if link.transaction == Transaction::Idle { Place::Here } else { Place::Elsewhere }
     }
 
-    /// The statement about the token that a message names.
-    fn named_aside(&self, tag: u8, body: &[u8]) -> Option<TokenStatement> {
+    /// The statement that a message names, if it is one of these.
+    fn named_aside(&self, tag: u8, body: &[u8]) -> Option<Statement> {
         let aside = self.aside.as_ref()?;
         let name = match tag {
             b'B' => BindHead::read(body)?.statement,
@@ -159,22 +180,73 @@ impl Session {
         aside.statement(name).cloned()
     }
 
-    /// Another statement takes the place of the unnamed one.
-    fn replace_unnamed(&mut self, tag: u8, body: &[u8]) {
+    fn names_portal(&self, tag: u8, body: &[u8]) -> bool {
+        let name = match tag {
+            b'E' => Execute::read(body).map(|execute| execute.portal),
+            b'D' | b'C' => Named::read(body).and_then(|named| match named {
+                Named::Portal(name) => Some(name),
+                Named::Statement(_) => None,
+            }),
+            _ => None,
+        };
+        name.is_some_and(|name| self.aside.as_ref().is_some_and(|aside| aside.portal(name).is_some()))
+    }
+
+    /// Another statement or portal takes a place, or the batch ends.
+    fn others(&mut self, tag: u8, body: &[u8]) {
         let Some(aside) = &mut self.aside else { return };
-        if tag == b'Q' || (tag == b'P' && body.first() == Some(&0)) {
-            aside.close(b"");
+        match tag {
+            b'Q' => {
+                aside.close(b"");
+                aside.portals.clear();
+            }
+            b'P' if body.first() == Some(&0) => aside.close(b""),
+            b'B' => drop(BindHead::read(body).and_then(|head| aside.take_portal(head.portal))),
+            b'S' => aside.portals.clear(),
+            _ => {}
         }
     }
 
-    fn answer_aside(
+    /// In a transaction, or among others. A token is not to be changed there; to listen takes a backend.
+    fn elsewhere(
         &mut self,
         header: Header,
         body: &[u8],
-        statement: Option<TokenStatement>,
-    ) -> Result<Answered, End> {
+        statement: Option<Statement>,
+        relay: &mut Relay<'_>,
+    ) -> Result<Option<Taken>, End> {
+        let name = match header.tag {
+            b'B' => BindHead::read(body).map(|head| head.statement),
+            _ => Named::read(body).and_then(|named| match named {
+                Named::Statement(name) => Some(name),
+                Named::Portal(_) => None,
+            }),
+        };
+        match (header.tag, statement, name) {
+            (b'B' | b'D', Some(Statement::Token(_)), _) => {
+                self.misplaced(header, relay);
+                Ok(Some(Taken::Yes))
+            }
+            (b'B' | b'D' | b'C', Some(Statement::Listen { definition, .. }), Some(name)) => {
+                self.aside.iter_mut().for_each(|aside| aside.close(name));
+                self.adopt(name, &definition);
+                Ok(None)
+            }
+            (b'C', _, Some(name)) => {
+                self.aside.iter_mut().for_each(|aside| aside.close(name));
+                Ok(None)
+            }
+            // Refused on its usual way, since the text tells of the token; or done there.
+            (b'Q' | b'P', ..) => Ok(None),
+            // A portal that was made ahead of other statements of its batch.
+            _ => Err(refuse::malformed(header.tag).into()),
+        }
+    }
+
+    fn answer_aside(&mut self, header: Header, body: &[u8], statement: Option<Statement>) -> Result<Answered, End> {
         let malformed = || refuse::malformed(header.tag);
         let mut out = BytesMut::new();
+        let token = matches!(statement, Some(Statement::Token(_)));
         let answered = match (header.tag, statement) {
             (b'Q', Some(statement)) => {
                 self.names.forget_unnamed();
@@ -191,7 +263,7 @@ impl Session {
             }
             (b'D', Some(statement)) => {
                 encode::parameters(&mut out, &statement.parameters());
-                describe(statement.call.map(|_| Formats::default()).as_ref(), &mut out);
+                describe(statement.gives_row().then(Formats::default).as_ref(), &mut out);
                 Ok(())
             }
             (b'D', None) => match Named::read(body).ok_or_else(malformed)? {
@@ -225,16 +297,16 @@ impl Session {
             _ => Err(refuse::token_misplaced()),
         };
         self.to_client.queue(&out);
-        self.aside.get_or_insert_default().in_batch = answered.is_ok();
+        self.aside.get_or_insert_default().in_batch |= token;
         Ok(answered.map(|()| None))
     }
 
     fn send_on(&mut self, errand: Errand) -> Option<Need> {
         self.errand = Some(Box::new(errand));
-        Some(Need::Switch)
+        Some(Need::Errand)
     }
 
-    pub(super) fn leave_batch(&mut self) {
+    fn leave_batch(&mut self) {
         if let Some(aside) = &mut self.aside {
             aside.in_batch = false;
             aside.portals.clear();
@@ -244,8 +316,11 @@ impl Session {
         }
     }
 
-    fn parse_aside(&mut self, name: &[u8], statement: TokenStatement, out: &mut BytesMut) -> Result<(), Report> {
+    fn parse_aside(&mut self, name: &[u8], statement: Statement, out: &mut BytesMut) -> Result<(), Report> {
         let aside = self.aside.get_or_insert_default();
+        if aside.in_batch && matches!(statement, Statement::Listen { .. }) {
+            return Err(refuse::token_misplaced());
+        }
         if name.is_empty() {
             self.names.forget_unnamed();
             aside.close(name);
@@ -260,12 +335,12 @@ impl Session {
         Ok(())
     }
 
-    fn bind_aside(&mut self, bind: Bind<'_>, statement: &TokenStatement, out: &mut BytesMut) -> Result<(), Report> {
+    fn bind_aside(&mut self, bind: Bind<'_>, statement: &Statement, out: &mut BytesMut) -> Result<(), Report> {
         let errand = statement.errand(&bind.parameters, bind.formats, false)?;
         let aside = self.aside.get_or_insert_default();
         aside.take_portal(bind.portal);
         if aside.portals.len() >= MOST {
-            return Err(refuse::token_misplaced());
+            return Err(Report { severity: Severity::Error, ..refuse::too_many_prepared(MOST) });
         }
         aside.portals.push((bind.portal.into(), errand));
         out.extend_from_slice(encode::BIND_COMPLETE);
@@ -296,6 +371,59 @@ impl Session {
         }
         relay.skip(header.total);
     }
+
+    /// Does what such a statement asks for.
+    pub(super) async fn run_errand(&mut self) -> Result<(), End> {
+        let Some(errand) = self.errand.take() else { return Ok(()) };
+        self.need = Need::Answers;
+        match &errand.what {
+            What::Token(token) => self.switch(&errand, token.as_ref()).await,
+            What::Listen(orders) => self.listen(&errand, orders).await,
+        }
+    }
+
+    pub(super) fn fail_errand(&mut self, errand: &Errand, report: &Report) {
+        self.tell_client(&Report { severity: Severity::Error, ..report.clone() });
+        if errand.simple {
+            self.to_client.queue(encode::READY);
+        } else {
+            self.leave_batch();
+            self.skipping = true;
+        }
+    }
+
+    pub(super) fn complete(&mut self, tag: &str) {
+        let mut out = BytesMut::new();
+        encode::complete(&mut out, tag);
+        self.to_client.queue(&out);
+    }
+}
+
+impl Statement {
+    fn gives_row(&self) -> bool {
+        matches!(self, Self::Token(statement) if statement.call.is_some())
+    }
+
+    fn parameters(&self) -> Vec<u32> {
+        match self {
+            Self::Token(statement) => statement.parameters(),
+            Self::Listen { .. } => Vec::new(),
+        }
+    }
+
+    /// What it asks for with these parameters.
+    fn errand(&self, parameters: &[Option<&[u8]>], formats: Formats, simple: bool) -> Result<Errand, Report> {
+        if parameters.len() != self.parameters().len() || !formats.fit(usize::from(self.gives_row())) {
+            return Err(refuse::statement_parameters());
+        }
+        let (what, tag) = match self {
+            Self::Token(statement) => (What::Token(statement.token(parameters)?), statement.tag),
+            // Several are for the simple protocol.
+            Self::Listen { orders, .. } if orders.len() > 1 && !simple => return Err(refuse::several_commands()),
+            Self::Listen { orders, .. } => (What::Listen(orders.clone()), ""),
+        };
+        Ok(Errand { what, row: self.gives_row().then_some(formats), tag, simple })
+    }
 }
 
 impl TokenStatement {
@@ -310,22 +438,18 @@ impl TokenStatement {
         (1..=count).map(|number| if Some(number) == is_local { BOOL } else { TEXT }).collect()
     }
 
-    /// What it does with these parameters.
-    fn errand(&self, parameters: &[Option<&[u8]>], formats: Formats, simple: bool) -> Result<Errand, Report> {
-        if parameters.len() != self.parameters().len() || !formats.fit(self.call.iter().count()) {
-            return Err(refuse::token_parameters());
-        }
+    /// The token that it sets with these parameters.
+    fn token(&self, parameters: &[Option<&[u8]>]) -> Result<Option<Secret>, Report> {
         let bound = |number: u16| parameters.get(usize::from(number) - 1).copied().flatten();
         let is_local = self.call.and_then(|call| call.is_local).map(bound);
         if is_local.is_some_and(|value| !value.is_some_and(|value| FALSE.contains(&value))) {
             return Err(refuse::token_misplaced());
         }
-        let token = match &self.value {
+        Ok(match &self.value {
             TokenValue::Literal(text) => Some(Secret::new(text.as_bytes())),
             TokenValue::Parameter(number) => bound(*number).filter(|token| !token.is_empty()).map(Secret::new),
             TokenValue::Reset => None,
-        };
-        Ok(Errand { token, row: self.call.map(|_| formats), tag: self.tag, simple })
+        })
     }
 }
 

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 
 use super::cancel::CancelKeys;
 use super::entry::{ClientRow, Entry, Kick};
+use super::hub::Hubs;
 use super::login::Reported;
 use super::world::World;
 use crate::base::Party;
@@ -28,6 +29,9 @@ pub struct Shared {
     pub usages: Usages,
     /// Of those who are not known yet.
     pub lookups: Arc<Usage>,
+    /// Of the backends that listen for sessions.
+    pub listening: Arc<Usage>,
+    pub hubs: Hubs,
     pub contexts: Contexts,
     pub cancel_keys: CancelKeys,
     pub telemetry: Telemetry,
@@ -42,7 +46,9 @@ impl Shared {
             world: ArcSwap::from_pointee(world),
             pools: Pools::new(cores),
             lookups: usages.apart(Party::Database("".into())),
+            listening: usages.apart(Party::Database("".into())),
             usages,
+            hubs: Hubs::default(),
             contexts: Contexts::default(),
             cancel_keys: CancelKeys::default(),
             telemetry: Telemetry::new(),

@@ -136,7 +136,7 @@ impl Session {
         }
         if header.tag == b'A' && self.channel_key.is_some() {
             relay.skip(here);
-            self.notify(body, relay);
+            self.put_notification(body, relay.own());
             return Ok(Seen::Next);
         }
         let refused = match link.lease.conn.backend.flow.statement_in_turn().filter(|_| header.tag == b'E') {
@@ -179,7 +179,8 @@ impl Session {
             (b'1', Fate::Forward) => self.names.confirmed(),
             _ if described => self.described(body),
             (b'S', _) => self.setting_reported(),
-            (b'C', _) if body.starts_with(b"D") => self.command_completed(body),
+            // DISCARD, DEALLOCATE, ROLLBACK
+            (b'C', _) if matches!(body.first_chunk(), Some(b"DI" | b"DE" | b"RO")) => self.command_completed(body),
             (_, Fate::Settled(transaction)) => self.settled(transaction),
             _ => {}
         }
@@ -211,6 +212,9 @@ impl Session {
         } else {
             self.entry.set(Phase::IdleInTransaction, Instant::now());
         }
+        if transaction == Transaction::Idle {
+            self.end_unlistens();
+        }
         if inquires {
             self.inquire(state::TRIES);
         }
@@ -224,6 +228,9 @@ impl Session {
             self.renew_statement();
         }
         self.lose(|flow, lost| flow.error(lost));
+        if let Some(link) = &mut self.link {
+            link.unlistens = Vec::new();
+        }
     }
 
     /// A table was altered, so the plan that the backend keeps does not fit what it told whoever prepared it.

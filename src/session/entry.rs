@@ -220,6 +220,7 @@ impl Entry {
             pid: held.pid,
             tenant: profile.party.as_ref().and_then(Party::tenant).map(ToString::to_string),
             client: Some(self.id),
+            listens: false,
             age: now.duration_since(held.born),
             in_state: now.duration_since(since),
             close_needed: false,

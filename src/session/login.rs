@@ -230,6 +230,7 @@ impl LoggedIn {
             channel_key,
             channels: None,
             max_prepared,
+            mail: None,
             aside: None,
             errand: None,
             link: None,

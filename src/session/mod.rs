@@ -14,6 +14,7 @@
 //! keeps between transactions, `terms` what it is served under, `directory` and `lookup` the users that have
 //! passwords, `refuse` the one place where errors become what a client may see.
 
+mod acquire;
 mod aside;
 mod cancel;
 mod command;
@@ -23,8 +24,11 @@ mod downstream;
 mod entry;
 mod handover;
 mod handshake;
+mod hub;
+mod listen;
 mod login;
 mod lookup;
+mod mailbox;
 mod names;
 mod notify;
 mod plain;

@@ -63,6 +63,11 @@ impl Names {
         self.named.insert(name.into(), Named { statement, told: None, stale: false });
     }
 
+    /// A name that is not asked for but given.
+    pub fn adopt(&mut self, name: &[u8], statement: Rc<Statement>) {
+        self.named.insert(name.into(), Named { statement, told: None, stale: false });
+    }
+
     pub fn asked_unnamed(&mut self) {
         self.pending.push_back(Pending::Unnamed);
     }

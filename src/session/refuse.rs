@@ -218,8 +218,33 @@ pub(super) const TOKEN_MISPLACED: &[u8] = b"do $pgward$ begin raise exception us
 /// A Parse of what is no statement.
 pub(super) const NO_STATEMENT: &[u8] = b"no statement\0\0\0";
 
-pub(super) fn token_parameters() -> Report {
-    Report::error(SqlState::PROTOCOL_VIOLATION, "the parameters are not those of the statement about pgward.token")
+pub(super) fn not_listening() -> Report {
+    Report::error(SqlState::CONNECTION_FAILURE, "the server did not take the subscription")
+        .hint("The reason is in pgward's log.")
+}
+
+pub(super) fn too_many_channels(limit: usize) -> Report {
+    Report::error(SqlState::CONFIGURATION_LIMIT_EXCEEDED, format!("the session listens to {limit} channels already"))
+        .hint("UNLISTEN those that are no longer of use, or tell things apart by the payload.")
+}
+
+pub(super) fn too_many_notifications() -> Report {
+    Report::fatal(SqlState::PROGRAM_LIMIT_EXCEEDED, "more than 16 MiB of notifications wait for the client")
+        .hint("Read from the connection, and end transactions, while it listens.")
+}
+
+pub(super) fn listening_lost() -> Report {
+    Report::fatal(SqlState::CONNECTION_FAILURE, "the server connection that listens for this session is lost")
+        .hint("Notifications may have been missed. Connect again, LISTEN, and look at what has changed.")
+}
+
+pub(super) fn several_commands() -> Report {
+    Report::error(SqlState::SYNTAX_ERROR, "cannot insert multiple commands into a prepared statement")
+        .hint("Prepare them one by one.")
+}
+
+pub(super) fn statement_parameters() -> Report {
+    Report::error(SqlState::PROTOCOL_VIOLATION, "the parameters are not those of the statement")
         .hint("Bind one parameter for each of its placeholders.")
 }
 

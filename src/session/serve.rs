@@ -13,6 +13,7 @@ use super::cancel::CancelKey;
 use super::core::Core;
 use super::entry::{Entry, Held, Kick, Phase};
 use super::handshake::tell;
+use super::listen::Mail;
 use super::names::Names;
 use super::notify::Channels;
 use super::refuse;
@@ -20,11 +21,11 @@ use super::relay::{Sink, poll_read};
 use super::state::{Inquiry, Own, Touched};
 use super::terms::Terms;
 use crate::backend;
-use crate::base::{Report, Severity};
+use crate::base::Report;
 use crate::limits::{ClientSlot, PinSlot, Usage};
 use crate::net::Stream;
-use crate::pool::{AcquireError, Claim, Granted, Lease, Local, Request, Statement, Waiting};
-use crate::sql::Pins;
+use crate::pool::{Granted, Lease, Local, Statement, Waiting};
+use crate::sql::{ListenOrder, Pins};
 use crate::telemetry::add;
 use crate::tenant::{ChannelKey, Context};
 use crate::wire::backend::Transaction;
@@ -60,9 +61,11 @@ pub(super) struct Session {
     pub channel_key: Option<Arc<ChannelKey>>,
     pub channels: Option<Box<Channels>>,
     pub max_prepared: usize,
-    /// Statements about the token.
+    /// What it listens to by its pool's hub.
+    pub mail: Option<Box<Mail>>,
+    /// Statements that pgward answers itself.
     pub aside: Option<Box<Aside>>,
-    /// A change of the token that is to be made.
+    /// What such a statement asks for, to be done.
     pub errand: Option<Box<Errand>>,
     pub link: Option<Link>,
     /// Its place in the queue for a backend.
@@ -91,8 +94,8 @@ pub(super) enum Need {
     Lease,
     /// Answers of the backend.
     Answers,
-    /// Its token is to be changed first.
-    Switch,
+    /// What pgward does itself is to be done first.
+    Errand,
 }
 
 /// A backend in this session's hands.
@@ -110,6 +113,8 @@ pub(super) struct Link {
     pub unnamed_known: bool,
     /// It is a fresh copy of this statement, for the batch that prepares it under a name.
     pub unnamed_copy: Option<Rc<Statement>>,
+    /// What it stops listening to when its transaction is through, and whether by the server's names.
+    pub unlistens: Vec<(ListenOrder, bool)>,
     /// A name that the client deallocates by SQL.
     pub deallocating: Option<Rc<str>>,
     /// The client reset the settings that the context is made of.
@@ -178,7 +183,7 @@ impl From<Report> for End {
 enum Work {
     /// A backend must be opened, or fetched from another core.
     Fulfil(Granted),
-    Switch,
+    Errand,
 }
 
 enum Event {
@@ -204,7 +209,7 @@ impl Session {
     async fn work(&mut self, work: Work) -> Result<(), End> {
         match work {
             Work::Fulfil(granted) => self.fulfil(granted).await,
-            Work::Switch => self.switch().await,
+            Work::Errand => self.run_errand().await,
         }
     }
 
@@ -240,11 +245,15 @@ impl Session {
                     Poll::Pending => {}
                 }
             }
-            if self.need == Need::Switch {
-                return Ok(Poll::Ready(Work::Switch));
+            if self.need == Need::Errand {
+                return Ok(Poll::Ready(Work::Errand));
             }
+            moved |= self.deliver()?;
             if !moved {
                 self.entry.listen(cx);
+                if let Some(mail) = &self.mail {
+                    mail.mailbox.listen(cx);
+                }
                 return Ok(Poll::Pending);
             }
         }
@@ -256,7 +265,7 @@ impl Session {
         let server_ready = self.link.as_ref().is_none_or(|link| link.to_server.is_clear());
         let wanted = match self.need {
             Need::Bytes => true,
-            Need::Lease | Need::Switch => false,
+            Need::Lease | Need::Errand => false,
             Need::Answers => !self.gated(),
         };
         wanted && server_ready && self.to_client.is_clear()
@@ -383,6 +392,7 @@ impl Session {
             at_rest: true,
             unnamed_known: false,
             unnamed_copy: None,
+            unlistens: Vec::new(),
             deallocating: None,
             reset: false,
             prepared_doubtful: false,
@@ -431,103 +441,6 @@ impl Session {
         } else {
             self.core.shard.release(lease, now);
         }
-    }
-
-    /// Gets a backend or waits for one. Ready with a grant that takes more than that; otherwise the session
-    /// is linked, or the request was refused.
-    fn poll_lease(&mut self, cx: &mut Cx<'_>) -> Result<Poll<Option<Granted>>, End> {
-        let core = Rc::clone(&self.core);
-        if self.nobody {
-            self.refuse_request(&refuse::no_tenant())?;
-            return Ok(Poll::Ready(None));
-        }
-        let Some(waiting) = &mut self.waiting else {
-            let request =
-                Request { context: &self.context, usage: &self.usage, max_leases: self.terms.limits.max_leases };
-            match core.shard.claim(&self.local, request) {
-                Claim::Lease(lease) => self.lease_came(lease),
-                Claim::Granted(granted) => return Ok(Poll::Ready(Some(granted))),
-                Claim::Wait(waiting) => {
-                    self.entry.set(Phase::Waiting, Instant::now());
-                    self.key.slot.wait(cx.waker());
-                    self.waiting = Some(waiting);
-                    add(&core.stats.waits, 1);
-                    return self.poll_lease(cx);
-                }
-            }
-            return Ok(Poll::Ready(None));
-        };
-        match waiting.poll(cx) {
-            Poll::Ready(Some(granted)) => {
-                self.end_wait();
-                match core.shard.at_hand(granted, &self.local) {
-                    Ok(lease) => self.lease_came(lease),
-                    Err(granted) => return Ok(Poll::Ready(Some(granted))),
-                }
-            }
-            Poll::Pending if self.key.slot.wait_cancelled() => {
-                self.end_wait();
-                self.refuse_request(&refuse::canceled())?;
-            }
-            Poll::Pending if !self.entry.take_wait_over() => {
-                self.entry.listen(cx);
-                return Ok(Poll::Pending);
-            }
-            Poll::Pending | Poll::Ready(None) => {
-                self.end_wait();
-                self.no_lease(&AcquireError::Timeout(self.local.pool.rules().acquire_timeout))?;
-            }
-        }
-        Ok(Poll::Ready(None))
-    }
-
-    fn end_wait(&mut self) {
-        self.waiting = None;
-        self.key.slot.waited();
-        self.entry.take_wait_over();
-        let (_, since) = self.entry.phase.get();
-        self.core.stats.wait_time.record(since.elapsed());
-    }
-
-    fn lease_came(&mut self, lease: Lease) {
-        self.link_up(lease);
-        self.need = Need::Answers;
-    }
-
-    /// Opens a backend or fetches it from another core; a kick ends that.
-    async fn fulfil(&mut self, granted: Granted) -> Result<(), End> {
-        let (core, entry) = (Rc::clone(&self.core), Rc::clone(&self.entry));
-        let outcome = tokio::select! {
-            lease = core.shard.fulfil(granted, &self.local) => lease,
-            () = entry.until_kicked() => return Err(self.heed_kick().err().unwrap_or(End::Client)),
-        };
-        match outcome {
-            Ok(lease) => {
-                self.lease_came(lease);
-                Ok(())
-            }
-            Err(error) => self.no_lease(&error),
-        }
-    }
-
-    fn no_lease(&mut self, error: &AcquireError) -> Result<(), End> {
-        let source = std::error::Error::source(error).map(ToString::to_string);
-        tracing::warn!(tenant = %self.terms.id, %error, source, "no backend");
-        let report = Report { severity: Severity::Error, ..refuse::acquire(error) };
-        self.refuse_request(&report)
-    }
-
-    /// Answers the request at the head of the inbox in the backend's stead.
-    pub(super) fn refuse_request(&mut self, report: &Report) -> Result<(), End> {
-        if self.retry.take().is_some() {
-            // Part of it was sent once; what was taken cannot be told from what was not.
-            return Err(Report { severity: Severity::Fatal, ..report.clone() }.into());
-        }
-        self.entry.set(Phase::Idle, Instant::now());
-        self.tell_client(report);
-        self.skipping = true;
-        self.need = Need::Answers;
-        Ok(())
     }
 
     pub(super) fn tell_client(&mut self, report: &Report) {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::entry::Kick;
 use super::serve::Session;
-use crate::sql::{Facts, Pin, Pins, is_prepare};
+use crate::sql::{Facts, ListenOrder, Pin, Pins, is_prepare};
 use crate::wire::backend as answer;
 use crate::wire::flow::{Fate, Owed};
 use crate::wire::frontend;
@@ -221,10 +221,15 @@ impl Session {
         }
     }
 
-    /// DISCARD or DEALLOCATE, or another command that begins with a D.
+    /// DISCARD, DEALLOCATE or ROLLBACK, or another command that begins like one.
     pub(super) fn command_completed(&mut self, tag: &[u8]) {
         let discarded = tag.starts_with(b"DISCARD ALL\0");
         let Some(link) = &mut self.link else { return };
+        if tag.starts_with(b"ROLLBACK\0") {
+            link.unlistens = Vec::new();
+        } else if discarded {
+            link.unlistens.push((ListenOrder::UnlistenAll, false));
+        }
         if let Some(touched) = &mut link.touched {
             touched.discarded = discarded;
         }

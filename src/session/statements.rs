@@ -58,10 +58,7 @@ impl Session {
             relay.skip(header.total);
             return Ok(());
         }
-        let renamed = self.rename_channels(&facts, parse.text).map(|text| {
-            let types = parse.definition.get(parse.text.len()..).unwrap_or_default();
-            [&text, types].concat()
-        });
+        let renamed = self.rename_definition(&facts, parse.text, parse.definition);
         let definition = renamed.as_deref().unwrap_or(parse.definition);
         if parse.name.is_empty() {
             self.parse_unnamed(header, facts, definition, renamed.is_some(), relay);
@@ -94,6 +91,27 @@ impl Session {
         }
         relay.skip(header.total);
         Ok(())
+    }
+
+    fn rename_definition(&mut self, facts: &Facts, text: &[u8], definition: &[u8]) -> Option<Vec<u8>> {
+        let renamed = self.rename_channels(facts, text)?;
+        Some([&renamed, definition.get(text.len()..).unwrap_or_default()].concat())
+    }
+
+    /// Has backends know a statement from now on that pgward answered itself so far.
+    pub(super) fn adopt(&mut self, name: &[u8], definition: &[u8]) {
+        let text = definition.split(|byte| *byte == 0).next().unwrap_or_default();
+        let facts = self.core.analyser.borrow_mut().facts(text);
+        let renamed = self.rename_definition(&facts, text, definition);
+        let definition = renamed.as_deref().unwrap_or(definition);
+        if name.is_empty() {
+            self.names.forget_unnamed();
+            self.names.unnamed_facts = facts;
+            self.names.unnamed.extend_from_slice(definition);
+            self.spend_unnamed(None);
+        } else {
+            self.names.adopt(name, self.core.statement(definition, facts));
+        }
     }
 
     fn parse_unnamed(&mut self, header: Header, facts: Facts, definition: &[u8], renamed: bool, relay: &mut Relay<'_>) {
@@ -310,12 +328,19 @@ impl Session {
             let facts = self.names.unnamed_facts.clone();
             let lets_go = self.lets_go(&self.names.unnamed);
             self.apply(&facts, lets_go);
+            if facts.channels {
+                let text = self.names.unnamed.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
+                self.note_unlisten(&text, self.channel_key.is_some());
+            }
             self.pass_message(header, relay);
             return;
         } else if let Some(statement) = self.names.get(head.statement).map(|named| Rc::clone(&named.statement)) {
             let name = self.own_name(&statement, relay);
             self.owe(Owed::Bind { statement: Some(statement.id) });
             self.apply(&statement.facts, self.lets_go(statement.text()));
+            if statement.facts.channels {
+                self.note_unlisten(statement.text(), self.channel_key.is_some());
+            }
             frontend::put_bind_head(relay.own(), head.portal, name.as_ref().map_or(b"", |name| name), after);
         } else {
             self.owe(Owed::Bind { statement: None });

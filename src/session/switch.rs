@@ -12,8 +12,8 @@ use super::aside::{Errand, ROW};
 use super::handshake::Refused;
 use super::login::{Admitted, Reported, introduce, serve_identity};
 use super::refuse;
-use super::serve::{End, Need, Session};
-use crate::base::{Party, Report, Secret, Severity, clock};
+use super::serve::{End, Session};
+use crate::base::{Party, Report, Secret, clock};
 use crate::sql::Pins;
 use crate::tenant::Context;
 use crate::wire::encode;
@@ -21,25 +21,15 @@ use crate::wire::table::{self, Value};
 
 impl Session {
     /// Does what a statement about the token asks for.
-    pub(super) async fn switch(&mut self) -> Result<(), End> {
-        let Some(errand) = self.errand.take() else { return Ok(()) };
-        self.need = Need::Answers;
+    pub(super) async fn switch(&mut self, errand: &Errand, token: Option<&Secret>) -> Result<(), End> {
         self.leave_tenant();
-        let outcome = match &errand.token {
+        let outcome = match token {
             Some(token) => self.enter_by(token).await?,
             None => Ok(String::new()),
         };
         match outcome {
-            Ok(name) => self.confirm(&errand, name),
-            Err(report) => {
-                self.tell_client(&Report { severity: Severity::Error, ..report });
-                if errand.simple {
-                    self.to_client.queue(encode::READY);
-                } else {
-                    self.leave_batch();
-                    self.skipping = true;
-                }
-            }
+            Ok(name) => self.confirm(errand, name),
+            Err(report) => self.fail_errand(errand, &report),
         }
         Ok(())
     }
@@ -56,6 +46,7 @@ impl Session {
         self.context = Arc::clone(&self.base);
         self.channel_key = None;
         self.channels = None;
+        self.mail = None;
         self.names.leave_tenant();
         self.entry.leave_tenant();
     }
@@ -111,13 +102,14 @@ impl Session {
 
     fn confirm(&mut self, errand: &Errand, name: String) {
         let mut out = BytesMut::new();
+        let tag = if errand.row.is_some() { "SELECT 1" } else { errand.tag };
         if let Some(formats) = &errand.row {
             if errand.simple {
                 table::columns(&mut out, ROW, formats);
             }
             table::row(&mut out, &[Value::from(name)], formats);
         }
-        encode::complete(&mut out, errand.tag);
+        encode::complete(&mut out, tag);
         if errand.simple {
             out.extend_from_slice(encode::READY);
         }

@@ -275,6 +275,9 @@ impl Session {
         if !facts.token {
             self.apply(&facts, text.is_some_and(|text| self.lets_go(text)));
         }
+        if facts.channels {
+            self.note_unlisten(text.unwrap_or_default(), false);
+        }
         // A simple query drops the unnamed statement (exec_simple_query in postgres.c).
         self.names.forget_unnamed();
         if let Some(link) = &mut self.link {

@@ -47,7 +47,7 @@ pub fn rename(text: &[u8], mut name: impl FnMut(&str) -> String) -> Option<Vec<u
 }
 
 /// The channel as PostgreSQL reads it: folded unless quoted, cut to 63 bytes (NAMEDATALEN - 1).
-fn channel(token: &Token<'_>) -> Option<String> {
+pub(super) fn channel(token: &Token<'_>) -> Option<String> {
     let text = std::str::from_utf8(token.body).ok()?;
     let mut name = match token.kind {
         Kind::Word => text.to_ascii_lowercase(),

@@ -45,6 +45,7 @@
 mod cache;
 mod channels;
 mod facts;
+mod listen;
 mod scan;
 mod shape;
 mod token;
@@ -52,5 +53,6 @@ mod token;
 pub use cache::Analyser;
 pub use channels::rename as rename_channels;
 pub use facts::{Deallocate, Facts, Pin, Pins, is_prepare};
+pub use listen::{ListenOrder, ListenOrders, begins_with_listen, listen_orders};
 pub use scan::{lets_go, scan};
 pub use token::{TokenStatement, TokenValue, token_statement};

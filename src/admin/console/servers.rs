@@ -42,7 +42,12 @@ fn row(pool: &PoolRow, backend: BackendRow, now: u64) -> Row {
         "S".into(),
         pool.role.as_str().into(),
         pool.database.as_str().into(),
-        if backend.client.is_some() { "active" } else { "idle" }.into(),
+        match (backend.listens, backend.client) {
+            (true, _) => "listening",
+            (false, Some(_)) => "active",
+            (false, None) => "idle",
+        }
+        .into(),
         pool.host.as_str().into(),
         pool.port.into(),
         clock::timestamp(now.saturating_sub(backend.age.as_secs())).into(),

@@ -1,0 +1,181 @@
+//! Sessions that listen without a backend of their own: the pool's hub does so for all of them.
+
+use std::collections::{HashSet, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::aside::Errand;
+use super::hub::{Command, Hubs};
+use super::mailbox::{Mailbox, Stopped};
+use super::refuse;
+use super::serve::{End, Session};
+use crate::base::{Party, Report};
+use crate::sql::{ListenOrder, Pin, Pins, listen_orders};
+use crate::wire::backend::{self as answer, Transaction};
+use crate::wire::encode;
+
+/// Channels that one session may listen to.
+const MOST: usize = 10_000;
+
+/// What a session listens to by its pool's hub.
+#[derive(Debug)]
+pub(super) struct Mail {
+    pub mailbox: Arc<Mailbox>,
+    /// By their names on the server.
+    channels: HashSet<Arc<str>>,
+    hub: mpsc::UnboundedSender<Command>,
+}
+
+impl Drop for Mail {
+    fn drop(&mut self) {
+        self.unlisten(self.channels.iter().cloned().collect());
+    }
+}
+
+impl Mail {
+    fn unlisten(&self, channels: Vec<Arc<str>>) {
+        // A hub that is gone has told whoever was with it.
+        let _ = self.hub.send(Command::Unlisten { channels, to: Arc::clone(&self.mailbox) });
+    }
+}
+
+impl Session {
+    /// Whether the session listens by the hub, rather than on its own backend: not where it keeps that
+    /// anyway, nor where there is but one.
+    pub(super) fn listens_aside(&self) -> bool {
+        let own = Pins::of(Pin::Listen).with(Pins::of(Pin::Mode));
+        !self.nobody && self.pins.among(own).is_empty() && self.local.pool.max() > 1
+    }
+
+    /// A channel's name on the server.
+    fn channel(&mut self, name: &str) -> Arc<str> {
+        match (&self.channel_key, &self.terms.id) {
+            (Some(key), Party::Tenant(tenant)) => {
+                let channel = key.name(tenant, name);
+                self.channels.get_or_insert_default().know(&channel, name);
+                channel.into()
+            }
+            _ => name.into(),
+        }
+    }
+
+    /// Does what statements about listening ask for.
+    pub(super) async fn listen(&mut self, errand: &Errand, orders: &[ListenOrder]) -> Result<(), End> {
+        let mut outcome = Ok(());
+        for order in orders {
+            outcome = match order {
+                ListenOrder::Listen(name) => self.listen_to(name).await?,
+                ListenOrder::Unlisten(_) | ListenOrder::UnlistenAll => {
+                    self.unlisten(order, false);
+                    Ok(())
+                }
+            };
+            match &outcome {
+                Ok(()) => self.complete(order.tag()),
+                Err(report) => {
+                    self.fail_errand(errand, report);
+                    break;
+                }
+            }
+        }
+        if errand.simple && outcome.is_ok() {
+            self.to_client.queue(encode::READY);
+        }
+        Ok(())
+    }
+
+    async fn listen_to(&mut self, name: &str) -> Result<Result<(), Report>, End> {
+        let channel = self.channel(name);
+        let count = self.mail.as_ref().map_or(0, |mail| mail.channels.len());
+        if self.mail.as_ref().is_some_and(|mail| mail.channels.contains(&channel)) {
+            return Ok(Ok(()));
+        }
+        if count >= MOST {
+            return Ok(Err(refuse::too_many_channels(MOST)));
+        }
+        let to = self.mail.as_ref().map_or_else(Arc::default, |mail| Arc::clone(&mail.mailbox));
+        let (done, answered) = oneshot::channel();
+        let command = Command::Listen { channel: Arc::clone(&channel), to: Arc::clone(&to), done };
+        let hub = Hubs::command(&self.core, &self.local, command);
+        // From here on it is to be taken back if nothing comes of it.
+        let mail = self.mail.get_or_insert_with(|| Box::new(Mail { mailbox: to, channels: HashSet::new(), hub }));
+        mail.channels.insert(Arc::clone(&channel));
+        let entry = Rc::clone(&self.entry);
+        let outcome = tokio::select! {
+            outcome = answered => outcome.unwrap_or_else(|_| Err(refuse::server_lost())),
+            () = entry.until_kicked() => return Err(self.heed_kick().err().unwrap_or(End::Client)),
+        };
+        if outcome.is_err() {
+            self.forget_channels(|known| *known == channel);
+        }
+        Ok(outcome)
+    }
+
+    /// `on_server`: the name is the channel's on the server already.
+    pub(super) fn unlisten(&mut self, order: &ListenOrder, on_server: bool) {
+        match order {
+            ListenOrder::Listen(_) => {}
+            ListenOrder::UnlistenAll => self.mail = None,
+            ListenOrder::Unlisten(name) if on_server => self.forget_channels(|channel| **channel == **name),
+            ListenOrder::Unlisten(name) => {
+                let gone = self.channel(name);
+                self.forget_channels(|channel| *channel == gone);
+            }
+        }
+    }
+
+    fn forget_channels(&mut self, gone: impl Fn(&Arc<str>) -> bool) {
+        let Some(mail) = &mut self.mail else { return };
+        let channels: Vec<Arc<str>> = mail.channels.extract_if(|channel| gone(channel)).collect();
+        mail.unlisten(channels);
+        if mail.channels.is_empty() {
+            self.mail = None;
+        }
+    }
+
+    /// A text that goes to a backend may end subscriptions too, once its transaction is through.
+    pub(super) fn note_unlisten(&mut self, text: &[u8], on_server: bool) {
+        if self.mail.is_none() {
+            return;
+        }
+        let (Some(link), Some(found)) = (&mut self.link, listen_orders(text)) else { return };
+        let ends = found.orders.into_iter().filter(|order| !matches!(order, ListenOrder::Listen(_)));
+        link.unlistens.extend(ends.map(|order| (order, on_server)));
+    }
+
+    pub(super) fn end_unlistens(&mut self) {
+        let Some(link) = self.link.as_mut().filter(|link| !link.unlistens.is_empty()) else { return };
+        for (order, on_server) in std::mem::take(&mut link.unlistens) {
+            self.unlisten(&order, on_server);
+        }
+    }
+
+    /// Gives the client the notifications that have come. They are for between transactions, as PostgreSQL's are.
+    pub(super) fn deliver(&mut self) -> Result<bool, End> {
+        let Some(mail) = self.mail.as_ref().filter(|mail| mail.mailbox.any()) else { return Ok(false) };
+        let idle = self.link.as_ref().is_none_or(|link| {
+            let backend = &link.lease.conn.backend;
+            let whole = backend.rest == 0 && backend.cut.is_empty();
+            link.at_rest && link.transaction == Transaction::Idle && link.handover.is_none() && whole
+        });
+        if !idle || !self.to_client.is_clear() {
+            return Ok(false);
+        }
+        let bodies: VecDeque<_> = mail.mailbox.take().map_err(|why| match why {
+            Stopped::Full => refuse::too_many_notifications(),
+            Stopped::Lost => refuse::listening_lost(),
+        })?;
+        let mut out = Vec::new();
+        for body in &bodies {
+            let Some((_, channel, _)) = answer::notification(body) else { continue };
+            let known = std::str::from_utf8(channel).is_ok_and(|channel| mail.channels.contains(channel));
+            if known {
+                self.put_notification(body, &mut out);
+            }
+        }
+        self.to_client.queue(&out);
+        Ok(true)
+    }
+}
