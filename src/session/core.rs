@@ -86,7 +86,11 @@ pub struct Core {
     /// Lent to whoever reads or writes right now; sessions at rest hold no buffer.
     read_buffer: Cell<Vec<u8>>,
     write_buffer: Cell<Vec<u8>>,
+    replay_buffers: RefCell<Vec<Vec<u8>>>,
 }
+
+/// As many as batches are under way at once, most of the time.
+const REPLAY_BUFFERS: usize = 32;
 
 impl Core {
     pub fn new(shared: Arc<Shared>, shard: Shard) -> Self {
@@ -101,6 +105,7 @@ impl Core {
             reported: RefCell::default(),
             read_buffer: Cell::default(),
             write_buffer: Cell::default(),
+            replay_buffers: RefCell::default(),
         }
     }
 
@@ -125,6 +130,18 @@ impl Core {
     pub(super) fn give_write_buffer(&self, buffer: Vec<u8>) {
         if buffer.capacity() <= 4 * CHUNK {
             self.write_buffer.set(buffer);
+        }
+    }
+
+    /// An empty buffer for a client's batch.
+    pub(super) fn take_replay_buffer(&self) -> Vec<u8> {
+        self.replay_buffers.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(super) fn give_replay_buffer(&self, buffer: Vec<u8>) {
+        let mut buffers = self.replay_buffers.borrow_mut();
+        if buffer.capacity() > 0 && buffers.len() < REPLAY_BUFFERS {
+            buffers.push(buffer);
         }
     }
 

@@ -151,7 +151,12 @@ impl Session {
             return Ok(Seen::Next);
         }
         if header.tag == b'E' {
-            self.error(body);
+            let replays = is_outdated(body) && self.replays();
+            self.error(body, replays);
+            if replays {
+                relay.skip(here);
+                return Ok(Seen::Next);
+            }
             relay.forward(here);
             if let Some(link) = &mut self.link {
                 link.lease.conn.backend.rest = header.total - here;
@@ -163,6 +168,10 @@ impl Session {
 
     fn see_answer(&mut self, header: Header, here: usize, body: &[u8], relay: &mut Relay<'_>) -> Result<Seen, End> {
         let Some(link) = &mut self.link else { return Ok(Seen::Next) };
+        if link.replay.is_on() && !matches!(header.tag, b'N' | b'S' | b'A') {
+            link.no_replay();
+        }
+        let hides_rest = link.replay.awaits_rest();
         let conn = &mut link.lease.conn;
         let described = matches!(header.tag, b'T' | b'n')
             && matches!(conn.backend.flow.describes(), Some(Described::Statement(_) | Described::Hidden));
@@ -170,6 +179,7 @@ impl Session {
         match fate {
             Fate::Hide => relay.skip(here),
             Fate::Unexpected => return Err(self.garbled(&format!("a message of type '{}'", char::from(header.tag)))),
+            Fate::Settled(_) if hides_rest => relay.skip(here),
             Fate::Forward | Fate::Settled(_) => {
                 relay.forward(here);
                 conn.backend.rest = header.total - here;
@@ -218,13 +228,20 @@ impl Session {
         if inquires {
             self.inquire(state::TRIES);
         }
+        if self.link.as_ref().is_some_and(|link| link.replay.awaits_rest()) {
+            self.replay();
+        } else {
+            self.replayed = 0;
+        }
     }
 
     /// An ErrorResponse to something of the client's.
-    fn error(&mut self, body: &[u8]) {
-        let state = answer::sqlstate(body);
-        self.core.stats.error(state.as_ref().map_or(b"".as_slice(), |state| state));
-        if state == Some(*b"0A000") && answer::field(body, b'R') == Some(b"RevalidateCachedQuery") {
+    fn error(&mut self, body: &[u8], hidden: bool) {
+        if !hidden {
+            let state = answer::sqlstate(body);
+            self.core.stats.error(state.as_ref().map_or(b"".as_slice(), |state| state));
+        }
+        if is_outdated(body) {
             self.renew_statement();
         }
         self.lose(|flow, lost| flow.error(lost));
@@ -275,6 +292,11 @@ impl Session {
         tracing::error!(tenant = %self.terms.id, what, "a server's answer was not what was expected; its backend is closed");
         refuse::server_garbled().into()
     }
+}
+
+/// The plan of a prepared statement does not fit its tables any more (plancache.c).
+fn is_outdated(body: &[u8]) -> bool {
+    answer::sqlstate(body) == Some(*b"0A000") && answer::field(body, b'R') == Some(b"RevalidateCachedQuery")
 }
 
 fn is_fatal_error(tag: u8, body: &[u8]) -> bool {

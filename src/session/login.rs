@@ -245,6 +245,7 @@ impl LoggedIn {
             skipping: false,
             to_client: Sink::default(),
             handover_failures: 0,
+            replayed: 0,
         }
     }
 }

@@ -34,6 +34,7 @@ mod notify;
 mod plain;
 mod refuse;
 mod relay;
+mod replay;
 mod run;
 mod serve;
 mod startup_settings;

@@ -18,6 +18,7 @@ use super::names::Names;
 use super::notify::Channels;
 use super::refuse;
 use super::relay::{Sink, poll_read};
+use super::replay::Replay;
 use super::state::{Inquiry, Own, Touched};
 use super::terms::Terms;
 use crate::backend;
@@ -85,6 +86,8 @@ pub(super) struct Session {
     pub skipping: bool,
     pub to_client: Sink,
     pub handover_failures: u8,
+    /// How many times in a row a batch has been sent again.
+    pub replayed: u8,
 }
 
 /// What the inbox waits for.
@@ -126,6 +129,8 @@ pub(super) struct Link {
     pub unsure: bool,
     /// A description is awaited before the next request goes out.
     pub checking: bool,
+    /// The batch under way, for a second time.
+    pub replay: Replay,
     /// The transaction may have changed the session's state: the backend will be asked.
     pub touched: Option<Box<Touched>>,
     /// It is being asked.
@@ -280,6 +285,7 @@ impl Session {
             link.awaits_handover()
                 || link.checking
                 || link.inquiry.is_some()
+                || link.replay.awaits_rest()
                 || ((link.reset || link.unsure) && complete)
         })
     }
@@ -398,6 +404,7 @@ impl Session {
             prepared_doubtful: false,
             unsure: false,
             checking: false,
+            replay: Replay::default(),
             touched: None,
             inquiry: None,
             since: lease.since,
@@ -422,7 +429,8 @@ impl Session {
         if !done {
             return;
         }
-        let Some(link) = self.link.take() else { return };
+        let Some(mut link) = self.link.take() else { return };
+        self.core.give_replay_buffer(link.replay.take_buffer());
         let now = Instant::now();
         self.core.stats.transaction_time.record(now.duration_since(link.since));
         self.entry.set(Phase::Idle, now);

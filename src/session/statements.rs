@@ -10,7 +10,7 @@ use super::relay::Relay;
 use super::serve::{End, Session};
 use crate::pool::{Statement, statement_name};
 use crate::sql::{Deallocate, Facts};
-use crate::wire::backend as answer;
+use crate::wire::backend::{self as answer, Transaction};
 use crate::wire::flow::{Described, Owed, Own, StatementId};
 use crate::wire::frontend::{self, BindHead, Named, Parse};
 use crate::wire::{Header, frame, handover};
@@ -316,6 +316,7 @@ impl Session {
             self.flush_handover(relay);
         }
         let after = header.total - frame::HEADER - head.length;
+        let first = self.link.as_ref().is_some_and(|link| link.at_rest && link.transaction == Transaction::Idle);
         let stale = self.names.is_stale(head.statement);
         if stale && Self::asks_anew(header, relay) {
             self.renew(head.statement);
@@ -335,6 +336,10 @@ impl Session {
             self.pass_message(header, relay);
             return;
         } else if let Some(statement) = self.names.get(head.statement).map(|named| Rc::clone(&named.statement)) {
+            let goes_by_old = self.names.told(head.statement).is_some() && !Self::asks_anew(header, relay);
+            if first && !goes_by_old && self.knows(&statement) {
+                self.begin_replay(statement.id);
+            }
             let name = self.own_name(&statement, relay);
             self.owe(Owed::Bind { statement: Some(statement.id) });
             self.apply(&statement.facts, self.lets_go(statement.text()));

@@ -105,7 +105,11 @@ impl Session {
                 continue;
             }
             match self.take_message(header, relay)? {
-                Taken::Yes => {}
+                Taken::Yes => {
+                    if let Some(link) = self.link.as_mut().filter(|link| link.replay.is_on()) {
+                        link.replay.sent(header.tag, input.get(..header.total));
+                    }
+                }
                 Taken::Not(need) => {
                     self.need = need;
                     return Ok(());
