@@ -272,6 +272,28 @@ async fn superusers_come_in_only_where_they_are_named() {
 }
 
 #[tokio::test]
+async fn a_database_can_be_dropped_though_backends_of_it_are_idle() {
+    let plain = plain("\"chief\" \"chief-password\"\n", ANY).await;
+    let chief = plain.enter("chief", "chief-password", "app").await;
+    for i in 0..2 {
+        chief.batch_execute("create database short_lived").await.unwrap();
+        for _ in 0..4 {
+            let visitor = plain.enter("chief", "chief-password", "short_lived").await;
+            assert_eq!(one(&visitor, "select current_database()").await, "short_lived");
+        }
+        if i == 0 {
+            chief.batch_execute("alter database short_lived rename to renamed").await.unwrap();
+            chief.batch_execute("create database copied template renamed").await.unwrap();
+            chief.batch_execute("drop database copied; ").await.unwrap();
+            chief.execute("drop database if exists renamed", &[]).await.unwrap();
+        } else {
+            chief.batch_execute("DROP DATABASE short_lived").await.unwrap();
+        }
+    }
+    assert_eq!(plain.refused("chief", "chief-password", "short_lived").await, "3D000");
+}
+
+#[tokio::test]
 async fn a_reset_does_not_set_again_what_only_another_role_may() {
     let plain = plain("\"chief\" \"chief-password\"\n", ANY).await;
     let chief = plain.enter("chief", "chief-password", "app").await;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use dashmap::DashMap;
@@ -33,6 +33,8 @@ pub struct Pool {
     endpoint: ArcSwap<Endpoint>,
     /// What the first backend's login said, for clients that log in later.
     greeting: ArcSwapOption<Greeting>,
+    /// Backends that are older are not used again.
+    retired: ArcSwapOption<Instant>,
 }
 
 #[derive(Debug)]
@@ -110,6 +112,11 @@ impl Pool {
         self.greeting.load_full()
     }
 
+    /// Whether a backend of this age is to be used no more.
+    pub(super) fn retires(&self, born: Instant) -> bool {
+        self.retired.load().as_deref().is_some_and(|before| born < *before)
+    }
+
     pub(super) fn greeted(&self, greeting: Greeting) {
         self.greeting.store(Some(Arc::new(greeting)));
     }
@@ -134,6 +141,7 @@ impl Pools {
                         rules: ArcSwap::new(Arc::clone(rules)),
                         endpoint: ArcSwap::new(Arc::clone(endpoint)),
                         greeting: ArcSwapOption::empty(),
+                        retired: ArcSwapOption::empty(),
                     })
                 };
                 Arc::clone(&self.pools.entry(key.clone()).or_insert_with(fresh))
@@ -147,6 +155,16 @@ impl Pools {
             pool.endpoint.store(Arc::clone(endpoint));
         }
         pool
+    }
+
+    /// Has idle backends of a server's database closed soon, and others when they come back: somebody
+    /// wants it alone.
+    pub fn retire(&self, cluster: &ClusterName, server: &ServerName, database: &str) {
+        let now = Arc::new(Instant::now());
+        let concerned = |key: &PoolKey| key.cluster == *cluster && key.server == *server && key.database == database;
+        for pool in self.pools.iter().filter(|entry| concerned(entry.key())) {
+            pool.retired.store(Some(Arc::clone(&now)));
+        }
     }
 
     /// Drops a pool that nobody else has. A core that has its own share of it keeps it.

@@ -266,7 +266,7 @@ impl Shard {
         let Lease { slot, mut conn, since, local } = lease;
         slot.usage().served(now.duration_since(since));
         drop(slot);
-        if conn.expired(now) {
+        if conn.expired(now) || local.pool.retires(conn.backend.born) {
             drop(conn);
         } else {
             conn.idle_since = now;
@@ -320,7 +320,8 @@ impl Shard {
                 let mut idle = local.idle.borrow_mut();
                 let mut i = 0;
                 while let Some(conn) = idle.get_mut(i) {
-                    let stale = now.duration_since(conn.idle_since) > idle_timeout || conn.expired(now);
+                    let retired = local.pool.retires(conn.backend.born);
+                    let stale = retired || now.duration_since(conn.idle_since) > idle_timeout || conn.expired(now);
                     if stale || !conn.still_good() {
                         let conn = idle.remove(i);
                         local.pool.budget.idle_changed(conn.core, false);

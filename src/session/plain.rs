@@ -10,15 +10,17 @@ use super::core::Core;
 use super::directory::User;
 use super::handshake::{Refused, Started};
 use super::login::{Admitted, Reported, greet, introduce};
+use super::serve::Session;
 use super::terms::Terms;
 use super::world::World;
 use super::{lookup, refuse};
 use crate::auth::scram::{Proved, Scram, nonce};
 use crate::backend::{BackendError, Credentials, Greeting, LoginSecret};
-use crate::base::Report;
+use crate::base::{Party, Report};
 use crate::config::PlainDatabase;
 use crate::pool::AcquireError;
 use crate::route;
+use crate::sql::database_wanted_alone;
 use crate::tenant::Context;
 use crate::wire::encode;
 use crate::wire::frontend::SaslInitial;
@@ -96,6 +98,19 @@ impl Started {
         self.stream.write_all(bytes).await?;
         self.stream.flush().await?;
         Ok(())
+    }
+}
+
+impl Session {
+    /// Who drops a database without tenants, as tools that migrate do, is not to be held up by idle backends of
+    /// pgward's own. The server waits five seconds for them to go.
+    pub(super) fn make_way(&self, text: &[u8]) {
+        if matches!(self.terms.id, Party::Database(_))
+            && let Some(database) = database_wanted_alone(text)
+        {
+            let key = &self.local.pool.key;
+            self.core.shared.pools.retire(&key.cluster, &key.server, &database);
+        }
     }
 }
 

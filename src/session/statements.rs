@@ -58,6 +58,7 @@ impl Session {
             relay.skip(header.total);
             return Ok(());
         }
+        self.make_way(parse.text);
         let renamed = self.rename_definition(&facts, parse.text, parse.definition);
         let definition = renamed.as_deref().unwrap_or(parse.definition);
         if parse.name.is_empty() {

@@ -272,6 +272,7 @@ impl Session {
             None => None,
         };
         let facts = text.map_or_else(Facts::unknown, |text| self.core.analyser.borrow_mut().facts(text));
+        self.make_way(text.unwrap_or_default());
         let stand_in = self.deallocate(&facts, relay).map(String::into_bytes);
         let instead = stand_in.or_else(|| self.rename_channels(&facts, text?));
         let instead = if facts.token { Some(refuse::TOKEN_MISPLACED.to_vec()) } else { instead };

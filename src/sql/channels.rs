@@ -22,7 +22,7 @@ pub fn rename(text: &[u8], mut name: impl FnMut(&str) -> String) -> Option<Vec<u
         let opens = at == 0 || is_symbol(before(1), ";");
         let (from, to, instead) = if opens && ["listen", "unlisten", "notify"].iter().any(|word| token.is_word(word)) {
             let Some(target) = after(1) else { continue };
-            let Some(channel) = channel(target) else { continue };
+            let Some(channel) = target.identifier() else { continue };
             let (from, to) = place(text, target)?;
             (from, to, format!("\"{}\"", name(&channel)))
         } else if token.is_name("pg_notify") && is_symbol(after(1), "(") {
@@ -44,19 +44,6 @@ pub fn rename(text: &[u8], mut name: impl FnMut(&str) -> String) -> Option<Vec<u
     }
     out.extend_from_slice(text.get(done..)?);
     Some(out)
-}
-
-/// The channel as PostgreSQL reads it: folded unless quoted, cut to 63 bytes (NAMEDATALEN - 1).
-pub(super) fn channel(token: &Token<'_>) -> Option<String> {
-    let text = std::str::from_utf8(token.body).ok()?;
-    let mut name = match token.kind {
-        Kind::Word => text.to_ascii_lowercase(),
-        Kind::Quoted => text.replace("\"\"", "\""),
-        _ => return None,
-    };
-    let cut = (0..=name.len().min(63)).rev().find(|at| name.is_char_boundary(*at))?;
-    name.truncate(cut);
-    Some(name)
 }
 
 /// Where a token stands in the text it was read from, quotes included.

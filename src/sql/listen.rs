@@ -1,6 +1,5 @@
 //! `LISTEN` and `UNLISTEN`, read so that the proxy can do in a server's stead what they say.
 
-use super::channels::channel;
 use super::shape::{Lexer, Token};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,11 +35,11 @@ pub fn listen_orders(text: &[u8]) -> Option<ListenOrders> {
         match statement {
             [] => {}
             [opener, all] if opener.is_word("unlisten") && all.is_symbol("*") => orders.push(ListenOrder::UnlistenAll),
-            [opener, name] if opener.is_word("listen") && channel(name).is_some() => {
-                orders.push(ListenOrder::Listen(channel(name)?));
+            [opener, name] if opener.is_word("listen") && name.identifier().is_some() => {
+                orders.push(ListenOrder::Listen(name.identifier()?));
             }
-            [opener, name] if opener.is_word("unlisten") && channel(name).is_some() => {
-                orders.push(ListenOrder::Unlisten(channel(name)?));
+            [opener, name] if opener.is_word("unlisten") && name.identifier().is_some() => {
+                orders.push(ListenOrder::Unlisten(name.identifier()?));
             }
             _ => alone = false,
         }

@@ -45,6 +45,19 @@ impl Token<'_> {
         self.kind == Kind::Symbol && self.body == symbol.as_bytes()
     }
 
+    /// As a name that PostgreSQL reads: folded unless quoted, cut to 63 bytes (NAMEDATALEN - 1).
+    pub fn identifier(&self) -> Option<String> {
+        let text = std::str::from_utf8(self.body).ok()?;
+        let mut name = match self.kind {
+            Kind::Word => text.to_ascii_lowercase(),
+            Kind::Quoted => text.replace("\"\"", "\""),
+            _ => return None,
+        };
+        let cut = (0..=name.len().min(63)).rev().find(|at| name.is_char_boundary(*at))?;
+        name.truncate(cut);
+        Some(name)
+    }
+
     /// Whether this is `lower` used as a name, with or without quotes. Case is of no matter even
     /// within quotes: so it is for settings, and for functions it is the wider reading.
     pub fn is_name(&self, lower: &str) -> bool {
