@@ -214,3 +214,58 @@ async fn where_a_database_is_a_tenants_own_channels_have_their_own_names() {
     sender.query("notify b, 'heard'").await;
     assert_eq!(until_heard(&mut raw, "heard").await, ["b heard"]);
 }
+
+#[tokio::test]
+async fn a_notification_that_has_to_wait_costs_nothing_meanwhile() {
+    let stage = Stage::new("[pool]\nmax_per_login = 3\n").await;
+    let (mut raw, mut sender) = (stage.raw("t5").await, stage.raw("t5").await);
+    raw.query("listen a").await;
+    raw.query("begin").await;
+    sender.query("notify a, 'early'").await;
+    let spent = || {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let before = spent();
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert!(spent() - before < 50, "{} ticks of 10 ms in a second of waiting", spent() - before);
+    raw.query("commit").await;
+    until_heard(&mut raw, "early").await;
+}
+
+#[tokio::test]
+async fn who_listens_both_ways_hears_once() {
+    let stage = Stage::new("[pool]\nmax_per_login = 3\n").await;
+    let (mut raw, mut sender) = (stage.raw("t6").await, stage.raw("t6").await);
+    raw.query("listen a").await;
+    raw.query("begin; listen a; commit").await;
+    for i in 0..5 {
+        sender.query(&format!("notify a, '{i}'")).await;
+    }
+    sender.query("notify a, 'end'").await;
+    let heard = until_heard(&mut raw, "end").await;
+    assert_eq!(heard, ["a 0", "a 1", "a 2", "a 3", "a 4", "a end"]);
+}
+
+#[tokio::test]
+async fn listeners_leave_a_server_most_of_its_backends() {
+    let text = format!("{HEAD}{}", configuration(cluster().await.primary().port(), TWO_BACKENDS));
+    let stage = Stage::with(&text.replace("max_backends = 60", "max_backends = 2")).await;
+    let (mut one, mut two) = (stage.raw("t7").await, stage.raw("kandy").await);
+    one.query("listen a").await;
+    assert_eq!(stage.control.clients().await.iter().filter(|client| client.pinned == Some("listen")).count(), 1);
+    assert_eq!(two.one("select 1").await, "1");
+    // Its name stays known however many others it tells.
+    let mut stage_with_room = Stage::new(TWO_BACKENDS).await;
+    stage_with_room.stopped.take();
+    let mut raw = stage_with_room.raw("t8").await;
+    let mut sender = stage_with_room.raw("t8").await;
+    raw.query("listen kept").await;
+    for chunk in 0..11 {
+        let many: String = (0..1000).map(|i| format!("notify c{chunk}x{i};")).collect();
+        assert_eq!(errors(&raw.query(&many).await), [""; 0]);
+    }
+    sender.query("notify kept, 'still'").await;
+    until_heard(&mut raw, "still").await;
+}

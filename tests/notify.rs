@@ -37,7 +37,8 @@ async fn notifications_reach_the_tenants_own_sessions_by_every_way_they_are_sent
             raw.query("listen news").await;
             raw.send([extended("listen \"Big News\""), sync()].concat()).await;
             raw.ready().await;
-            raw.query("begin; listen last; listen gone; commit; unlisten gone").await;
+            raw.query("listen last; listen gone").await;
+            raw.query("unlisten gone").await;
         }
         sender.query("notify news, 'by statement'").await;
         sender.query("notify \"Big News\", 'quoted'; notify gone, 'unheard'").await;

@@ -230,7 +230,10 @@ async fn limits_and_ends_are_those_of_the_tenant_that_a_session_is_of() {
     let mut three = stage.raw("globex").await;
     let acme = stage.token("acme", "app");
     assert_eq!(ends(&three.query(&set(&acme)).await), ["53300"], "acme has as many clients as it may");
+    // Who has no tenant keeps its place, or one token could open any number of sessions.
     one.query("reset pgward.token").await;
+    assert_eq!(ends(&three.query(&set(&acme)).await), ["53300"]);
+    one.query(&set(&stage.token("t1", "app"))).await;
     assert_eq!(ends(&three.query(&set(&acme)).await), ["SET"]);
     assert_eq!(ends(&one.query(&set(&acme)).await), ["53300"]);
     // A token that ends takes its session along, and none that gave it up.
@@ -314,4 +317,88 @@ async fn no_server_is_ever_told_a_token() {
     let log = || std::fs::read_to_string(cluster.primary().log()).unwrap();
     until("the log is written", async || log().contains("the end")).await;
     assert!(!log().contains(&secret), "a token is in the log");
+}
+
+#[tokio::test]
+async fn a_token_that_is_hidden_from_pgward_ends_the_session() {
+    let stage = Stage::new(ONE_BACKEND).await;
+    let globex = stage.token("globex", "app");
+    let hidden = format!("do $$ begin perform set_config('pg' || 'ward.token', '{globex}', false); end $$");
+    let mut raw = stage.raw("acme").await;
+    raw.query(&hidden).await;
+    raw.send(query(TENANT)).await;
+    assert_eq!(gists(&raw.rest().await).last().unwrap(), "E 28000", "rather than going on as acme");
+}
+
+#[tokio::test]
+async fn a_name_that_is_bound_switches_nothing() {
+    let stage = Stage::new(ONE_BACKEND).await;
+    let globex = stage.token("globex", "app");
+    let mut raw = stage.raw("acme").await;
+    let text = "select set_config($1, $2, false)";
+    let named = [parse("s", text), bind("", "s", &["pgward.token", &globex]), execute("", 0), sync()].concat();
+    let unnamed = [parse("", text), bind("", "", &["PGWARD.token", &globex]), execute("", 0), sync()].concat();
+    for batch in [named, unnamed] {
+        raw.send(batch).await;
+        assert_eq!(gists(&raw.ready().await), ["1", "E 25001", "Z I"]);
+        assert_eq!(raw.one(TENANT).await, "acme");
+    }
+    raw.send([parse("", text), bind("", "", &["app.x", "1"]), execute("", 0), sync()].concat()).await;
+    assert_eq!(errors(&raw.ready().await), [""; 0], "another setting may be");
+}
+
+#[tokio::test]
+async fn statements_made_in_one_tenant_do_not_listen_for_nobody() {
+    let stage = Stage::new("").await;
+    let mut raw = stage.raw("globex").await;
+    raw.send([parse("l", "listen news"), sync()].concat()).await;
+    raw.ready().await;
+    raw.query("reset pgward.token").await;
+    raw.send([bind("", "l", &[]), execute("", 0), sync()].concat()).await;
+    assert_eq!(gists(&raw.ready().await), ["E 28000", "Z I"]);
+    let mut acme = stage.raw("acme").await;
+    acme.query("do $$ begin perform pg_notify('news', 'raw'); end $$").await;
+    raw.query(&set(&stage.token("globex", "app"))).await;
+    assert!(raw.query("select 1").await.iter().all(|message| message.tag != b'A'));
+}
+
+#[tokio::test]
+async fn odd_orders_of_messages_are_answered_as_postgresql_would() {
+    let stage = Stage::new(ONE_BACKEND).await;
+    let mut raw = stage.raw("acme").await;
+    let globex = stage.token("globex", "app");
+    // Closing ahead, as drivers do with statements that they have lost.
+    let switch = [parse("", BOUND), bind("", "", &[&globex]), execute("", 0), sync()].concat();
+    raw.send([&close('S', "old")[..], &switch].concat()).await;
+    assert_eq!(gists(&raw.ready().await), ["3", "1", "2", "D globex", "C SELECT 1\0", "Z I"]);
+    // Preparing with a Flush, and then another statement, as asyncpg does.
+    for text in [BOUND, "select 1"] {
+        raw.send([parse("p", text), describe('S', "p"), flush()].concat()).await;
+        raw.until(|message| message.tag == b'T').await;
+        assert_eq!(ends(&raw.query(&set(&stage.token("acme", "app"))).await), ["SET"], "{text}");
+        assert_eq!(raw.one(TENANT).await, "acme");
+        raw.send([close('S', "p"), sync()].concat()).await;
+        raw.ready().await;
+    }
+    // A Query behind a refused message is ignored up to the Sync.
+    let refused = [parse("", BOUND), bind("", "", &["a", "b"]), query("select 1"), sync()].concat();
+    raw.send(refused).await;
+    assert_eq!(gists(&raw.ready().await), ["1", "E 08P01", "Z I"]);
+    // Names are free again after DISCARD ALL, and taken before.
+    raw.send([parse("s", BOUND), parse("s", "select 42"), sync()].concat()).await;
+    assert_eq!(gists(&raw.ready().await), ["1", "E 42P05", "Z I"]);
+    raw.query("discard all").await;
+    raw.send([parse("s", "select 42"), bind("", "s", &[]), execute("", 0), sync()].concat()).await;
+    assert_eq!(gists(&raw.ready().await), ["1", "2", "D 42", "C SELECT 1\0", "Z I"]);
+    // One that is far too long is refused, and nothing hangs.
+    let long = "x".repeat(2 << 20);
+    raw.send([parse("", BOUND), bind("", "", &[&long]), execute("", 0), sync()].concat()).await;
+    assert_eq!(gists(&raw.ready().await), ["1", "E 25001", "Z I"]);
+    assert_eq!(raw.one(TENANT).await, "acme");
+    // The unnamed statement of before does not come back.
+    raw.query("select pg_advisory_lock(78)").await;
+    raw.send([parse("", "set work_mem = '77MB'"), sync(), parse("", BOUND), sync()].concat()).await;
+    raw.ready_times(2).await;
+    raw.send([close('S', ""), sync(), bind("", "", &[]), execute("", 0), sync()].concat()).await;
+    assert_eq!(gists(&raw.ready_times(2).await), ["3", "Z I", "E 26000", "Z I"]);
 }

@@ -80,6 +80,10 @@ impl Budget {
         self.max.store(max, Ordering::Relaxed);
     }
 
+    pub fn max(&self) -> usize {
+        self.max.load(Ordering::Relaxed)
+    }
+
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)
     }

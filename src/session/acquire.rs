@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::entry::Phase;
 use super::refuse;
-use super::serve::{End, Need, Session};
+use super::serve::{End, Need, Session, Skipping};
 use crate::base::{Report, Severity};
 use crate::pool::{AcquireError, Claim, Granted, Lease, Request};
 use crate::telemetry::add;
@@ -104,7 +104,7 @@ impl Session {
         }
         self.entry.set(Phase::Idle, Instant::now());
         self.tell_client(report);
-        self.skipping = true;
+        self.skipping = Skipping::Request;
         self.need = Need::Answers;
         Ok(())
     }

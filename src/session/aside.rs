@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use super::names::Describing;
 use super::refuse;
 use super::relay::Relay;
-use super::serve::{End, Need, Session};
+use super::serve::{End, Need, Session, Skipping};
 use super::upstream::{ANALYSED, Taken};
 use crate::base::{Report, Secret, Severity};
 use crate::sql::{ListenOrder, TokenStatement, TokenValue, begins_with_listen, listen_orders, token_statement};
@@ -101,6 +101,12 @@ impl Aside {
     fn close(&mut self, name: &[u8]) {
         self.named.retain(|(known, _)| **known != *name);
     }
+
+    /// What listens is of no use to another tenant.
+    pub fn leave_tenant(&mut self) {
+        self.named.retain(|(_, statement)| matches!(statement, Statement::Token(_)));
+        self.portals.clear();
+    }
 }
 
 impl Session {
@@ -113,7 +119,12 @@ impl Session {
         let seen = relay.rest().get(frame::HEADER..).unwrap_or_default();
         let Some(body) = seen.get(..header.total - frame::HEADER) else {
             // Whether it is one of ours may be known only once it is whole. What is so long is not.
-            let wanted = in_batch || (self.aside.is_some() && header.tag == b'B');
+            let wanted = in_batch || (self.aside.is_some() && matches!(header.tag, b'B' | b'E' | b'D' | b'C'));
+            if wanted && header.total > ANALYSED && (in_batch || self.named_aside(header.tag, seen).is_some()) {
+                self.leave_batch();
+                self.refuse_request(&refuse::token_misplaced())?;
+                return Ok(Some(Taken::Not(Need::Answers)));
+            }
             return Ok((wanted && header.total <= ANALYSED).then_some(Taken::Not(Need::Bytes)));
         };
         let statement = match header.tag {
@@ -122,15 +133,17 @@ impl Session {
             b'B' | b'D' | b'C' => self.named_aside(header.tag, body),
             _ => None,
         };
-        if statement.is_none() && !in_batch && !self.names_portal(header.tag, body) {
+        let taken = header.tag == b'P' && statement.is_none() && self.takes_name(body);
+        if statement.is_none() && !in_batch && !taken && !self.names_portal(header.tag, body) {
             self.others(header.tag, body);
             return Ok(None);
         }
         if !in_batch {
-            match self.place() {
-                Place::Here => {}
+            let listens = matches!(statement, Some(Statement::Listen { .. }));
+            match self.place(matches!(statement, Some(Statement::Token(_)))) {
                 Place::Wait => return Ok(Some(Taken::Not(Need::Answers))),
-                Place::Elsewhere => return self.elsewhere(header, body, statement, relay),
+                Place::Here if !listens || self.listens_aside() => {}
+                Place::Here | Place::Elsewhere => return self.elsewhere(header, body, statement, relay),
             }
         }
         match self.answer_aside(header, body, statement)? {
@@ -154,9 +167,15 @@ impl Session {
         token_statement(text).map(Statement::Token)
     }
 
-    fn place(&mut self) -> Place {
+    /// `leaves`: the session lets go of its backend anyway.
+    fn place(&mut self, leaves: bool) -> Place {
         let Some(link) = &mut self.link else { return Place::Here };
         let flow = &link.lease.conn.backend.flow;
+        // Nothing but preparations, as drivers send them with a Flush behind.
+        let prepares = flow.unsynced() && flow.is_empty() && !flow.in_copy() && !link.bound;
+        if leaves && prepares && link.transaction == Transaction::Idle {
+            return Place::Here;
+        }
         if flow.unsynced() || flow.in_copy() {
             return Place::Elsewhere;
         }
@@ -190,6 +209,25 @@ impl Session {
             _ => None,
         };
         name.is_some_and(|name| self.aside.as_ref().is_some_and(|aside| aside.portal(name).is_some()))
+    }
+
+    /// Whether a Parse of another statement is of a name that one of these has.
+    fn takes_name(&self, body: &[u8]) -> bool {
+        let name = Parse::read(body).map(|parse| parse.name).filter(|name| !name.is_empty());
+        name.is_some_and(|name| self.has_aside(name))
+    }
+
+    pub(super) fn has_aside(&self, name: &[u8]) -> bool {
+        self.aside.as_ref().is_some_and(|aside| aside.statement(name).is_some())
+    }
+
+    /// `None`: all of them.
+    pub(super) fn forget_aside(&mut self, name: Option<&[u8]>) {
+        let Some(aside) = &mut self.aside else { return };
+        match name {
+            Some(name) => aside.close(name),
+            None => aside.named.clear(),
+        }
     }
 
     /// Another statement or portal takes a place, or the batch ends.
@@ -236,6 +274,16 @@ impl Session {
                 self.aside.iter_mut().for_each(|aside| aside.close(name));
                 Ok(None)
             }
+            (b'P', None, _) => {
+                let name = Parse::read(body).map(|parse| parse.name).unwrap_or_default();
+                if let Some(Statement::Listen { definition, .. }) = self.aside.as_ref().and_then(|a| a.statement(name))
+                {
+                    let definition = definition.clone();
+                    self.adopt(name, &definition);
+                }
+                self.forget_aside(Some(name));
+                Ok(None)
+            }
             // Refused on its usual way, since the text tells of the token; or done there.
             (b'Q' | b'P', ..) => Ok(None),
             // A portal that was made ahead of other statements of its batch.
@@ -246,10 +294,12 @@ impl Session {
     fn answer_aside(&mut self, header: Header, body: &[u8], statement: Option<Statement>) -> Result<Answered, End> {
         let malformed = || refuse::malformed(header.tag);
         let mut out = BytesMut::new();
-        let token = matches!(statement, Some(Statement::Token(_)));
+        // Preparing alone is no part of a transaction.
+        let occupies = header.tag == b'B' && matches!(statement, Some(Statement::Token(_)));
         let answered = match (header.tag, statement) {
             (b'Q', Some(statement)) => {
-                self.names.forget_unnamed();
+                self.forget_unnamed();
+                self.forget_aside(Some(b""));
                 self.leave_batch();
                 return Ok(statement.errand(&[], Formats::default(), true).map(|errand| self.send_on(errand)));
             }
@@ -293,11 +343,12 @@ impl Session {
             }
             (b'H', _) => Ok(()),
             (b'X', _) => return Err(End::Client),
+            (b'P', None) if !self.aside.as_ref().is_some_and(|aside| aside.in_batch) => Err(refuse::statement_exists()),
             // The batch would be a transaction with more in it.
             _ => Err(refuse::token_misplaced()),
         };
         self.to_client.queue(&out);
-        self.aside.get_or_insert_default().in_batch |= token;
+        self.aside.get_or_insert_default().in_batch |= occupies;
         Ok(answered.map(|()| None))
     }
 
@@ -317,12 +368,14 @@ impl Session {
     }
 
     fn parse_aside(&mut self, name: &[u8], statement: Statement, out: &mut BytesMut) -> Result<(), Report> {
+        if name.is_empty() {
+            self.forget_unnamed();
+        }
         let aside = self.aside.get_or_insert_default();
         if aside.in_batch && matches!(statement, Statement::Listen { .. }) {
             return Err(refuse::token_misplaced());
         }
         if name.is_empty() {
-            self.names.forget_unnamed();
             aside.close(name);
         } else if self.names.get(name).is_some() || aside.statement(name).is_some() {
             return Err(refuse::statement_exists());
@@ -349,7 +402,7 @@ impl Session {
 
     fn close_aside(&mut self, what: &Named<'_>) {
         match what {
-            Named::Statement(b"") => self.names.forget_unnamed(),
+            Named::Statement(b"") => self.forget_unnamed(),
             Named::Statement(name) => self.names.close(name),
             Named::Portal(_) => {}
         }
@@ -361,7 +414,7 @@ impl Session {
     }
 
     /// Has the server refuse what is not for it: in a transaction, that ends the transaction.
-    fn misplaced(&mut self, header: Header, relay: &mut Relay<'_>) {
+    pub(super) fn misplaced(&mut self, header: Header, relay: &mut Relay<'_>) {
         if header.tag == b'B' {
             self.owe(Owed::Bind { statement: Some(MISPLACED) });
             frontend::put_bind(relay.own(), MISPLACED_NAME, &[]);
@@ -388,7 +441,7 @@ impl Session {
             self.to_client.queue(encode::READY);
         } else {
             self.leave_batch();
-            self.skipping = true;
+            self.skipping = Skipping::ToSync;
         }
     }
 

@@ -134,9 +134,9 @@ impl Session {
                 .map(|()| Seen::Next)
                 .ok_or_else(|| self.garbled("the answer to a question of pgward's own"));
         }
-        if header.tag == b'A' && self.channel_key.is_some() {
+        if header.tag == b'A' && (self.channel_key.is_some() || self.mail.is_some()) {
             relay.skip(here);
-            self.put_notification(body, relay.own());
+            self.notify(body, relay.own());
             return Ok(Seen::Next);
         }
         let refused = match link.lease.conn.backend.flow.statement_in_turn().filter(|_| header.tag == b'E') {
@@ -210,6 +210,7 @@ impl Session {
         link.transaction = transaction;
         link.at_rest = true;
         link.unsure = false;
+        link.bound = false;
         link.unnamed_copy = None;
         link.deallocating = None;
         if transaction == Transaction::Idle {

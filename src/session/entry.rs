@@ -14,6 +14,8 @@ use crate::pool::BackendRow;
 /// Why a session is asked to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kick {
+    /// Now: it set its token at the server, where that means nothing, and takes itself for another tenant's.
+    Token,
     /// At the next moment between transactions: pgward is shutting down.
     Drain,
     /// Now: the drain took too long.

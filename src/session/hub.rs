@@ -18,7 +18,7 @@ use super::login::hand_over;
 use super::mailbox::{Mailbox, Stopped};
 use super::refuse;
 use crate::base::{Party, Report, Severity};
-use crate::pool::{BackendRow, Lease, Local, Request};
+use crate::pool::{BackendRow, Budget, Lease, Local, Pool, Request};
 use crate::tenant::Context;
 use crate::wire::{Header, Origin, backend as answer, frame, frontend};
 
@@ -40,6 +40,8 @@ pub struct Hubs(Mutex<HashMap<usize, Known>>);
 #[derive(Debug)]
 struct Known {
     commands: mpsc::UnboundedSender<Command>,
+    /// Its server's.
+    budget: Arc<Budget>,
     /// Its backend, and since when it listens.
     backend: Option<(Held, Instant)>,
 }
@@ -47,6 +49,13 @@ struct Known {
 impl Hubs {
     fn lock(&self) -> MutexGuard<'_, HashMap<usize, Known>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a pool has a hub, or can have one: they are not to use up what a server has for requests.
+    pub(super) fn has_room(&self, pool: &Pool) -> bool {
+        let hubs = self.lock();
+        let others = || hubs.values().filter(|hub| Arc::ptr_eq(&hub.budget, pool.budget())).count();
+        pool.max() > 1 && (hubs.contains_key(&pool.id()) || others() < pool.budget().max() / 4)
     }
 
     /// For the console.
@@ -84,7 +93,10 @@ impl Hubs {
         let (sender, commands) = mpsc::unbounded_channel();
         // It cannot fail: the other end is at hand.
         let _ = sender.send(command);
-        hubs.insert(local.pool.id(), Known { commands: sender.clone(), backend: None });
+        hubs.insert(
+            local.pool.id(),
+            Known { commands: sender.clone(), budget: Arc::clone(local.pool.budget()), backend: None },
+        );
         tokio::task::spawn_local(run(Rc::clone(core), Rc::clone(local), commands));
         sender
     }
@@ -137,7 +149,10 @@ async fn run(core: Rc<Core>, local: Rc<Local>, mut commands: mpsc::UnboundedRece
 
 async fn open(core: &Core, local: &Rc<Local>) -> Result<Hub, Report> {
     // Listening needs no rights, so its session is nobody's.
-    let context = Context::plain(Party::Database("".into()), "");
+    let context = Context::plain(Party::Database("".into()), "").with_settings(&[
+        // It is idle for as long as anybody listens.
+        ("idle_session_timeout".to_owned(), "0".to_owned()),
+    ]);
     let context = core.shared.contexts.shared(context);
     let request = Request { context: &context, usage: &core.shared.listening, max_leases: usize::MAX };
     let mut lease = core.shard.acquire(local, request).await.map_err(|error| refuse::acquire(&error))?;

@@ -1,6 +1,6 @@
 //! Sessions that listen without a backend of their own: the pool's hub does so for all of them.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -9,10 +9,11 @@ use tokio::sync::{mpsc, oneshot};
 use super::aside::Errand;
 use super::hub::{Command, Hubs};
 use super::mailbox::{Mailbox, Stopped};
+use super::notify::put_notification;
 use super::refuse;
 use super::serve::{End, Session};
 use crate::base::{Party, Report};
-use crate::sql::{ListenOrder, Pin, Pins, listen_orders};
+use crate::sql::{ListenOrder, listen_orders};
 use crate::wire::backend::{self as answer, Transaction};
 use crate::wire::encode;
 
@@ -23,18 +24,23 @@ const MOST: usize = 10_000;
 #[derive(Debug)]
 pub(super) struct Mail {
     pub mailbox: Arc<Mailbox>,
-    /// By their names on the server.
-    channels: HashSet<Arc<str>>,
+    /// By their names on the server, what the session calls them.
+    channels: HashMap<Arc<str>, Box<str>>,
     hub: mpsc::UnboundedSender<Command>,
 }
 
 impl Drop for Mail {
     fn drop(&mut self) {
-        self.unlisten(self.channels.iter().cloned().collect());
+        self.unlisten(self.channels.keys().cloned().collect());
     }
 }
 
 impl Mail {
+    /// Whether what comes for this channel comes by the hub.
+    pub fn hears(&self, channel: &[u8]) -> bool {
+        std::str::from_utf8(channel).is_ok_and(|channel| self.channels.contains_key(channel))
+    }
+
     fn unlisten(&self, channels: Vec<Arc<str>>) {
         // A hub that is gone has told whoever was with it.
         let _ = self.hub.send(Command::Unlisten { channels, to: Arc::clone(&self.mailbox) });
@@ -43,20 +49,16 @@ impl Mail {
 
 impl Session {
     /// Whether the session listens by the hub, rather than on its own backend: not where it keeps that
-    /// anyway, nor where there is but one.
+    /// anyway, nor where backends are few, nor in another encoding than the hub.
     pub(super) fn listens_aside(&self) -> bool {
-        let own = Pins::of(Pin::Listen).with(Pins::of(Pin::Mode));
-        !self.nobody && self.pins.among(own).is_empty() && self.local.pool.max() > 1
+        let encodes = self.context.settings().iter().any(|(name, _)| name.eq_ignore_ascii_case("client_encoding"));
+        !self.nobody && self.pins.is_empty() && !encodes && self.core.shared.hubs.has_room(&self.local.pool)
     }
 
     /// A channel's name on the server.
-    fn channel(&mut self, name: &str) -> Arc<str> {
+    fn channel(&self, name: &str) -> Arc<str> {
         match (&self.channel_key, &self.terms.id) {
-            (Some(key), Party::Tenant(tenant)) => {
-                let channel = key.name(tenant, name);
-                self.channels.get_or_insert_default().know(&channel, name);
-                channel.into()
-            }
+            (Some(key), Party::Tenant(tenant)) => key.name(tenant, name).into(),
             _ => name.into(),
         }
     }
@@ -66,6 +68,8 @@ impl Session {
         let mut outcome = Ok(());
         for order in orders {
             outcome = match order {
+                // It may have given up its token since it prepared this.
+                _ if self.nobody => Err(refuse::no_tenant()),
                 ListenOrder::Listen(name) => self.listen_to(name).await?,
                 ListenOrder::Unlisten(_) | ListenOrder::UnlistenAll => {
                     self.unlisten(order, false);
@@ -89,7 +93,7 @@ impl Session {
     async fn listen_to(&mut self, name: &str) -> Result<Result<(), Report>, End> {
         let channel = self.channel(name);
         let count = self.mail.as_ref().map_or(0, |mail| mail.channels.len());
-        if self.mail.as_ref().is_some_and(|mail| mail.channels.contains(&channel)) {
+        if self.mail.as_ref().is_some_and(|mail| mail.channels.contains_key(&channel)) {
             return Ok(Ok(()));
         }
         if count >= MOST {
@@ -100,8 +104,10 @@ impl Session {
         let command = Command::Listen { channel: Arc::clone(&channel), to: Arc::clone(&to), done };
         let hub = Hubs::command(&self.core, &self.local, command);
         // From here on it is to be taken back if nothing comes of it.
-        let mail = self.mail.get_or_insert_with(|| Box::new(Mail { mailbox: to, channels: HashSet::new(), hub }));
-        mail.channels.insert(Arc::clone(&channel));
+        let mail =
+            self.mail.get_or_insert_with(|| Box::new(Mail { mailbox: to, channels: HashMap::new(), hub: hub.clone() }));
+        mail.hub = hub;
+        mail.channels.insert(Arc::clone(&channel), name.into());
         let entry = Rc::clone(&self.entry);
         let outcome = tokio::select! {
             outcome = answered => outcome.unwrap_or_else(|_| Err(refuse::server_lost())),
@@ -128,7 +134,8 @@ impl Session {
 
     fn forget_channels(&mut self, gone: impl Fn(&Arc<str>) -> bool) {
         let Some(mail) = &mut self.mail else { return };
-        let channels: Vec<Arc<str>> = mail.channels.extract_if(|channel| gone(channel)).collect();
+        let channels: Vec<Arc<str>> =
+            mail.channels.extract_if(|channel, _| gone(channel)).map(|(channel, _)| channel).collect();
         mail.unlisten(channels);
         if mail.channels.is_empty() {
             self.mail = None;
@@ -153,8 +160,16 @@ impl Session {
     }
 
     /// Gives the client the notifications that have come. They are for between transactions, as PostgreSQL's are.
+    ///
+    /// `false`: there are none, or they have to wait.
     pub(super) fn deliver(&mut self) -> Result<bool, End> {
         let Some(mail) = self.mail.as_ref().filter(|mail| mail.mailbox.any()) else { return Ok(false) };
+        if let Some(why) = mail.mailbox.stopped() {
+            return Err(match why {
+                Stopped::Full => refuse::too_many_notifications().into(),
+                Stopped::Lost => refuse::listening_lost().into(),
+            });
+        }
         let idle = self.link.as_ref().is_none_or(|link| {
             let backend = &link.lease.conn.backend;
             let whole = backend.rest == 0 && backend.cut.is_empty();
@@ -163,16 +178,13 @@ impl Session {
         if !idle || !self.to_client.is_clear() {
             return Ok(false);
         }
-        let bodies: VecDeque<_> = mail.mailbox.take().map_err(|why| match why {
-            Stopped::Full => refuse::too_many_notifications(),
-            Stopped::Lost => refuse::listening_lost(),
-        })?;
         let mut out = Vec::new();
-        for body in &bodies {
-            let Some((_, channel, _)) = answer::notification(body) else { continue };
-            let known = std::str::from_utf8(channel).is_ok_and(|channel| mail.channels.contains(channel));
-            if known {
-                self.put_notification(body, &mut out);
+        // What has stopped it meanwhile is found the next time.
+        for body in mail.mailbox.take().unwrap_or_default() {
+            let Some((pid, channel, payload)) = answer::notification(&body) else { continue };
+            let name = std::str::from_utf8(channel).ok().and_then(|channel| mail.channels.get(channel));
+            if let Some(name) = name {
+                put_notification(pid, name.as_bytes(), payload, &mut out);
             }
         }
         self.to_client.queue(&out);

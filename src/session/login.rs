@@ -14,7 +14,7 @@ use super::handshake::{Refused, Started};
 use super::names::Names;
 use super::plain::Wish;
 use super::relay::Sink;
-use super::serve::{Need, Session};
+use super::serve::{Need, Session, Skipping};
 use super::terms::Terms;
 use super::world::World;
 use super::{refuse, startup_settings};
@@ -180,6 +180,10 @@ impl Entered {
             expires_at: admitted.expires_at,
         }));
         core.enter(&entry);
+        if !std::ptr::eq(Arc::as_ptr(&core.shared.world.load()), world) {
+            // A reload meanwhile may have moved the tenant, and has not seen this session.
+            entry.kick(super::Kick::Moved);
+        }
         let Admitted { terms, usage, slot, local, channel_key, .. } = admitted;
         // It has been read once already.
         let wanted = startup_settings::settings(&startup).unwrap_or_default().into();
@@ -242,7 +246,7 @@ impl LoggedIn {
             inbox: input.to_vec(),
             rest: 0,
             rest_dropped: false,
-            skipping: false,
+            skipping: Skipping::Nothing,
             to_client: Sink::default(),
             handover_failures: 0,
             replayed: 0,

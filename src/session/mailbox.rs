@@ -10,6 +10,9 @@ use bytes::Bytes;
 /// A session that does not take its notifications may have so many bytes of them waiting.
 const MOST: usize = 16 * 1024 * 1024;
 
+/// What a notification takes besides its text, about.
+const OVERHEAD: usize = 64;
+
 /// Why nothing more will come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stopped {
@@ -45,7 +48,7 @@ impl Mailbox {
         if inner.stopped.is_some() {
             return;
         }
-        inner.bytes += body.len();
+        inner.bytes += body.len() + OVERHEAD;
         if inner.bytes > MOST {
             self.stop_locked(&mut inner, Stopped::Full);
         } else {
@@ -71,14 +74,19 @@ impl Mailbox {
         }
     }
 
-    /// The session is about to wait: it will be woken.
-    pub fn listen(&self, cx: &Context<'_>) {
+    /// The session is about to wait: it will be woken by what comes. `blocked`: it knows that there is
+    /// something, which it cannot take now.
+    pub fn listen(&self, cx: &Context<'_>, blocked: bool) {
         let mut inner = self.lock();
-        if self.any.load(Ordering::Acquire) {
+        if !blocked && self.any.load(Ordering::Acquire) {
             cx.waker().wake_by_ref();
         } else if !inner.waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
             inner.waker = Some(cx.waker().clone());
         }
+    }
+
+    pub fn stopped(&self) -> Option<Stopped> {
+        if self.any() { self.lock().stopped } else { None }
     }
 
     pub fn any(&self) -> bool {
@@ -101,7 +109,7 @@ mod tests {
     #[test]
     fn mail_that_nobody_takes_has_an_end() {
         let mailbox = Mailbox::default();
-        let body = Bytes::from(vec![0; 1024 * 1024]);
+        let body = Bytes::from(vec![0; 1024 * 1024 - OVERHEAD]);
         for _ in 0..16 {
             mailbox.put(&body);
         }

@@ -14,16 +14,6 @@ const MOST: usize = 10_000;
 #[derive(Debug, Default)]
 pub(super) struct Channels(HashMap<String, String>);
 
-impl Channels {
-    /// What a channel is called by its session.
-    pub fn know(&mut self, channel: &str, name: &str) {
-        if self.0.len() >= MOST {
-            self.0.clear();
-        }
-        self.0.insert(channel.to_owned(), name.to_owned());
-    }
-}
-
 impl Session {
     /// The text with the tenant's own channels, where it names channels and the database is shared.
     pub(super) fn rename_channels(&mut self, facts: &Facts, text: &[u8]) -> Option<Vec<u8>> {
@@ -32,14 +22,22 @@ impl Session {
         let names = &mut self.channels;
         rename_channels(text, |channel| {
             let name = key.name(tenant, channel);
-            names.get_or_insert_default().know(&name, channel);
+            let names = names.get_or_insert_default();
+            if names.0.len() >= MOST {
+                names.0.clear();
+            }
+            names.0.insert(name.clone(), channel.to_owned());
             name
         })
     }
 
-    /// Passes a notification on under the name that the client knows. Any other is not of this tenant.
-    pub(super) fn put_notification(&self, body: &[u8], out: &mut Vec<u8>) {
+    /// Passes a notification of the session's own backend on, under the name that the client knows. Any other
+    /// is not of this tenant.
+    pub(super) fn notify(&self, body: &[u8], out: &mut Vec<u8>) {
         let Some((pid, channel, payload)) = answer::notification(body) else { return };
+        if self.mail.as_ref().is_some_and(|mail| mail.hears(channel)) {
+            return;
+        }
         let name = match &self.channel_key {
             None => Some(channel),
             Some(_) => {
@@ -47,12 +45,17 @@ impl Session {
                 channel.and_then(|channel| self.channels.as_ref()?.0.get(channel)).map(String::as_bytes)
             }
         };
-        let Some(name) = name else { return };
-        let length = 4 + pid.len() + name.len() + payload.len() + 2;
-        out.push(b'A');
-        out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
-        for part in [&pid, name, b"\0", payload, b"\0"] {
-            out.extend_from_slice(part);
+        if let Some(name) = name {
+            put_notification(pid, name, payload, out);
         }
+    }
+}
+
+pub(super) fn put_notification(pid: [u8; 4], name: &[u8], payload: &[u8], out: &mut Vec<u8>) {
+    let length = 4 + pid.len() + name.len() + payload.len() + 2;
+    out.push(b'A');
+    out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+    for part in [&pid, name, b"\0", payload, b"\0"] {
+        out.extend_from_slice(part);
     }
 }

@@ -183,6 +183,11 @@ pub(super) fn kicked(kick: Kick, limit: Duration) -> Report {
         Kick::Drain | Kick::Stop => draining(),
         Kick::Expired => Report::fatal(SqlState::INVALID_AUTHORIZATION, "the session's token has expired")
             .hint("Connect again with a fresh token."),
+        Kick::Token => Report::fatal(
+            SqlState::INVALID_AUTHORIZATION,
+            "pgward.token was set at the server, where it changes no tenant",
+        )
+        .hint("Use SET pgward.token = '...' as a statement of its own, outside of a transaction."),
         Kick::Moved => {
             Report::fatal(SqlState::ADMIN_SHUTDOWN, "the configuration of this tenant or database has changed")
                 .hint("Connect again.")

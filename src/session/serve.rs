@@ -83,11 +83,20 @@ pub(super) struct Session {
     pub rest: usize,
     pub rest_dropped: bool,
     /// A request was refused without a backend; what follows is dropped up to its Sync.
-    pub skipping: bool,
+    pub skipping: Skipping,
     pub to_client: Sink,
     pub handover_failures: u8,
     /// How many times in a row a batch has been sent again.
     pub replayed: u8,
+}
+
+/// What is dropped of a request that was refused without a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Skipping {
+    Nothing,
+    /// The message that was refused comes next: alone if it is a Query, else all up to the Sync.
+    Request,
+    ToSync,
 }
 
 /// What the inbox waits for.
@@ -129,6 +138,8 @@ pub(super) struct Link {
     pub unsure: bool,
     /// A description is awaited before the next request goes out.
     pub checking: bool,
+    /// A portal was made since it was at rest.
+    pub bound: bool,
     /// The batch under way, for a second time.
     pub replay: Replay,
     /// The transaction may have changed the session's state: the backend will be asked.
@@ -257,7 +268,9 @@ impl Session {
             if !moved {
                 self.entry.listen(cx);
                 if let Some(mail) = &self.mail {
-                    mail.mailbox.listen(cx);
+                    // What waits is taken once the backend or the client is through.
+                    let blocked = mail.mailbox.any() && mail.mailbox.stopped().is_none();
+                    mail.mailbox.listen(cx, blocked);
                 }
                 return Ok(Poll::Pending);
             }
@@ -404,6 +417,7 @@ impl Session {
             prepared_doubtful: false,
             unsure: false,
             checking: false,
+            bound: false,
             replay: Replay::default(),
             touched: None,
             inquiry: None,

@@ -62,6 +62,8 @@ struct Found {
     pins: Pins,
     /// Something that cannot be told to another backend.
     immovable: bool,
+    /// The server has a token.
+    token: bool,
 }
 
 /// Pins that the server can be asked about, each with the condition under which it still holds. `$1` is
@@ -88,6 +90,10 @@ const PREPARED: &str = "select 'q', name, statement from pg_catalog.pg_prepared_
 const SETTINGS: &str = "select 's', name, setting from pg_catalog.pg_settings where source = 'session' \
      and name not in ('transaction_isolation', 'transaction_read_only', 'transaction_deferrable')";
 
+/// A token that came to the server in a way that nobody saw.
+const TOKEN: &str =
+    "select 't', 'token', null where coalesce(pg_catalog.current_setting('pgward.token', true), '') <> ''";
+
 fn askable() -> Pins {
     CONDITIONS.iter().fold(Pins::of(Pin::Prepare), |all, (pin, _)| all.with(Pins::of(*pin)))
 }
@@ -99,6 +105,7 @@ fn question(asked: Pins, settings: bool, custom: usize) -> String {
         text.push_str(" union all ");
         text.push_str(part);
     };
+    add(TOKEN);
     for (pin, condition) in CONDITIONS.iter().filter(|(pin, _)| asked.has(*pin)) {
         add(&format!("select 'p', '{}', null where {condition}", pin.label()));
     }
@@ -140,6 +147,7 @@ impl Found {
             // Once set, a custom setting is never without a value again; RESET leaves an empty one.
             ("c", Some("")) if base.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) => {}
             ("c", Some(value)) => self.setting(name, value, base),
+            ("t", None) => self.token = true,
             ("p", None) => {
                 let pin = Pin::ALL.into_iter().find(|pin| pin.label() == name)?;
                 self.pins = self.pins.with(Pins::of(pin));
@@ -235,10 +243,12 @@ impl Session {
         }
         if discarded || tag.starts_with(b"DEALLOCATE ALL\0") {
             self.names.forget_all();
+            self.forget_aside(None);
         } else if tag.starts_with(b"DEALLOCATE\0")
             && let Some(name) = link.deallocating.take()
         {
             self.names.close(name.as_bytes());
+            self.forget_aside(Some(name.as_bytes()));
         }
     }
 
@@ -331,6 +341,9 @@ impl Session {
             return self.inquire(inquiry.tries - 1);
         }
         let Inquiry { asked, settings, found, failed, .. } = inquiry;
+        if found.token {
+            self.entry.kick(Kick::Token);
+        }
         let movable = found.is_movable();
         let mut pins = self.pins.without(asked).with(found.pins);
         if failed || !movable {

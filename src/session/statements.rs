@@ -13,7 +13,7 @@ use crate::sql::{Deallocate, Facts};
 use crate::wire::backend::{self as answer, Transaction};
 use crate::wire::flow::{Described, Owed, Own, StatementId};
 use crate::wire::frontend::{self, BindHead, Named, Parse};
-use crate::wire::{Header, frame, handover};
+use crate::wire::{Header, encode, frame, handover};
 
 /// Statement names that backends know mean nothing in a client's mouth.
 pub(super) const OWN_PREFIX: &[u8] = b"pgward_";
@@ -26,7 +26,9 @@ impl Session {
     /// backend, so an empty one is made to be deallocated in its stead; the text that does so.
     pub(super) fn deallocate(&mut self, facts: &Facts, relay: &mut Relay<'_>) -> Option<String> {
         let Some(Deallocate::One(name)) = &facts.deallocates else { return None };
-        self.names.get(name.as_bytes())?;
+        if self.names.get(name.as_bytes()).is_none() && !self.has_aside(name.as_bytes()) {
+            return None;
+        }
         let link = self.link.as_mut()?;
         link.deallocating = Some(Rc::clone(name));
         link.unsure = true;
@@ -92,6 +94,12 @@ impl Session {
         }
         relay.skip(header.total);
         Ok(())
+    }
+
+    /// Neither the session nor its backend has an unnamed statement of the session's any more.
+    pub(super) fn forget_unnamed(&mut self) {
+        self.names.forget_unnamed();
+        self.spend_unnamed(None);
     }
 
     fn rename_definition(&mut self, facts: &Facts, text: &[u8], definition: &[u8]) -> Option<Vec<u8>> {
@@ -317,6 +325,9 @@ impl Session {
             self.flush_handover(relay);
         }
         let after = header.total - frame::HEADER - head.length;
+        if let Some(link) = &mut self.link {
+            link.bound = true;
+        }
         let first = self.link.as_ref().is_some_and(|link| link.at_rest && link.transaction == Transaction::Idle);
         let stale = self.names.is_stale(head.statement);
         if stale && Self::asks_anew(header, relay) {
@@ -383,6 +394,25 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    pub(super) fn names_setting(&self, statement: &[u8]) -> bool {
+        match self.names.get(statement) {
+            Some(named) => named.statement.facts.names_setting,
+            None => statement.is_empty() && self.names.unnamed_facts.names_setting,
+        }
+    }
+
+    /// Where there is no backend, none is needed to close a named statement.
+    pub(super) fn closes_aside(&mut self, body: &[u8]) -> bool {
+        match Named::read(body) {
+            Some(Named::Statement(name)) if !name.is_empty() && self.link.is_none() => {
+                self.names.close(name);
+                self.to_client.queue(encode::CLOSE_COMPLETE);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// A named statement is closed for the session only: others may share it on the backend.

@@ -13,6 +13,7 @@ use super::handshake::Refused;
 use super::login::{Admitted, Reported, introduce, serve_identity};
 use super::refuse;
 use super::serve::{End, Session};
+use super::world::World;
 use crate::base::{Party, Report, Secret, clock};
 use crate::sql::Pins;
 use crate::tenant::Context;
@@ -34,11 +35,11 @@ impl Session {
         Ok(())
     }
 
-    /// From here on the session is of no tenant, and has nothing of the one before.
+    /// From here on the session is of no tenant, and has nothing of the one before but its place among that
+    /// one's clients, so that there is an end to how many can be of none.
     fn leave_tenant(&mut self) {
         self.abandon_link(false);
         self.nobody = true;
-        self.slot = None;
         self.pin_slot = None;
         self.set_pins(Pins::NONE);
         self.own = None;
@@ -48,22 +49,22 @@ impl Session {
         self.channels = None;
         self.mail = None;
         self.names.leave_tenant();
+        self.aside.iter_mut().for_each(|aside| aside.leave_tenant());
         self.entry.leave_tenant();
     }
 
     /// Enters the tenant that a token leads to, and gives its name. A kick ends the wait for it.
     async fn enter_by(&mut self, token: &Secret) -> Result<Result<String, Report>, End> {
-        let (core, entry, wanted) = (Rc::clone(&self.core), Rc::clone(&self.entry), self.wanted.to_vec());
-        let world = core.shared.world.load_full();
+        let (core, entry) = (Rc::clone(&self.core), Rc::clone(&self.entry));
         let admission = async {
-            let identity = world.verifier.verify(token.expose(), clock::unix_now()).await.map_err(|error| {
-                core.stats.login(error.outcome());
-                tracing::info!(session = entry.id, outcome = error.outcome(), "a session's new token was refused");
-                refuse::bad_token(error.hint())
-            })?;
-            let admitted = serve_identity(&core, &world, &identity)?;
-            let (context, reported) = introduce(&core, &admitted, wanted).await?;
-            Ok((admitted, context, reported))
+            loop {
+                let world = core.shared.world.load_full();
+                let admission = self.admit_by(token, &world).await?;
+                // A reload meanwhile may have moved the tenant, and has not seen this session.
+                if Arc::ptr_eq(&world, &core.shared.world.load()) {
+                    return Ok(admission);
+                }
+            }
         };
         let admission = tokio::select! {
             admission = admission => admission,
@@ -78,6 +79,18 @@ impl Session {
             Err(Refused::Told(report)) => Ok(Err(*report)),
             Err(Refused::Gone) => Err(End::Client),
         }
+    }
+
+    async fn admit_by(&self, token: &Secret, world: &World) -> Result<(Admitted, Arc<Context>, Reported), Refused> {
+        let core = &self.core;
+        let identity = world.verifier.verify(token.expose(), clock::unix_now()).await.map_err(|error| {
+            core.stats.login(error.outcome());
+            tracing::info!(session = self.entry.id, outcome = error.outcome(), "a session's new token was refused");
+            refuse::bad_token(error.hint())
+        })?;
+        let admitted = serve_identity(core, world, &identity)?;
+        let (context, reported) = introduce(core, &admitted, self.wanted.to_vec()).await?;
+        Ok((admitted, context, reported))
     }
 
     fn enter_tenant(&mut self, admitted: Admitted, context: Arc<Context>, reported: &Reported) {

@@ -7,9 +7,9 @@ use std::time::Instant;
 use super::entry::Phase;
 use super::refuse;
 use super::relay::Relay;
-use super::serve::{End, Link, Need, Session};
+use super::serve::{End, Link, Need, Session, Skipping};
 use super::statements::OWN_PREFIX;
-use crate::sql::{Deallocate, Facts};
+use crate::sql::{Deallocate, Facts, mentions_token};
 use crate::wire::backend::Transaction;
 use crate::wire::flow::{Owed, Own};
 use crate::wire::frontend::{self, BindHead};
@@ -100,7 +100,7 @@ impl Session {
                 }
                 Err(error) => return Err(refuse::header(&error).into()),
             };
-            if self.skipping {
+            if self.skipping != Skipping::Nothing {
                 self.skip_request(header, relay);
                 continue;
             }
@@ -121,8 +121,10 @@ impl Session {
     /// A request that was refused is dropped up to its end, which is answered.
     fn skip_request(&mut self, header: Header, relay: &mut Relay<'_>) {
         self.drop_message(header, relay);
-        if matches!(header.tag, b'Q' | b'S' | b'F') {
-            self.skipping = false;
+        // The server ignores a Query too before the Sync (ignore_till_sync in postgres.c).
+        let ends = header.tag == b'S' || (self.skipping == Skipping::Request && matches!(header.tag, b'Q' | b'F'));
+        self.skipping = if ends { Skipping::Nothing } else { Skipping::ToSync };
+        if ends {
             self.to_client.queue(encode::READY);
         }
     }
@@ -167,6 +169,10 @@ impl Session {
                 if header.tag == b'P' && self.awaits_name(body) {
                     return Ok(Taken::Not(Need::Answers));
                 }
+                if header.tag == b'C' && self.closes_aside(body) {
+                    self.drop_message(header, relay);
+                    return Ok(Taken::Yes);
+                }
                 if !self.linked(relay) {
                     return Ok(Taken::Not(Need::Lease));
                 }
@@ -182,6 +188,17 @@ impl Session {
                     let hopeless = whole.is_some() || seen.len() > ANALYSED;
                     return if hopeless { Err(refuse::malformed(b'B').into()) } else { Ok(Taken::Not(Need::Bytes)) };
                 };
+                if self.names_setting(head.statement) {
+                    // It may be the token's, which is not for a server.
+                    let Some(body) = whole else {
+                        let long = header.total > ANALYSED;
+                        return if long { Err(refuse::malformed(b'B').into()) } else { Ok(Taken::Not(Need::Bytes)) };
+                    };
+                    if mentions_token(body) && self.linked(relay) {
+                        self.misplaced(header, relay);
+                        return Ok(Taken::Yes);
+                    }
+                }
                 if !self.linked(relay) {
                     return Ok(Taken::Not(Need::Lease));
                 }

@@ -78,7 +78,7 @@ impl Analyser {
 
 /// A text that cannot be read may hold a token, which must not get to the server, nor to its log.
 fn unknown(text: &[u8]) -> Facts {
-    Facts { token: token::mentioned(text), ..Facts::unknown() }
+    Facts { token: token::mentions_token(text), ..Facts::unknown() }
 }
 
 impl Set {

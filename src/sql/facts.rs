@@ -133,6 +133,8 @@ pub struct Facts {
     pub channels: bool,
     /// It would set the session's token, or reset it.
     pub token: bool,
+    /// A parameter names the setting that it sets.
+    pub names_setting: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -237,8 +239,12 @@ impl<'a> Reader<'a> {
                 Kind::Word => {
                     self.phrase(at);
                     self.name(at);
+                    self.token_name(at);
                 }
-                Kind::Quoted => self.name(at),
+                Kind::Quoted => {
+                    self.name(at);
+                    self.token_name(at);
+                }
                 Kind::UnicodeName => {
                     // The name may be spelt in escapes, and any character can be the escape.
                     if self.tokens[at].body.contains(&b'\\') || self.word(at + 1, "uescape") {
@@ -436,6 +442,13 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The token's setting by its name, behind whatever it is to be set by.
+    fn token_name(&mut self, at: usize) {
+        self.facts.token |= self.symbol(at + 1, ".")
+            && self.tokens.get(at).is_some_and(|token| token.is_name("pgward"))
+            && self.tokens.get(at + 2).is_some_and(|token| token.is_name("token"));
+    }
+
     /// A name, and what follows it. Whatever comes before (`pg_catalog.`) is of no matter.
     fn name(&mut self, at: usize) {
         if self.symbol(at + 1, ".") && self.is_pg_temp(at) {
@@ -464,8 +477,11 @@ impl<'a> Reader<'a> {
             self.unnamed_setting();
             return;
         };
-        let named = |name: &str| matches!(setting, [Token { kind: Kind::Text { .. }, body }] if body.eq_ignore_ascii_case(name.as_bytes()));
-        self.facts.token |= named(SETTING);
+        let is_token = |token: &&Token<'_>| {
+            matches!(token.kind, Kind::Text { .. }) && token.body.eq_ignore_ascii_case(SETTING.as_bytes())
+        };
+        self.facts.token |= setting.iter().any(|token| is_token(&token));
+        self.facts.names_setting |= setting.iter().any(|token| token.kind == Kind::Parameter);
         // The bare keyword and nothing else: not a cast, not `is_local => true` in another place.
         if matches!(is_local, [one] if one.is_word("true")) {
             if self.says_pg_temp(at) {

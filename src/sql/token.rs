@@ -46,16 +46,15 @@ pub struct Call {
     pub is_local: Option<u16>,
 }
 
-pub(super) fn mentioned(text: &[u8]) -> bool {
-    FINDER.find(text).is_some()
+/// In any case, within anything.
+pub fn mentions_token(text: &[u8]) -> bool {
+    text.windows(SETTING.len()).any(|part| part.eq_ignore_ascii_case(SETTING.as_bytes()))
 }
 
 /// What the text does to the token, if it is one such statement and nothing else, with the setting spelt as
 /// it is in the documentation. Any other spelling is noticed by [`super::Facts::token`].
 pub fn token_statement(text: &[u8]) -> Option<TokenStatement> {
-    if !mentioned(text) {
-        return None;
-    }
+    FINDER.find(text)?;
     let mut tokens: Vec<Token<'_>> = Lexer::new(text).collect::<Result<_, _>>().ok()?;
     while tokens.last().is_some_and(|token| token.is_symbol(";")) {
         tokens.pop();
@@ -203,6 +202,11 @@ mod tests {
             "set \"pgward\".token = 'a'",
             "set pgward . token = 'a'",
             "set pgward.token = 'a' and garbage",
+            "SET PGWARD.TOKEN = 'a",
+            "select set_config('pgward.token'::text, 'a', false) as x",
+            "select set_config(cast('pgward.token' as text), 'a', false)",
+            "select set_config(('Pgward.token'), 'a', false)",
+            "prepare q as select set_config('pgward.token'::text, $1, false)",
             "set pgward.token = E'\\x61'",
             "set pgward.token = a",
             "reset \"pgward\".\"token\"",

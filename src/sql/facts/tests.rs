@@ -11,7 +11,7 @@ struct Told {
 }
 
 fn told(facts: &Facts) -> Told {
-    let Facts { pins, settings, custom: _, resets, deallocates, channels: _, token: _ } = facts;
+    let Facts { pins, settings, custom: _, resets, deallocates, channels: _, token: _, names_setting: _ } = facts;
     Told { pins: *pins, settings: *settings, resets: *resets, deallocates: deallocates.is_some() }
 }
 
