@@ -77,6 +77,11 @@ impl Lean {
         }
     }
 
+    /// The socket itself. Between requests nothing is left in the buffer.
+    pub fn socket(&self) -> &TcpStream {
+        &self.stream
+    }
+
     /// Sends prepared bytes and takes the answers up to ReadyForQuery.
     pub fn run(&mut self, request: &[u8]) -> io::Result<Answer> {
         self.stream.write_all(request)?;
