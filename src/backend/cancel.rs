@@ -1,5 +1,7 @@
 //! Cancelling: a connection of its own that names a backend and closes (protocol documentation, 55.2.8).
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::BackendError;
@@ -7,11 +9,22 @@ use super::connect::{Endpoint, stream, within};
 use crate::base::Secret;
 
 /// Which backend to cancel, and where.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct CancelTarget {
     pub endpoint: std::sync::Arc<Endpoint>,
     pub pid: u32,
     pub key: Secret,
+    /// A request was sent of which nobody knows when the server carries it out.
+    pub unsettled: AtomicBool,
+}
+
+/// Marks the backend unless the request comes to its end.
+struct Sent<'a>(&'a CancelTarget);
+
+impl Drop for Sent<'_> {
+    fn drop(&mut self) {
+        self.0.unsettled.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Sends the request and waits for the server to close: by then the signal has been sent, so a statement
@@ -26,11 +39,13 @@ pub async fn cancel(target: &CancelTarget) -> Result<(), BackendError> {
         request.extend_from_slice(&80_877_102u32.to_be_bytes());
         request.extend_from_slice(&target.pid.to_be_bytes());
         request.extend_from_slice(target.key.expose());
+        let sent = Sent(target);
         let done = async {
             stream.write_all(&request).await?;
             stream.flush().await?;
             // The server answers nothing; an error here is the close that was awaited.
             let _ = stream.read_u8().await;
+            std::mem::forget(sent);
             Ok(())
         };
         done.await.map_err(|source| BackendError::Connect { server: endpoint.name(), source })

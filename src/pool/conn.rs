@@ -63,7 +63,9 @@ impl Conn {
     }
 
     pub fn expired(&self, now: Instant) -> bool {
-        now.duration_since(self.backend.born) > self.lifetime
+        // A cancel request that comes whenever it likes must not hit another session.
+        let unsettled = self.cancel.unsettled.load(std::sync::atomic::Ordering::Relaxed);
+        unsettled || now.duration_since(self.backend.born) > self.lifetime
     }
 }
 

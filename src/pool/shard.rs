@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -243,7 +244,12 @@ impl Shard {
         let pool = &local.pool;
         let endpoint = pool.endpoint();
         let (backend, greeting) = backend::open(&endpoint, &pool.credentials()).await?;
-        let cancel = Arc::new(CancelTarget { endpoint, pid: backend.pid, key: backend.key.clone() });
+        let cancel = Arc::new(CancelTarget {
+            endpoint,
+            pid: backend.pid,
+            key: backend.key.clone(),
+            unsettled: AtomicBool::new(false),
+        });
         let lifetime = pool.rules().lifetime.mul_f64(rand::random_range(0.9..1.0));
         pool.greeted(greeting);
         let conn = Conn {

@@ -1,6 +1,8 @@
 //! Getting a backend: at hand, by waiting, or opened for the session; and what becomes of a request that gets none.
 
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context as Cx, Poll};
 use std::time::Instant;
 
@@ -44,7 +46,8 @@ impl Session {
                     Err(granted) => return Ok(Poll::Ready(Some(granted))),
                 }
             }
-            Poll::Pending if self.key.slot.wait_cancelled() => {
+            // What was sent once is sent again: it cannot be refused, and the session need not end.
+            Poll::Pending if self.retry.is_none() && self.key.slot.wait_cancelled() => {
                 self.end_wait();
                 self.refuse_request(&refuse::canceled())?;
             }
@@ -76,16 +79,27 @@ impl Session {
     /// Opens a backend or fetches it from another core; a kick ends that.
     pub(super) async fn fulfil(&mut self, granted: Granted) -> Result<(), End> {
         let (core, entry) = (Rc::clone(&self.core), Rc::clone(&self.entry));
+        let slot = Arc::clone(&self.key.slot);
+        let refusable = self.retry.is_none();
+        let cancelled =
+            poll_fn(|cx| if refusable && slot.poll_cancelled(cx.waker()) { Poll::Ready(()) } else { Poll::Pending });
         let outcome = tokio::select! {
-            lease = core.shard.fulfil(granted, &self.local) => lease,
+            biased;
+            () = cancelled => Err(None),
+            lease = core.shard.fulfil(granted, &self.local) => lease.map_err(Some),
             () = entry.until_kicked() => return Err(self.heed_kick().err().unwrap_or(End::Client)),
         };
-        match outcome {
-            Ok(lease) => {
+        match (outcome, self.key.slot.waited() && refusable) {
+            (Ok(lease), false) => {
                 self.lease_came(lease);
                 Ok(())
             }
-            Err(error) => self.no_lease(&error),
+            (Ok(lease), true) => {
+                core.shard.release(lease, Instant::now());
+                self.refuse_request(&refuse::canceled())
+            }
+            (Err(Some(error)), false) => self.no_lease(&error),
+            (Err(_), _) => self.refuse_request(&refuse::canceled()),
         }
     }
 

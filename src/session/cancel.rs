@@ -130,6 +130,16 @@ impl CancelSlot {
         self.state().waiting = Waiting::Yes(waker.clone());
     }
 
+    /// As [`CancelSlot::wait`], unless it was cancelled already: then `true`.
+    pub fn poll_cancelled(&self, waker: &Waker) -> bool {
+        let mut state = self.state();
+        let cancelled = matches!(state.waiting, Waiting::Cancelled);
+        if !cancelled {
+            state.waiting = Waiting::Yes(waker.clone());
+        }
+        cancelled
+    }
+
     /// The wait is over. `true`: because a cancel request ended it.
     pub fn waited(&self) -> bool {
         matches!(std::mem::take(&mut self.state().waiting), Waiting::Cancelled)

@@ -137,6 +137,10 @@ impl Session {
         if state.as_ref().is_some_and(|state| state.starts_with("42")) && self.forget_prepared() {
             self.handover_failures -= 1;
         }
+        // A cancel request of the client's own: no fault of the backend's.
+        if state.as_deref() == Some("57014") {
+            self.handover_failures -= 1;
+        }
         // What pins it went out in part, or is on the backend that is lost.
         let moves = self.pins.without(Pins::of(Pin::Mode)).is_empty() && !handover.kept;
         if !moves || self.handover_failures >= HANDOVER_TRIES {

@@ -38,7 +38,12 @@ pub struct Started {
 #[derive(Debug)]
 pub enum Handshake {
     Started(Box<Started>),
-    Cancel { id: u32, secret: Secret },
+    /// The client takes the end of its connection for the request's: the stream is kept until then.
+    Cancel {
+        id: u32,
+        secret: Secret,
+        stream: Stream,
+    },
 }
 
 /// Why a connection ends before it is logged in.
@@ -81,14 +86,14 @@ impl Accepted {
         }
         let mut input = BytesMut::new();
         match packets(&mut stream, &mut input, world, direct).await {
-            Ok(Packet::Cancel { id, secret }) => Ok(Handshake::Cancel { id, secret }),
+            Ok(Packet::Cancel { id, secret }) => Ok(Handshake::Cancel { id, secret, stream }),
             Ok(Packet::Startup(startup)) => {
                 Ok(Handshake::Started(Box::new(Started { stream, peer: self.peer, startup, input })))
             }
             Ok(Packet::StartTls(config)) => {
                 let mut stream = secure(stream, config).await.map_err(|_| (None, Refused::Gone))?;
                 match packets(&mut stream, &mut input, world, true).await {
-                    Ok(Packet::Cancel { id, secret }) => Ok(Handshake::Cancel { id, secret }),
+                    Ok(Packet::Cancel { id, secret }) => Ok(Handshake::Cancel { id, secret, stream }),
                     Ok(Packet::Startup(startup)) => {
                         Ok(Handshake::Started(Box::new(Started { stream, peer: self.peer, startup, input })))
                     }

@@ -54,10 +54,12 @@ type Outcome = Result<Option<Login>, (Option<Stream>, Refused)>;
 async fn enter(core: &Rc<Core>, accepted: Accepted, crowded: bool) -> Outcome {
     let world = core.shared.world.load_full();
     match accepted.handshake(&world).await? {
-        Handshake::Cancel { id, secret } => {
+        Handshake::Cancel { id, secret, stream } => {
             if core.shared.cancel_keys.cancel(id, &secret).await {
                 add(&core.stats.cancels, 1);
             }
+            // Only now may the client go on: by then nothing that it sends next can be hit.
+            drop(stream);
             Ok(None)
         }
         Handshake::Started(started) if crowded => {
