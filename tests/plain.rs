@@ -144,7 +144,7 @@ async fn a_wrong_password_and_an_unknown_user_are_answered_alike() {
     let mut said = Vec::new();
     for user in ["ann", "bob", "nobody", "chief"] {
         let mut raw = Raw::connect(plain.address).await;
-        let messages = raw.log_in_as(user, "app", "wrong").await;
+        let messages = raw.log_in_by_scram(user, "app", "wrong").await;
         assert_eq!(tags(&messages), "RRE", "{user}: {messages:?}");
         let challenge = String::from_utf8(messages[1].body[4..].to_vec()).unwrap();
         let parts: Vec<&str> = challenge.split(',').collect();
@@ -152,7 +152,7 @@ async fn a_wrong_password_and_an_unknown_user_are_answered_alike() {
         assert_eq!(errors(&messages), ["28P01"]);
         said.push(messages[2].field(b'M').replace(user, "X") + &messages[2].field(b'H'));
         // Asked again, it has the same salt.
-        let again = Raw::connect(plain.address).await.log_in_as(user, "app", "wrong").await;
+        let again = Raw::connect(plain.address).await.log_in_by_scram(user, "app", "wrong").await;
         let again = String::from_utf8(again[1].body[4..].to_vec()).unwrap();
         assert_eq!(again.split(',').nth(1), Some(parts[1]), "{user}");
     }
@@ -168,6 +168,19 @@ async fn a_verifier_that_is_not_the_servers_says_so() {
     assert_eq!(code(&error), "28P01");
     let hint = error.as_db_error().and_then(|error| error.hint()).unwrap_or_default().to_owned();
     assert!(hint.contains("rolpassword"), "{hint}");
+}
+
+#[tokio::test]
+async fn a_user_that_does_not_exist_looks_the_same_after_a_restart() {
+    let head = "master_key = \"0123456789abcdef0123456789abcdef\"\nlisten.address = \"127.0.0.1:0\"";
+    let mut salts = Vec::new();
+    for _ in 0..2 {
+        let plain = plain_with(head, "", APP).await;
+        let messages = Raw::connect(plain.address).await.log_in_by_scram("nobody", "app", "x").await;
+        let challenge = String::from_utf8(messages[1].body[4..].to_vec()).unwrap();
+        salts.push(challenge.split(',').nth(1).map(str::to_owned));
+    }
+    assert_eq!(salts[0], salts[1]);
 }
 
 #[tokio::test]
@@ -571,25 +584,4 @@ async fn tenants_and_plain_databases_stand_side_by_side() {
     // And a token is no password.
     assert_eq!(plain.refused("acme", &plain.token("acme", "app"), "books").await, "28P01");
     assert!(plain.metric("pgward_logins_total{outcome=\"password\"}").await >= 1.0);
-}
-
-trait LogIn {
-    async fn log_in_as(&mut self, user: &str, database: &str, password: &str) -> Vec<Message>;
-}
-
-impl LogIn for Raw {
-    /// By hand, so that a refusal is seen rather than a failure to go on.
-    async fn log_in_as(&mut self, user: &str, database: &str, password: &str) -> Vec<Message> {
-        use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
-        self.send(startup(V3_0, &[("user", user), ("database", database)])).await;
-        let mut messages = vec![self.next().await.unwrap()];
-        let mut scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
-        let length = u32::try_from(scram.message().len()).unwrap().to_be_bytes();
-        self.send(message(b'p', &[b"SCRAM-SHA-256\0", &length[..], scram.message()].concat())).await;
-        messages.push(self.next().await.unwrap());
-        scram.update(&messages[1].body[4..]).unwrap();
-        self.send(message(b'p', scram.message())).await;
-        messages.extend(self.rest().await);
-        messages
-    }
 }

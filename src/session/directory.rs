@@ -51,7 +51,9 @@ impl Directory {
     /// `before` lends what has not changed. Its key stays, so that a reload does not change what users that
     /// do not exist are shown.
     pub fn new(settings: &Settings, before: Option<&Directory>) -> Self {
-        let key = before.map_or_else(|| Secret::new(rand::random::<[u8; 32]>()), |before| before.key.clone());
+        // From one process to the next it stays only where the configuration has a secret.
+        let kept = settings.master_key.as_ref().or(before.map(|before| &before.key));
+        let key = kept.cloned().unwrap_or_else(|| Secret::new(rand::random::<[u8; 32]>()));
         let plain = &settings.plain;
         let shown = plain.users.values().find_map(|stored| match stored {
             StoredPassword::Verifier(verifier) => Some(verifier.iterations),

@@ -221,6 +221,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         scram.finish(&self.next().await.unwrap().body[4..]).unwrap();
     }
 
+    /// By hand, so that a refusal is seen rather than a failure to go on.
+    pub async fn log_in_by_scram(&mut self, user: &str, database: &str, password: &str) -> Vec<Message> {
+        use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
+        self.send(startup(V3_0, &[("user", user), ("database", database)])).await;
+        let mut messages = vec![self.next().await.unwrap()];
+        let mut scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
+        let length = u32::try_from(scram.message().len()).unwrap().to_be_bytes();
+        self.send(message(b'p', &[b"SCRAM-SHA-256\0", &length[..], scram.message()].concat())).await;
+        messages.push(self.next().await.unwrap());
+        scram.update(&messages[1].body[4..]).unwrap();
+        self.send(message(b'p', scram.message())).await;
+        messages.extend(self.rest().await);
+        messages
+    }
+
     pub async fn query(&mut self, text: &str) -> Vec<Message> {
         self.send(query(text)).await;
         self.ready().await
