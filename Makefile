@@ -1,6 +1,6 @@
 # What there is to do here. `make` alone explains itself.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench soak regress fmt clean
+.PHONY: help demo test bench soak regress matrix fmt clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ soak: ## hours of load with every read checked
 regress: ## PostgreSQL's own regression suite straight, through PgBouncer and through pgward
 	@scripts/prepare bench
 	@scripts/regress
+
+matrix: ## docs/features.md anew: feature by feature, pgward and PgBouncer
+	@scripts/prepare bench
+	@scripts/matrix
 
 fmt: ## format the code
 	cargo fmt
