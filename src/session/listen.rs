@@ -12,6 +12,7 @@ use super::mailbox::{Mailbox, Stopped};
 use super::notify::put_notification;
 use super::refuse;
 use super::serve::{End, Session};
+use super::startup_settings::same_encoding;
 use crate::base::{Party, Report};
 use crate::sql::{ListenOrder, listen_orders};
 use crate::wire::backend::{self as answer, Transaction};
@@ -51,8 +52,13 @@ impl Session {
     /// Whether the session listens by the hub, rather than on its own backend: not where it keeps that
     /// anyway, nor where backends are few, nor in another encoding than the hub.
     pub(super) fn listens_aside(&self) -> bool {
-        let encodes = self.context.settings().iter().any(|(name, _)| name.eq_ignore_ascii_case("client_encoding"));
-        !self.nobody && self.pins.is_empty() && !encodes && self.core.shared.hubs.has_room(&self.local.pool)
+        let pool = &self.local.pool;
+        let greeting = pool.greeting();
+        let usual = greeting.as_ref().and_then(|greeting| greeting.parameters.get("client_encoding"));
+        let strange = self.context.settings().iter().any(|(name, value)| {
+            name.eq_ignore_ascii_case("client_encoding") && !usual.is_some_and(|usual| same_encoding(usual, value))
+        });
+        !self.nobody && self.pins.is_empty() && !strange && self.core.shared.hubs.has_room(pool)
     }
 
     /// A channel's name on the server.

@@ -404,11 +404,10 @@ async fn acquire(core: &Core, admitted: &Admitted, context: &Arc<Context>) -> Re
     })
 }
 
-/// Whether a setting is what the server has anyway. Encodings have several spellings.
+/// Whether a setting is what the server has anyway.
 fn same(name: &str, known: Option<&str>, value: &str) -> bool {
-    let plain = |text: &str| text.replace(['-', '_'], "").to_ascii_lowercase();
     match known {
-        Some(known) if name == "client_encoding" => plain(known) == plain(value),
+        Some(known) if name == "client_encoding" => startup_settings::same_encoding(known, value),
         Some(known) => known == value,
         None => false,
     }

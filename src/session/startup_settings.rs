@@ -111,6 +111,15 @@ fn split(text: &str) -> Vec<String> {
     words
 }
 
+/// Encodings have several spellings (encnames.c): only letters and digits count.
+pub(super) fn same_encoding(one: &str, other: &str) -> bool {
+    let plain = |text: &str| {
+        let name: String = text.chars().filter(char::is_ascii_alphanumeric).collect();
+        if name.eq_ignore_ascii_case("unicode") { "utf8".to_owned() } else { name.to_ascii_lowercase() }
+    };
+    plain(one) == plain(other)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,5 +170,13 @@ mod tests {
     #[test]
     fn the_last_word_on_a_setting_counts() {
         assert_eq!(of(&[("timezone", "UTC"), ("TimeZone", "PST")]).unwrap(), [pair("TimeZone", "PST")]);
+    }
+
+    #[test]
+    fn encodings_are_compared_as_postgresql_reads_them() {
+        for spelling in ["UTF8", "utf-8", "'utf-8'", "Unicode", "UTF_8"] {
+            assert!(same_encoding("UTF8", spelling), "{spelling}");
+        }
+        assert!(!same_encoding("UTF8", "LATIN1"));
     }
 }
