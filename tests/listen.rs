@@ -227,9 +227,17 @@ async fn a_notification_that_has_to_wait_costs_nothing_meanwhile() {
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     };
-    let before = spent();
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    assert!(spent() - before < 50, "{} ticks of 10 ms in a second of waiting", spent() - before);
+    // What other tests of this process spend is counted too, so the calmest second decides; who spins is never calm.
+    let mut calmest = u64::MAX;
+    for _ in 0..30 {
+        let before = spent();
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        calmest = calmest.min(spent() - before);
+        if calmest < 30 {
+            break;
+        }
+    }
+    assert!(calmest < 30, "{calmest} ticks of 10 ms in the calmest second of waiting");
     raw.query("commit").await;
     until_heard(&mut raw, "early").await;
 }
