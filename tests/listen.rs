@@ -19,12 +19,23 @@ fn text(message: &support::raw::Message) -> String {
     texts.join(" ")
 }
 
-async fn listening_backends(tenant: &str) -> String {
-    // By the role, since a hub's session is no tenant's.
-    let role = if tenant == "kandy" { "kandy" } else { "pgward_app" };
-    let server = cluster().await.primary().connect("app").await.unwrap();
-    let count = "select count(*) from pg_stat_activity where query ~ 'pgward listens' and usename = ";
-    one(&server, &format!("{count}'{role}'")).await
+/// The process of the one backend that listens, if there is one.
+async fn listening_backend(stage: &Stage) -> Option<u32> {
+    let backends = stage.control.backends().await;
+    let listening: Vec<u32> = backends.iter().filter(|backend| backend.listens).map(|backend| backend.pid).collect();
+    assert!(listening.len() <= 1, "{backends:?}");
+    listening.first().copied()
+}
+
+/// A tenant with a database of its own on the stage's cluster: the configuration's part.
+async fn database_of_its_own(tenant: &str) -> String {
+    let server = cluster().await.primary();
+    let create = format!("create role {tenant} login password 'listens'");
+    server.connect("postgres").await.unwrap().batch_execute(&create).await.unwrap();
+    server.run("postgres", "create the database", &format!("create database {tenant}")).await.unwrap();
+    format!(
+        "[tenants.{tenant}]\nisolation = \"database\"\ncluster = \"main\"\ndatabase = \"{tenant}\"\nhome = \"lk\"\nroles.app = {{ role = \"{tenant}\", password = \"listens\" }}\n"
+    )
 }
 
 #[tokio::test]
@@ -138,11 +149,9 @@ async fn listeners_are_told_when_the_backend_that_listens_is_lost() {
     let (mut one, mut two) = (stage.raw("kandy").await, stage.raw("kandy").await);
     one.query("listen a").await;
     two.query("listen b").await;
-    assert_eq!(listening_backends("kandy").await, "1");
+    let pid = listening_backend(&stage).await.unwrap();
     let server = cluster().await.primary().connect("app").await.unwrap();
-    let end =
-        "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'kandy' and query ~ 'pgward listens'";
-    server.batch_execute(end).await.unwrap();
+    server.batch_execute(&format!("select pg_terminate_backend({pid})")).await.unwrap();
     assert_eq!(gists(&one.rest().await), ["E 08006"]);
     assert_eq!(gists(&two.rest().await), ["E 08006"]);
     let mut again = stage.raw("kandy").await;
@@ -152,7 +161,7 @@ async fn listeners_are_told_when_the_backend_that_listens_is_lost() {
     assert_eq!(until_heard(&mut again, "anew").await, ["a anew"]);
     // The last one to go leaves nothing behind.
     drop(again);
-    until("the hub's end", async || listening_backends("kandy").await == "1").await;
+    until("the hub's end", async || listening_backend(&stage).await.is_none()).await;
     let mut others = [stage.raw("kandy").await, stage.raw("kandy").await];
     for raw in &mut others {
         raw.query("begin").await;
@@ -187,20 +196,27 @@ async fn a_listener_that_does_not_read_ends_and_holds_up_nobody() {
 
 #[tokio::test]
 async fn one_backend_alone_is_kept_by_its_listener() {
-    let stage = Stage::new("[pool]\nmax_per_login = 1\n").await;
-    let mut raw = stage.raw("t4").await;
+    let own = database_of_its_own("lone").await;
+    let one_backend = "[pool]\nmax_per_login = 1\n";
+    let text = format!("{HEAD}{}{own}", configuration(cluster().await.primary().port(), one_backend));
+    let stage = Stage::with(&text).await;
+    let mut raw = stage.raw("lone").await;
     raw.query("listen a").await;
     assert_eq!(stage.control.clients().await[0].pinned, Some("listen"));
     raw.query("notify a, 'own'; unlisten a").await;
     raw.query("select 1").await;
     assert_eq!(stage.control.clients().await[0].pinned, None);
+    // Where tenants share the database, another login of pgward's listens.
+    let mut shared = stage.raw("t4").await;
+    shared.query("listen a").await;
+    shared.query("notify a, 'by the hub'").await;
+    assert_eq!(until_heard(&mut shared, "hub").await, ["a by the hub"]);
+    assert!(stage.control.clients().await.iter().all(|client| client.pinned.is_none()));
 }
 
 #[tokio::test]
 async fn where_a_database_is_a_tenants_own_channels_have_their_own_names() {
-    let create = "create role listener login password 'listens'";
-    cluster().await.primary().connect("app").await.unwrap().batch_execute(create).await.unwrap();
-    let own = "[tenants.own]\nisolation = \"database\"\ncluster = \"main\"\ndatabase = \"app\"\nhome = \"lk\"\nroles.app = { role = \"listener\", password = \"listens\" }\n";
+    let own = database_of_its_own("own").await;
     let stage =
         Stage::with(&format!("{HEAD}{}{own}", configuration(cluster().await.primary().port(), TWO_BACKENDS))).await;
     let (mut raw, mut sender) = (stage.raw("own").await, stage.raw("own").await);

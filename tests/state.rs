@@ -472,9 +472,10 @@ async fn what_pinned_a_session_is_gone_for_the_next() {
 
 #[tokio::test]
 async fn large_objects_work_by_the_fast_path_in_a_database_of_ones_own() {
-    let own = "[tenants.own]\nisolation = \"database\"\ncluster = \"main\"\ndatabase = \"app\"\nhome = \"lk\"\nroles.app = { role = \"objector\", password = \"objects\" }\n";
+    let own = "[tenants.own]\nisolation = \"database\"\ncluster = \"main\"\ndatabase = \"objects\"\nhome = \"lk\"\nroles.app = { role = \"objector\", password = \"objects\" }\n";
     let create = "create role objector login password 'objects'";
     cluster().await.primary().connect("app").await.unwrap().batch_execute(create).await.unwrap();
+    cluster().await.primary().run("postgres", "create the database", "create database objects").await.unwrap();
     let text = format!("{HEAD}{}{own}", configuration(cluster().await.primary().port(), ONE_BACKEND));
     let stage = Stage::with(&text).await;
     let (mut raw, mut other) = (stage.raw("own").await, stage.raw("own").await);

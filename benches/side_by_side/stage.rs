@@ -62,7 +62,8 @@ impl Stage {
         let text = configuration(server.port());
         let settings = config::parse(&text, Path::new(".")).unwrap_or_else(|problems| panic!("{problems:#?}"));
         let client = server.connect("app").await.unwrap();
-        pgward::tenant::install(&client, &settings, &ClusterName::parse("main").unwrap(), "app").await.unwrap();
+        let name = ClusterName::parse("main").unwrap();
+        pgward::tenant::Installation::new(&settings, &name, "app").run(&client).await.unwrap();
         let initialised = Command::new("pgbench")
             .args(["-i", "-q", "-s", SCALE, &server.url_of("app")])
             .output()

@@ -20,7 +20,7 @@ use crate::net::{Stream, end_point_hash};
 use crate::wire::backend as answer;
 
 /// What a backend logs in as.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
     pub role: String,
     pub database: String,

@@ -1,6 +1,7 @@
 //! One connection to a PostgreSQL server: opening it, logging in, cancelling on it, and bringing it back
 //! to rest when a client left in the middle of something.
 
+mod ask;
 mod cancel;
 mod connect;
 mod login;
@@ -13,6 +14,7 @@ use crate::base::Secret;
 use crate::net::Stream;
 use crate::wire::flow::Flow;
 
+pub use ask::{AskError, Row, ask};
 pub use cancel::{CancelTarget, cancel};
 pub use connect::{Endpoint, open};
 pub use login::{Credentials, Greeting, LoginSecret};
@@ -59,4 +61,16 @@ pub enum BackendError {
     Method { server: String, method: &'static str },
     #[error("{server} broke the protocol during login: {what}")]
     Protocol { server: String, what: String },
+    #[error("{server} did not answer whether its login can be used")]
+    Ask {
+        server: String,
+        #[source]
+        source: AskError,
+    },
+    #[error("database {database} of {server} is not prepared; run pgward install")]
+    NotInstalled { server: String, database: String },
+    #[error("the login {role} on {server} could get around the isolation of tenants: {reasons}")]
+    Unsafe { server: String, role: String, reasons: String },
+    #[error("the settings of login {role} on {server} are not those it was installed with, and could not be mended")]
+    Unsound { server: String, role: String },
 }

@@ -5,10 +5,10 @@ use tokio_postgres::{Client, Config, NoTls};
 
 use super::ConfigArgument;
 use super::failure::Failure;
-use super::output::say;
+use super::output::{say, warn};
 use crate::base::ClusterName;
 use crate::config::{Cluster, ServerRole, ServerTlsMode, Settings};
-use crate::tenant;
+use crate::tenant::{Installation, Installed};
 
 /// Create the schema `pgward`, its functions and the login roles in a cluster's databases
 ///
@@ -35,6 +35,14 @@ pub(super) struct Arguments {
     /// Print the SQL instead of running it, to review it or to run it by psql
     #[arg(long)]
     print: bool,
+
+    /// With --print: leave out keys and password verifiers
+    #[arg(long, requires = "print")]
+    without_secrets: bool,
+
+    /// Delete context keys that the configuration does not have any more
+    #[arg(long)]
+    prune: bool,
 }
 
 pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
@@ -56,7 +64,7 @@ pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.print {
         for database in &databases {
             say(format_args!("-- in database {database} of cluster {}", cluster.name));
-            say(tenant::script(&settings, &cluster.name, database)?);
+            say(Installation::new(&settings, &cluster.name, database).script(!arguments.without_secrets)?);
         }
         return Ok(());
     }
@@ -64,21 +72,25 @@ pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
     super::runtime()?.block_on(async {
         for database in &databases {
             let client = connect(&config, database).await?;
-            install(&client, &settings, &cluster.name, database).await?;
+            let prune = arguments.prune;
+            let installation = Installation { prune, ..Installation::new(&settings, &cluster.name, database) };
+            let installed = installation.run(&client).await?;
             say(format_args!("installed in database {database} of cluster {}", cluster.name));
+            tell(&installed);
         }
         Ok(())
     })
 }
 
-pub(super) async fn install(
-    client: &Client,
-    settings: &Settings,
-    cluster: &ClusterName,
-    database: &str,
-) -> Result<(), Failure> {
-    tenant::install(client, settings, cluster, database).await?;
-    Ok(())
+/// What the person who installs has to know.
+fn tell(installed: &Installed) {
+    for setting in &installed.settings_removed {
+        warn(format_args!("removed a setting that is not in the configuration ({setting}); see the login's settings"));
+    }
+    if !installed.left_open.is_empty() {
+        warn("left open, since closing it takes a superuser (docs/isolation.md):");
+        installed.left_open.iter().for_each(warn);
+    }
 }
 
 fn databases(settings: &Settings, arguments: &Arguments) -> BTreeSet<String> {

@@ -13,8 +13,10 @@ pub(super) fn across(settings: &Settings) -> Vec<Problem> {
     issuers(settings, &mut problems);
     for cluster in settings.clusters.values() {
         servers(cluster, &mut problems);
+        service(cluster, &mut problems);
     }
     own_logins(settings, &mut problems);
+    own_places(settings, &mut problems);
     plain(settings, &mut problems);
     let mut tenants: Vec<&Tenant> = settings.tenants.values().map(AsRef::as_ref).collect();
     tenants.sort_by(|a, b| a.id.cmp(&b.id));
@@ -35,7 +37,7 @@ fn keys(settings: &Settings, problems: &mut Vec<Problem>) {
             .example("context.keys.k1 = { file = \"context.key\" }"),
         );
     }
-    let shared = settings.clusters.values().flat_map(|cluster| cluster.logins.values());
+    let shared = settings.clusters.values().flat_map(|cluster| cluster.logins.values().chain(&cluster.service));
     let own = settings.tenants.values().flat_map(|tenant| match &tenant.roles {
         Roles::Own(logins) => logins.values().collect(),
         Roles::Shared(_) => Vec::new(),
@@ -78,6 +80,15 @@ fn issuers(settings: &Settings, problems: &mut Vec<Problem>) {
     }
 }
 
+fn service(cluster: &Cluster, problems: &mut Vec<Problem>) {
+    if let Some(service) = &cluster.service
+        && cluster.logins.values().any(|login| login.role == service.role)
+    {
+        let at = format!("clusters.{}.service", cluster.name);
+        problems.push(Problem::new(at, "is also a login of tenants").value(&service.role));
+    }
+}
+
 fn servers(cluster: &Cluster, problems: &mut Vec<Problem>) {
     let at = format!("clusters.{}.servers", cluster.name);
     let primaries = cluster.servers.iter().filter(|server| server.role == ServerRole::Primary).count();
@@ -108,9 +119,33 @@ fn own_logins(settings: &Settings, problems: &mut Vec<Problem>) {
                 problems.push(Problem::new(&at, format!("is also a login of tenant {other}")).value(&login.role));
             }
             let shared = settings.clusters.get(&tenant.cluster);
-            if shared.is_some_and(|cluster| cluster.logins.values().any(|shared| shared.role == login.role)) {
+            if shared.is_some_and(|cluster| {
+                cluster.logins.values().chain(&cluster.service).any(|shared| shared.role == login.role)
+            }) {
                 problems.push(Problem::new(&at, "is also a shared login of the cluster").value(&login.role));
             }
+        }
+    }
+}
+
+/// A database or cluster of a tenant's own is nobody else's.
+fn own_places(settings: &Settings, problems: &mut Vec<Problem>) {
+    let mut others: BTreeMap<(&str, Option<&str>), Vec<&TenantId>> = BTreeMap::new();
+    for tenant in settings.tenants.values() {
+        others.entry((tenant.cluster.as_str(), None)).or_default().push(&tenant.id);
+        others.entry((tenant.cluster.as_str(), Some(&tenant.database))).or_default().push(&tenant.id);
+    }
+    for tenant in settings.tenants.values() {
+        let (key, database) = match tenant.isolation {
+            Isolation::Rows | Isolation::Schema => continue,
+            Isolation::Database => ("database", Some(tenant.database.as_str())),
+            Isolation::Cluster => ("cluster", None),
+        };
+        let here = others.get(&(tenant.cluster.as_str(), database)).into_iter().flatten();
+        if let Some(other) = here.filter(|other| **other != &tenant.id).min() {
+            let at = format!("tenants.{}.{key}", tenant.id);
+            let reason = format!("is also tenant {other}'s, while this tenant is to have a {key} of its own");
+            problems.push(Problem::new(at, reason).value(database.unwrap_or(tenant.cluster.as_str())));
         }
     }
 }

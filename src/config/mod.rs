@@ -6,6 +6,7 @@
 //! Nothing live is kept in here: settings are values.
 
 mod check;
+mod logins;
 mod plain;
 mod problem;
 mod reader;

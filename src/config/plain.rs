@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use toml::Value;
 
+use super::logins::login;
 use super::reader::{Reader, Section, table};
-use super::sections::login;
 use super::settings::*;
 use super::tenants::limits;
 use super::{Problem, users};

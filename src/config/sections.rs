@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
+use super::logins::{self, login};
 use super::reader::{FromToml, Reader, Section, choose, map, table};
 use super::settings::*;
 use super::{Problem, plain, tenants};
@@ -35,7 +36,7 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
     let session = session(reader, part);
     let part = root.section(reader, "pool");
     let pool = pool(reader, part);
-    let clusters = clusters(reader, &mut root);
+    let clusters = clusters(reader, &mut root, master_key.is_some());
     let part = root.section(reader, "limits");
     let limits = tenants::default_limits(reader, part);
     let tenants = tenants::tenants(reader, &mut root, limits);
@@ -407,21 +408,22 @@ fn pool(reader: &mut Reader, section: Option<Section>) -> PoolRules {
     rules
 }
 
-fn clusters(reader: &mut Reader, root: &mut Section) -> BTreeMap<ClusterName, Arc<Cluster>> {
+fn clusters(reader: &mut Reader, root: &mut Section, master_key: bool) -> BTreeMap<ClusterName, Arc<Cluster>> {
     let entries = root.entries(reader, "clusters");
     map(reader, entries, |reader, at, name: &ClusterName, value| {
         let section = table(reader, at, value)?;
-        cluster(reader, name, section).map(Arc::new)
+        cluster(reader, name, section, master_key).map(Arc::new)
     })
 }
 
-fn cluster(reader: &mut Reader, name: &ClusterName, mut section: Section) -> Option<Cluster> {
+fn cluster(reader: &mut Reader, name: &ClusterName, mut section: Section, master_key: bool) -> Option<Cluster> {
     let tls = server_tls(reader, &section.at("tls"), None);
     let said = section.section(reader, "tls");
     let tls = said.map_or(tls, |said| server_tls(reader, "", Some(said)));
     let entries = section.entries(reader, "logins");
     let logins: BTreeMap<Access, Login> =
         map(reader, entries, |reader, at, _: &Access, value| login(reader, at, value));
+    let service = logins::service(reader, &mut section, master_key);
     let at = section.at("servers");
     let items = match section.require(reader, "servers", "[[clusters.main.servers]]") {
         Some(Value::Array(items)) => items,
@@ -440,7 +442,7 @@ fn cluster(reader: &mut Reader, name: &ClusterName, mut section: Section) -> Opt
         })
         .collect();
     section.finish(reader);
-    Some(Cluster { name: name.clone(), servers, tls, logins })
+    Some(Cluster { name: name.clone(), servers, tls, logins, service })
 }
 
 fn server_tls(reader: &mut Reader, path: &str, section: Option<Section>) -> ServerTls {
@@ -467,27 +469,4 @@ fn server(reader: &mut Reader, mut section: Section) -> Option<Server> {
     let max_backends = section.number(reader, "max_backends", 80, 1..=100_000);
     section.finish(reader);
     Some(Server { name: name?, host: host?, port: u16::try_from(port).ok()?, region: region?, role, max_backends })
-}
-
-/// `"role"` with a derived password, or `{ role = "...", password = ... }`.
-pub(super) fn login(reader: &mut Reader, at: &str, value: Value) -> Option<Login> {
-    let (role, password, mode) = match value {
-        Value::String(role) => (role, LoginPassword::Derived { epoch: 1 }, None),
-        other => {
-            let mut section = table(reader, at, other)?;
-            let role = section.required(reader, "role", "\"pgward_app\"");
-            let fixed = section.optional(reader, "password").map(LoginPassword::Fixed);
-            let epoch = section.number(reader, "epoch", 1, 1..=1_000_000);
-            let mode = section.choice(reader, "mode", &PoolMode::ALL);
-            section.finish(reader);
-            let epoch = u32::try_from(epoch).unwrap_or(1);
-            (role?, fixed.unwrap_or(LoginPassword::Derived { epoch }), mode)
-        }
-    };
-    // NAMEDATALEN - 1, see PostgreSQL's documentation, 4.1.1.
-    if role.is_empty() || role.len() > 63 {
-        reader.problem(Problem::new(at, "a role's name has 1 to 63 bytes").value(format!("{role:?}")));
-        return None;
-    }
-    Some(Login { role, password, mode })
 }

@@ -192,6 +192,9 @@ pub struct Cluster {
     pub tls: ServerTls,
     /// Isolation level `rows`: which login serves which access.
     pub logins: BTreeMap<Access, Login>,
+    /// What pgward itself logs in as, where tenants share a database: to listen for them, and to have their
+    /// logins mended.
+    pub service: Option<Login>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -234,6 +237,10 @@ pub struct Login {
     pub password: LoginPassword,
     /// Instead of the tenant's.
     pub mode: Option<PoolMode>,
+    /// What `ALTER ROLE ... SET` gives it.
+    pub settings: BTreeMap<String, String>,
+    /// It may be one that could get around isolation.
+    pub allow_unsafe: bool,
 }
 
 /// How long a session keeps a backend.
@@ -335,11 +342,12 @@ pub struct Plain {
 }
 
 impl Settings {
-    /// Roles that tenants' backends log in as. Nobody else may.
+    /// Roles that tenants' backends log in as, and pgward for them. Nobody else may.
     pub fn tenants_roles(&self) -> HashSet<(ClusterName, String)> {
         let mut roles = HashSet::new();
         for cluster in self.clusters.values() {
-            roles.extend(cluster.logins.values().map(|login| (cluster.name.clone(), login.role.clone())));
+            let logins = cluster.logins.values().chain(&cluster.service);
+            roles.extend(logins.map(|login| (cluster.name.clone(), login.role.clone())));
         }
         for tenant in self.tenants.values() {
             if let Roles::Own(logins) = &tenant.roles {

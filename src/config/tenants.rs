@@ -5,8 +5,8 @@ use std::sync::Arc;
 use toml::{Table, Value};
 
 use super::Problem;
+use super::logins::login;
 use super::reader::{FromToml, Reader, Section, map, name_of, table};
-use super::sections::login;
 use super::settings::*;
 use crate::base::{Access, Region, TenantId};
 

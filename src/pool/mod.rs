@@ -18,9 +18,11 @@ mod conn;
 mod prepared;
 mod registry;
 mod shard;
+mod vetting;
 
 pub use budget::{Budget, Permit};
 pub use conn::{Conn, Lease};
 pub use prepared::{Prepared, Statement, name as statement_name};
 pub use registry::{BackendRow, Pool, PoolKey, PoolRow, Pools};
 pub use shard::{AcquireError, Claim, Granted, Local, Poke, Request, Shard, Waiting};
+pub use vetting::Vetting;

@@ -8,6 +8,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use dashmap::DashMap;
 
 use super::budget::Budget;
+use super::vetting::{Mended, Vetting};
 use crate::backend::{Credentials, Endpoint, Greeting, LoginSecret};
 use crate::base::{ClusterName, ServerName};
 use crate::config::{PoolRules, Server};
@@ -35,6 +36,9 @@ pub struct Pool {
     greeting: ArcSwapOption<Greeting>,
     /// Backends that are older are not used again.
     retired: ArcSwapOption<Instant>,
+    /// What to make sure of before a backend is lent.
+    vetting: ArcSwapOption<Vetting>,
+    pub(super) mended: Mended,
 }
 
 #[derive(Debug)]
@@ -104,6 +108,10 @@ impl Pool {
         self.rules.load_full()
     }
 
+    pub(super) fn vetting(&self) -> Option<Arc<Vetting>> {
+        self.vetting.load_full()
+    }
+
     pub fn max(&self) -> usize {
         self.rules.load().max_per_login
     }
@@ -128,7 +136,14 @@ impl Pools {
     }
 
     /// The pool of a key, with the limits and the TLS of the configuration in force.
-    pub fn pool(&self, key: PoolKey, server: &Server, endpoint: &Arc<Endpoint>, rules: &Arc<PoolRules>) -> Arc<Pool> {
+    pub fn pool(
+        &self,
+        key: PoolKey,
+        server: &Server,
+        endpoint: &Arc<Endpoint>,
+        rules: &Arc<PoolRules>,
+        vetting: Option<Vetting>,
+    ) -> Arc<Pool> {
         let pool = match self.pools.get(&key) {
             Some(pool) => Arc::clone(&pool),
             None => {
@@ -142,6 +157,8 @@ impl Pools {
                         endpoint: ArcSwap::new(Arc::clone(endpoint)),
                         greeting: ArcSwapOption::empty(),
                         retired: ArcSwapOption::empty(),
+                        vetting: ArcSwapOption::from_pointee(vetting.clone()),
+                        mended: Mended::default(),
                     })
                 };
                 Arc::clone(&self.pools.entry(key.clone()).or_insert_with(fresh))
@@ -153,6 +170,9 @@ impl Pools {
         }
         if !Arc::ptr_eq(&pool.endpoint.load(), endpoint) {
             pool.endpoint.store(Arc::clone(endpoint));
+        }
+        if pool.vetting.load().as_deref() != vetting.as_ref() {
+            pool.vetting.store(vetting.map(Arc::new));
         }
         pool
     }

@@ -16,6 +16,7 @@ use super::budget::{Budget, Grant, Permit, Waiter};
 use super::conn::{Conn, Lease};
 use super::prepared::Prepared;
 use super::registry::{BackendRow, Pool};
+use super::vetting;
 use crate::backend::{self, BackendError, CancelTarget};
 use crate::limits::{LeaseSlot, Usage};
 use crate::tenant::Context;
@@ -243,7 +244,8 @@ impl Shard {
     async fn open(&self, slot: LeaseSlot, permit: Permit, local: &Rc<Local>) -> Result<Lease, AcquireError> {
         let pool = &local.pool;
         let endpoint = pool.endpoint();
-        let (backend, greeting) = backend::open(&endpoint, &pool.credentials()).await?;
+        let (vetting, credentials) = (pool.vetting(), pool.credentials());
+        let (backend, greeting) = vetting::open(&endpoint, &credentials, vetting.as_deref(), &pool.mended).await?;
         let cancel = Arc::new(CancelTarget {
             endpoint,
             pid: backend.pid,

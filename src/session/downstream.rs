@@ -134,7 +134,7 @@ impl Session {
                 .map(|()| Seen::Next)
                 .ok_or_else(|| self.garbled("the answer to a question of pgward's own"));
         }
-        if header.tag == b'A' && (self.channel_key.is_some() || self.mail.is_some()) {
+        if header.tag == b'A' && (self.hearing.key.is_some() || self.mail.is_some()) {
             relay.skip(here);
             self.notify(body, relay.own());
             return Ok(Seen::Next);

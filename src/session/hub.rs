@@ -51,11 +51,12 @@ impl Hubs {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a pool has a hub, or can have one: they are not to use up what a server has for requests.
-    pub(super) fn has_room(&self, pool: &Pool) -> bool {
+    /// Whether a pool has a hub, or can have one: they are not to use up what a server has for requests. `serves`:
+    /// nor what the pool has for them.
+    pub(super) fn has_room(&self, pool: &Pool, serves: bool) -> bool {
         let hubs = self.lock();
         let others = || hubs.values().filter(|hub| Arc::ptr_eq(&hub.budget, pool.budget())).count();
-        pool.max() > 1 && (hubs.contains_key(&pool.id()) || others() < pool.budget().max() / 4)
+        (pool.max() > 1 || !serves) && (hubs.contains_key(&pool.id()) || others() < pool.budget().max() / 4)
     }
 
     /// For the console.

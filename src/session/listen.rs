@@ -14,14 +14,25 @@ use super::refuse;
 use super::serve::{End, Session};
 use super::startup_settings::same_encoding;
 use crate::base::{Party, Report};
+use crate::pool::Local;
 use crate::sql::{ListenOrder, listen_orders};
+use crate::tenant::ChannelKey;
 use crate::wire::backend::{self as answer, Transaction};
 use crate::wire::encode;
 
 /// Channels that one session may listen to.
 const MOST: usize = 10_000;
 
-/// What a session listens to by its pool's hub.
+/// How a session's channels are called on the server, and by whom they are listened to.
+#[derive(Clone)]
+pub(super) struct Hearing {
+    pub key: Option<Arc<ChannelKey>>,
+    /// The pool whose hub listens: the session's own, or where tenants share a database that of pgward's own login,
+    /// whose backends no tenant's role can end or look at.
+    pub by: Rc<Local>,
+}
+
+/// What a session listens to by a hub.
 #[derive(Debug)]
 pub(super) struct Mail {
     pub mailbox: Arc<Mailbox>,
@@ -52,18 +63,21 @@ impl Session {
     /// Whether the session listens by the hub, rather than on its own backend: not where it keeps that
     /// anyway, nor where backends are few, nor in another encoding than the hub.
     pub(super) fn listens_aside(&self) -> bool {
-        let pool = &self.local.pool;
-        let greeting = pool.greeting();
+        let pool = &self.hearing.by.pool;
+        let greeting = self.local.pool.greeting();
         let usual = greeting.as_ref().and_then(|greeting| greeting.parameters.get("client_encoding"));
         let strange = self.context.settings().iter().any(|(name, value)| {
             name.eq_ignore_ascii_case("client_encoding") && !usual.is_some_and(|usual| same_encoding(usual, value))
         });
-        !self.nobody && self.pins.is_empty() && !strange && self.core.shared.hubs.has_room(pool)
+        !self.nobody
+            && self.pins.is_empty()
+            && !strange
+            && self.core.shared.hubs.has_room(pool, Rc::ptr_eq(&self.local, &self.hearing.by))
     }
 
     /// A channel's name on the server.
     fn channel(&self, name: &str) -> Arc<str> {
-        match (&self.channel_key, &self.terms.id) {
+        match (&self.hearing.key, &self.terms.id) {
             (Some(key), Party::Tenant(tenant)) => key.name(tenant, name).into(),
             _ => name.into(),
         }
@@ -108,7 +122,7 @@ impl Session {
         let to = self.mail.as_ref().map_or_else(Arc::default, |mail| Arc::clone(&mail.mailbox));
         let (done, answered) = oneshot::channel();
         let command = Command::Listen { channel: Arc::clone(&channel), to: Arc::clone(&to), done };
-        let hub = Hubs::command(&self.core, &self.local, command);
+        let hub = Hubs::command(&self.core, &self.hearing.by, command);
         // From here on it is to be taken back if nothing comes of it.
         let mail =
             self.mail.get_or_insert_with(|| Box::new(Mail { mailbox: to, channels: HashMap::new(), hub: hub.clone() }));

@@ -11,6 +11,7 @@ use super::cancel::{CancelKey, CancelKeys};
 use super::core::Core;
 use super::entry::{Entry, Profile};
 use super::handshake::{Refused, Started};
+use super::listen::Hearing;
 use super::names::Names;
 use super::plain::Wish;
 use super::relay::Sink;
@@ -19,14 +20,14 @@ use super::terms::Terms;
 use super::world::World;
 use super::{refuse, startup_settings};
 use crate::auth::Identity;
-use crate::backend::{Credentials, Greeting};
+use crate::backend::Greeting;
 use crate::base::{Report, SqlState, clock};
 use crate::config::{Isolation, SettingSource, Tenant};
 use crate::limits::{ClientSlot, Usage};
 use crate::net::Stream;
 use crate::pool::{AcquireError, Lease, Local, Request};
 use crate::route;
-use crate::tenant::{ChannelKey, Context, Known};
+use crate::tenant::{Context, Known};
 use crate::wire::handover::{Checker, Step};
 use crate::wire::startup::Startup;
 use crate::wire::{Header, Origin, backend as answer, encode, frame, handover};
@@ -58,7 +59,7 @@ pub struct LoggedIn {
     slot: ClientSlot,
     local: Rc<Local>,
     context: Arc<Context>,
-    channel_key: Option<Arc<ChannelKey>>,
+    hearing: Hearing,
     wanted: Box<[(String, String)]>,
     max_prepared: usize,
 }
@@ -71,7 +72,7 @@ pub(super) struct Admitted {
     pub local: Rc<Local>,
     pub context: Context,
     /// For a tenant that shares its database.
-    pub channel_key: Option<Arc<ChannelKey>>,
+    pub hearing: Hearing,
     pub expires_at: Option<u64>,
 }
 
@@ -184,24 +185,12 @@ impl Entered {
             // A reload meanwhile may have moved the tenant, and has not seen this session.
             entry.kick(super::Kick::Moved);
         }
-        let Admitted { terms, usage, slot, local, channel_key, .. } = admitted;
+        let Admitted { terms, usage, slot, local, hearing, .. } = admitted;
         // It has been read once already.
         let wanted = startup_settings::settings(&startup).unwrap_or_default().into();
         let max_prepared = world.settings.session.prepared_per_session;
-        let logged_in = LoggedIn {
-            stream,
-            input,
-            entry,
-            key,
-            terms,
-            usage,
-            slot,
-            local,
-            context,
-            channel_key,
-            wanted,
-            max_prepared,
-        };
+        let logged_in =
+            LoggedIn { stream, input, entry, key, terms, usage, slot, local, context, hearing, wanted, max_prepared };
         tracing::debug!(party = %logged_in.terms.id, mode = logged_in.terms.mode.as_str(), "a session begins");
         Ok(Login::Session(Box::new(logged_in)))
     }
@@ -209,7 +198,7 @@ impl Entered {
 
 impl LoggedIn {
     pub(super) fn into_session(self, core: Rc<Core>) -> Session {
-        let Self { stream, input, entry, key, terms, usage, slot, local, context, channel_key, wanted, max_prepared } =
+        let Self { stream, input, entry, key, terms, usage, slot, local, context, hearing, wanted, max_prepared } =
             self;
         if core.draining.get() {
             entry.kick(super::Kick::Drain);
@@ -231,7 +220,7 @@ impl LoggedIn {
             context,
             own: None,
             names: Names::default(),
-            channel_key,
+            hearing,
             channels: None,
             max_prepared,
             mail: None,
@@ -300,14 +289,14 @@ pub(super) fn serve_identity(core: &Core, world: &World, identity: &Identity) ->
         core.stats.login("tenant_clients");
         refuse::tenant_clients(limit)
     })?;
-    let secret = world.login_secret(&cluster.name, route.login).ok_or_else(refuse::misconfigured)?;
-    let credentials = Credentials { role: route.login.role.clone(), database: tenant.database.clone(), secret };
-    let pool = world.pool(&core.shared.pools, cluster, route.server, credentials).ok_or_else(refuse::misconfigured)?;
+    let pools = world.tenant_pools(&core.shared.pools, cluster, route.server, tenant, route.login);
+    let (pool, listening) = pools.ok_or_else(refuse::misconfigured)?;
     let context = base_context(world, tenant, identity);
     let expires_at = Some(identity.expires_at);
-    let channel_key = world.channel_key.clone().filter(|_| tenant.isolation.shares_database());
+    let key = world.channel_key.clone().filter(|_| tenant.isolation.shares_database());
+    let hearing = Hearing { key, by: core.shard.local(&listening) };
     let local = core.shard.local(&pool);
-    Ok(Admitted { terms, usage, slot, local, context, channel_key, expires_at })
+    Ok(Admitted { terms, usage, slot, local, context, hearing, expires_at })
 }
 
 /// What backends are told about this session before its own settings.

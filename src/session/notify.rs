@@ -17,7 +17,7 @@ pub(super) struct Channels(HashMap<String, String>);
 impl Session {
     /// The text with the tenant's own channels, where it names channels and the database is shared.
     pub(super) fn rename_channels(&mut self, facts: &Facts, text: &[u8]) -> Option<Vec<u8>> {
-        let key = self.channel_key.as_ref().filter(|_| facts.channels)?;
+        let key = self.hearing.key.as_ref().filter(|_| facts.channels)?;
         let Party::Tenant(tenant) = &self.terms.id else { return None };
         let names = &mut self.channels;
         rename_channels(text, |channel| {
@@ -38,7 +38,7 @@ impl Session {
         if self.mail.as_ref().is_some_and(|mail| mail.hears(channel)) {
             return;
         }
-        let name = match &self.channel_key {
+        let name = match &self.hearing.key {
             None => Some(channel),
             Some(_) => {
                 let channel = std::str::from_utf8(channel).ok();

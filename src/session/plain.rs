@@ -9,6 +9,7 @@ use tokio::io::AsyncWriteExt;
 use super::core::Core;
 use super::directory::User;
 use super::handshake::{Refused, Started};
+use super::listen::Hearing;
 use super::login::{Admitted, Reported, greet, introduce};
 use super::serve::Session;
 use super::terms::Terms;
@@ -152,10 +153,11 @@ fn admit(core: &Core, world: &World, wish: &Wish<'_>, secret: LoginSecret) -> Re
         core.stats.login("database_clients");
         refuse::database_clients(limit)
     })?;
-    let pool = world.pool(&core.shared.pools, cluster, server, credentials).ok_or_else(refuse::misconfigured)?;
+    let pool = world.pool(&core.shared.pools, cluster, server, credentials, None).ok_or_else(refuse::misconfigured)?;
     let context = Context::plain(terms.id.clone(), wish.user);
     let local = core.shard.local(&pool);
-    Ok(Admitted { terms, usage, slot, local, context, channel_key: None, expires_at: None })
+    let hearing = Hearing { key: None, by: Rc::clone(&local) };
+    Ok(Admitted { terms, usage, slot, local, context, hearing, expires_at: None })
 }
 
 /// Makes sure that there is such a database, and that its login is no superuser that may not be used.
@@ -193,8 +195,8 @@ fn may_be_superuser(greeting: &Greeting) -> bool {
 
 /// What was made for a login that came to nothing must not stay: with `*`, clients make up the names.
 fn forget(core: &Core, admitted: Admitted) {
-    let Admitted { terms, usage, slot, local, context, .. } = admitted;
-    drop((usage, slot));
+    let Admitted { terms, usage, slot, local, context, hearing, .. } = admitted;
+    drop((usage, slot, hearing));
     let shared = &core.shared;
     let pool = Arc::clone(&local.pool);
     core.shard.forget(local);

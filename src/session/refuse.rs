@@ -308,7 +308,18 @@ fn backend(error: &BackendError) -> Report {
             Report::fatal(SqlState::CONNECTION_FAILURE, "the database server cannot be reached")
                 .hint("Nothing was executed. Try again in a moment.")
         }
+        BackendError::Unsafe { .. } => Report::fatal(
+            SqlState::CONFIG_FILE_ERROR,
+            "pgward does not use this tenant's database login, which could get around isolation",
+        )
+        .hint("The reason is in pgward's log. Nothing was executed."),
+        BackendError::NotInstalled { .. } => {
+            Report::fatal(SqlState::CONFIG_FILE_ERROR, "the database is not prepared for tenants")
+                .hint("Run pgward install. Nothing was executed.")
+        }
         BackendError::Refused { .. }
+        | BackendError::Ask { .. }
+        | BackendError::Unsound { .. }
         | BackendError::Tls { .. }
         | BackendError::NoTls { .. }
         | BackendError::Method { .. }

@@ -13,6 +13,7 @@ use super::cancel::CancelKey;
 use super::core::Core;
 use super::entry::{Entry, Held, Kick, Phase};
 use super::handshake::tell;
+use super::listen::Hearing;
 use super::listen::Mail;
 use super::names::Names;
 use super::notify::Channels;
@@ -28,7 +29,7 @@ use crate::net::Stream;
 use crate::pool::{Granted, Lease, Local, Statement, Waiting};
 use crate::sql::{ListenOrder, Pins};
 use crate::telemetry::add;
-use crate::tenant::{ChannelKey, Context};
+use crate::tenant::Context;
 use crate::wire::backend::Transaction;
 use crate::wire::encode;
 use crate::wire::flow::Flow;
@@ -59,7 +60,7 @@ pub(super) struct Session {
     pub own: Option<Box<Own>>,
     pub names: Names,
     /// For a tenant that shares its database: what makes notification channels its own.
-    pub channel_key: Option<Arc<ChannelKey>>,
+    pub hearing: Hearing,
     pub channels: Option<Box<Channels>>,
     pub max_prepared: usize,
     /// What it listens to by its pool's hub.

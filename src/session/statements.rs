@@ -343,7 +343,7 @@ impl Session {
             self.apply(&facts, lets_go);
             if facts.channels {
                 let text = self.names.unnamed.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
-                self.note_unlisten(&text, self.channel_key.is_some());
+                self.note_unlisten(&text, self.hearing.key.is_some());
             }
             self.pass_message(header, relay);
             return;
@@ -356,7 +356,7 @@ impl Session {
             self.owe(Owed::Bind { statement: Some(statement.id) });
             self.apply(&statement.facts, self.lets_go(statement.text()));
             if statement.facts.channels {
-                self.note_unlisten(statement.text(), self.channel_key.is_some());
+                self.note_unlisten(statement.text(), self.hearing.key.is_some());
             }
             frontend::put_bind_head(relay.own(), head.portal, name.as_ref().map_or(b"", |name| name), after);
         } else {

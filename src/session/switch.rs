@@ -45,7 +45,7 @@ impl Session {
         self.own = None;
         self.base = self.core.shared.contexts.shared(Context::plain(Party::Database("".into()), ""));
         self.context = Arc::clone(&self.base);
-        self.channel_key = None;
+        self.hearing.key = None;
         self.channels = None;
         self.mail = None;
         self.names.leave_tenant();
@@ -94,7 +94,7 @@ impl Session {
     }
 
     fn enter_tenant(&mut self, admitted: Admitted, context: Arc<Context>, reported: &Reported) {
-        let Admitted { terms, usage, slot, local, channel_key, expires_at, .. } = admitted;
+        let Admitted { terms, usage, slot, local, hearing, expires_at, .. } = admitted;
         self.entry.enter_tenant(terms.id.clone(), local.pool.id(), terms.mode, expires_at);
         self.set_pins(terms.pins());
         self.terms = terms;
@@ -103,7 +103,7 @@ impl Session {
         self.local = local;
         self.base = Arc::clone(&context);
         self.context = context;
-        self.channel_key = channel_key;
+        self.hearing = hearing;
         self.nobody = false;
         // What the session set before is gone, and another server may say otherwise.
         let mut out = BytesMut::new();

@@ -348,7 +348,7 @@ impl Session {
             return Taken::Not(Need::Bytes);
         };
         let large_object = LARGE_OBJECT_FUNCTIONS.contains(&u32::from_be_bytes(*function));
-        if large_object && self.channel_key.is_none() {
+        if large_object && self.hearing.key.is_none() {
             if !self.linked(relay) {
                 return Taken::Not(Need::Lease);
             }

@@ -8,9 +8,9 @@ use super::directory::Directory;
 use crate::auth::{KeyError, Verifier};
 use crate::backend::{Credentials, Endpoint, LoginSecret};
 use crate::base::{ClusterName, ServerName};
-use crate::config::{Cluster, Login, Lookup, PlainDatabase, PoolRules, Server, Settings};
+use crate::config::{Cluster, Isolation, Login, Lookup, PlainDatabase, PoolRules, Server, Settings, Tenant};
 use crate::net::{self, TlsError};
-use crate::pool::{Pool, PoolKey, Pools};
+use crate::pool::{Pool, PoolKey, Pools, Vetting};
 use crate::route;
 use crate::tenant::{ChannelKey, Sealer, login_password};
 
@@ -94,7 +94,37 @@ impl World {
         let cluster = self.settings.clusters.get(&lookup.cluster)?;
         let secret = self.login_secret(&cluster.name, &lookup.login)?;
         let (role, database) = (lookup.login.role.clone(), lookup.database.clone());
-        self.pool(pools, cluster, route::primary(cluster)?, Credentials { role, database, secret })
+        self.pool(pools, cluster, route::primary(cluster)?, Credentials { role, database, secret }, None)
+    }
+
+    /// What pgward itself logs in as on a cluster, to a database that tenants share.
+    fn service(&self, cluster: &Cluster, database: &str) -> Option<Credentials> {
+        let login = cluster.service.as_ref()?;
+        let secret = self.login_secret(&cluster.name, login)?;
+        Some(Credentials { role: login.role.clone(), database: database.to_owned(), secret })
+    }
+
+    /// The pool of a tenant's login, and the pool that listens for it.
+    pub fn tenant_pools(
+        &self,
+        pools: &Pools,
+        cluster: &Cluster,
+        server: &Server,
+        tenant: &Tenant,
+        login: &Login,
+    ) -> Option<(Arc<Pool>, Arc<Pool>)> {
+        let shared = tenant.isolation.shares_database();
+        let service = self.service(cluster, &tenant.database).filter(|_| shared);
+        let rows = tenant.isolation == Isolation::Rows;
+        let vetting = Vetting { rows, allow_unsafe: login.allow_unsafe, shared, service: service.clone() };
+        let secret = self.login_secret(&cluster.name, login)?;
+        let credentials = Credentials { role: login.role.clone(), database: tenant.database.clone(), secret };
+        let pool = self.pool(pools, cluster, server, credentials, Some(vetting))?;
+        let listening = match service {
+            Some(service) => self.pool(pools, cluster, server, service, None)?,
+            None => Arc::clone(&pool),
+        };
+        Some((pool, listening))
     }
 
     /// The pool of a login on a server.
@@ -104,6 +134,7 @@ impl World {
         cluster: &Cluster,
         server: &Server,
         credentials: Credentials,
+        vetting: Option<Vetting>,
     ) -> Option<Arc<Pool>> {
         let endpoint = self.endpoints.get(&(cluster.name.clone(), server.name.clone()))?;
         let Credentials { role, database, secret } = credentials;
@@ -116,7 +147,7 @@ impl World {
             role,
             secret,
         };
-        Some(pools.pool(key, server, endpoint, &self.rules))
+        Some(pools.pool(key, server, endpoint, &self.rules, vetting))
     }
 }
 

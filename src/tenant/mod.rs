@@ -10,5 +10,5 @@ mod password;
 pub use channels::ChannelKey;
 pub use context::{Context, Known, Sealer};
 pub use contexts::Contexts;
-pub use install::{InstallError, Installed, install, script};
+pub use install::{InstallError, Installation, Installed, SCHEMA_VERSION, uninstall, uninstall_script};
 pub use password::login_password;

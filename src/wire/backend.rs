@@ -95,21 +95,20 @@ pub fn row(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
     rest.is_empty().then_some(columns)
 }
 
-/// A column of a DataRow as text. The inner `None` is NULL.
-pub fn column(body: &[u8], wanted: usize) -> Option<Option<&str>> {
-    let (_, mut rest) = body.split_first_chunk::<2>()?;
-    for at in 0.. {
+/// The columns of a DataRow as text. `None` among them is NULL.
+pub fn columns(body: &[u8]) -> Option<Vec<Option<String>>> {
+    let (count, mut rest) = body.split_first_chunk::<2>()?;
+    let mut columns = Vec::new();
+    for _ in 0..u16::from_be_bytes(*count) {
         let (length, after) = rest.split_first_chunk::<4>()?;
         let value = match i32::from_be_bytes(*length) {
             -1 => None,
             length => Some(after.get(..usize::try_from(length).ok()?)?),
         };
-        if at == wanted {
-            return value.map(std::str::from_utf8).transpose().ok();
-        }
+        columns.push(value.map(|value| std::str::from_utf8(value).map(str::to_owned)).transpose().ok()?);
         rest = after.get(value.map_or(0, <[u8]>::len)..)?;
     }
-    None
+    rest.is_empty().then_some(columns)
 }
 
 #[cfg(test)]
@@ -119,14 +118,13 @@ mod tests {
     #[test]
     fn columns_of_a_row_are_found() {
         let body = b"\0\x03\0\0\0\x01a\xff\xff\xff\xff\0\0\0\x02bc";
-        assert_eq!(
-            (0..4).map(|at| column(body, at)).collect::<Vec<_>>(),
-            [Some(Some("a")), Some(None), Some(Some("bc")), None]
-        );
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(columns(body), Some(vec![text("a"), None, text("bc")]));
         for end in 0..body.len() {
-            assert_eq!(column(&body[..end], 2), None, "{end} bytes of it");
+            assert_eq!(columns(&body[..end]), None, "{end} bytes of it");
         }
-        assert_eq!(column(b"\0\x01\0\0\0\x01\xff", 0), None, "not UTF-8");
+        assert_eq!(columns(b"\0\0?"), None, "more than its columns");
+        assert_eq!(columns(b"\0\x01\0\0\0\x01\xff"), None, "not UTF-8");
     }
 
     #[test]

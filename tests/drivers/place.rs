@@ -1,5 +1,7 @@
 //! Where the checks run: one cluster for all drivers, with tenants of each driver's own.
 
+use std::collections::BTreeMap;
+
 use pgward::base::{ClusterName, Secret};
 use pgward::cli::demo::cluster::Cluster;
 use pgward::config::{Login, LoginPassword};
@@ -49,7 +51,7 @@ async fn furnish(cluster: &Cluster) {
     server.run("postgres", "create the database", "create database app").await.unwrap();
     let client = server.connect("app").await.unwrap();
     let settings = parse(&configuration(server.port(), "10s"));
-    pgward::tenant::install(&client, &settings, &main_cluster(), "app").await.unwrap();
+    pgward::tenant::Installation::new(&settings, &main_cluster(), "app").run(&client).await.unwrap();
     let mut sql = String::new();
     for (table, columns) in [("items", ITEMS), ("notes", NOTES)] {
         sql += &format!(
@@ -136,7 +138,13 @@ pub async fn direct(driver: &str) -> Urls {
     let settings = parse(&configuration(port, "10s"));
     let url = |end: &str| {
         let role = format!("{driver}_{end}");
-        let login = Login { role: role.clone(), password: LoginPassword::Derived { epoch: 1 }, mode: None };
+        let login = Login {
+            role: role.clone(),
+            password: LoginPassword::Derived { epoch: 1 },
+            mode: None,
+            settings: BTreeMap::new(),
+            allow_unsafe: true,
+        };
         let password = login_password(settings.master_key.as_ref(), &main_cluster(), &login);
         let password = String::from_utf8(password.as_ref().map(Secret::expose).unwrap().to_vec()).unwrap();
         format!("postgresql://{role}:{password}@127.0.0.1:{port}/app")

@@ -6,13 +6,14 @@ use rcgen::KeyPair;
 
 use super::super::failure::Failure;
 use super::super::output::{say, warn};
-use super::super::{install, token};
+use super::super::token;
 use super::cluster::{Cluster, Server};
 use super::data;
 use super::folder::DemoFolder;
 use super::proxy::{Ports, Proxy};
 use crate::base::{Access, ClusterName, TenantId};
 use crate::config::{self, Settings};
+use crate::tenant::Installation;
 
 pub(super) const CLUSTERS: [&str; 2] = ["colombo", "mumbai"];
 const TOKEN_TTL: Duration = Duration::from_secs(12 * 3600);
@@ -150,7 +151,8 @@ async fn load(settings: &Settings, colombo: &mut Cluster, mumbai: &Cluster) -> R
 
 async fn install_in(settings: &Settings, server: &Server, cluster: &str, database: &str) -> Result<(), Failure> {
     let client = server.connect(database).await?;
-    install::install(&client, settings, &ClusterName::parse(cluster)?, database).await
+    Installation::new(settings, &ClusterName::parse(cluster)?, database).run(&client).await?;
+    Ok(())
 }
 
 fn config_text(colombo: &Cluster, mumbai: &Cluster, ports: Ports) -> String {

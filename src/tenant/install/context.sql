@@ -1,26 +1,4 @@
--- pgward, version 1: what a database needs so that row-level-security policies can ask whose session
--- this is. Safe to run again. Everything is fully qualified, operators too, because these functions run
--- with their owner's rights while the caller chooses the search_path.
-
-create schema if not exists pgward;
-revoke all on schema pgward from public;
-grant usage on schema pgward to public;
-comment on schema pgward is 'pgward 1: the sealed tenant context';
-
--- HMAC keys as the two blocks of RFC 2104 (key xor ipad, key xor opad). Only the owner reads them.
-create table if not exists pgward.keys (
-    kid text primary key,
-    inner_block bytea not null,
-    outer_block bytea not null
-);
-revoke all on pgward.keys from public;
-
--- Login roles that are one tenant's own (isolation level schema).
-create table if not exists pgward.logins (
-    role name primary key,
-    tenant text not null
-);
-revoke all on pgward.logins from public;
+-- The sealed context: whose session this is.
 
 -- Checks the session's context and returns its parts: version, kid, pid, tenant, claims, mac.
 create or replace function pgward.unseal() returns text[]

@@ -1,0 +1,158 @@
+//! What pgward makes sure of before it lends a backend: that its login cannot get around the isolation of tenants,
+//! and that no tenant has given the login settings, or another password, for all who come after.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
+
+use crate::backend::{self, AskError, Backend, BackendError, Credentials, Endpoint, Greeting};
+
+/// What would let a session around it. `$1`: tenants are kept apart by row security.
+const UNSAFE: &str = "
+    with mine as (
+        select r.oid, r.rolname, r.rolsuper, r.rolbypassrls, r.rolcreaterole, r.rolreplication
+        from pg_catalog.pg_roles r where pg_catalog.pg_has_role(session_user, r.oid, 'member')
+    )
+    select pg_catalog.format('it is, or can become, %I, which is a superuser', rolname) from mine where rolsuper
+    union all
+    select pg_catalog.format('it is, or can become, %I, which can create roles', rolname) from mine
+    where rolcreaterole and not rolsuper
+    union all
+    select pg_catalog.format('it is, or can become, %I, which can replicate', rolname) from mine
+    where rolreplication and not rolsuper
+    union all
+    select pg_catalog.format('it is a member of %I', rolname) from mine
+    where rolname in ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files')
+        and not exists (select from mine where rolsuper)
+    union all
+    select pg_catalog.format('it is, or can become, %I, which has BYPASSRLS', rolname) from mine
+    where rolbypassrls and not rolsuper and $1::bool
+    union all
+    (select pg_catalog.format('it is, or can become, %I, which owns table %s, where row security is not forced',
+        mine.rolname, c.oid::pg_catalog.regclass)
+    from mine join pg_catalog.pg_class c on c.relowner = mine.oid
+    where c.relkind in ('r', 'p') and c.relrowsecurity and not c.relforcerowsecurity and $1::bool
+        and not exists (select from mine where rolsuper)
+    order by 1 limit 3)";
+
+/// What to make sure of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vetting {
+    /// Tenants are kept apart by row security.
+    pub rows: bool,
+    /// The login may be one that can get around it.
+    pub allow_unsafe: bool,
+    /// Tenants share the database, and `pgward install` noted there how the login is to be.
+    pub shared: bool,
+    /// Who can mend the login.
+    pub service: Option<Credentials>,
+}
+
+/// One pool's mending: by one at a time, and not again at once.
+#[derive(Debug, Default)]
+pub(super) struct Mended(Mutex<Option<Instant>>);
+
+/// A login is mended at most this often.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Another session may spoil it again meanwhile.
+const TRIES: usize = 3;
+
+/// Opens a backend that can be lent.
+pub(super) async fn open(
+    endpoint: &Endpoint,
+    credentials: &Credentials,
+    vetting: Option<&Vetting>,
+    mended: &Mended,
+) -> Result<(Backend, Greeting), BackendError> {
+    let Some(vetting) = vetting else { return backend::open(endpoint, credentials).await };
+    let mut tries = 0;
+    loop {
+        let begun = Instant::now();
+        tries += 1;
+        let error = match backend::open(endpoint, credentials).await {
+            Ok((mut backend, greeting)) => match vetting.vet(&mut backend, endpoint, credentials).await {
+                Ok(()) => return Ok((backend, greeting)),
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        let spoilt = match &error {
+            BackendError::Unsound { .. } => true,
+            BackendError::Refused { sqlstate, .. } => sqlstate == "28P01" && vetting.shared,
+            _ => false,
+        };
+        let Some(service) = vetting.service.as_ref().filter(|_| spoilt && tries < TRIES) else { return Err(error) };
+        tracing::warn!(role = credentials.role, server = endpoint.name(), %error, "a login of tenants is being mended");
+        mended.mend(endpoint, service, &credentials.role, begun).await?;
+    }
+}
+
+impl Vetting {
+    async fn vet(
+        &self,
+        backend: &mut Backend,
+        endpoint: &Endpoint,
+        credentials: &Credentials,
+    ) -> Result<(), BackendError> {
+        let (server, role) = (endpoint.name(), credentials.role.clone());
+        // First: what it answers holds for what is asked behind it.
+        if self.shared {
+            let sound = match within(endpoint, backend::ask(backend, "select pgward.sound()", &[])).await? {
+                Ok(rows) => rows.first().and_then(|row| row.first()?.as_deref()) == Some("t"),
+                // No such schema, no such function: there is none, or an old one.
+                Err(AskError::Server { sqlstate, .. }) if sqlstate == "3F000" || sqlstate == "42883" => {
+                    return Err(BackendError::NotInstalled { server, database: credentials.database.clone() });
+                }
+                // Its settings may even keep it from answering.
+                Err(AskError::Server { .. }) => false,
+                Err(source) => return Err(BackendError::Ask { server, source }),
+            };
+            if !sound {
+                return Err(BackendError::Unsound { server, role });
+            }
+        }
+        if self.allow_unsafe {
+            return Ok(());
+        }
+        let rows = if self.rows { "true" } else { "false" };
+        let reasons = within(endpoint, backend::ask(backend, UNSAFE, &[rows])).await?;
+        let reasons = reasons.map_err(|source| BackendError::Ask { server: server.clone(), source })?;
+        if reasons.is_empty() {
+            return Ok(());
+        }
+        let reasons: Vec<String> = reasons.into_iter().flatten().flatten().collect();
+        Err(BackendError::Unsafe { server, role, reasons: reasons.join("; ") })
+    }
+}
+
+impl Mended {
+    async fn mend(
+        &self,
+        endpoint: &Endpoint,
+        service: &Credentials,
+        role: &str,
+        begun: Instant,
+    ) -> Result<(), BackendError> {
+        let mut last = self.0.lock().await;
+        // Another core has mended it while this one found it spoilt.
+        if last.is_some_and(|at| at > begun) {
+            return Ok(());
+        }
+        if let Some(at) = *last {
+            tokio::time::sleep_until((at + PAUSE).into()).await;
+        }
+        let (mut backend, _) = backend::open(endpoint, service).await?;
+        let asked = within(endpoint, backend::ask(&mut backend, "select pgward.mend($1)", &[role])).await?;
+        *last = Some(Instant::now());
+        match asked {
+            Ok(_) => Ok(()),
+            Err(source) => Err(BackendError::Ask { server: endpoint.name(), source }),
+        }
+    }
+}
+
+async fn within<T>(endpoint: &Endpoint, asked: impl Future<Output = T>) -> Result<T, BackendError> {
+    let late = |_| BackendError::Timeout { server: endpoint.name(), seconds: endpoint.timeout.as_secs() };
+    tokio::time::timeout(endpoint.timeout, asked).await.map_err(late)
+}

@@ -1,0 +1,283 @@
+//! `pgward install`: the schema `pgward`, its keys, and the login roles of a database's tenants.
+//!
+//! What stands in the files beside this one is the same for everybody; [`sql`] writes what depends on the
+//! configuration. All of it can be run again, and over what an older version installed.
+
+mod sql;
+
+use std::collections::BTreeMap;
+
+use tokio_postgres::Client;
+
+use super::{channels, login_password};
+use crate::base::{ClusterName, TenantId};
+use crate::config::{Cluster, Isolation, Login, Roles, Settings, Tenant};
+
+/// Of the schema `pgward` that this pgward installs.
+pub const SCHEMA_VERSION: u32 = 2;
+
+const ROLES: &str = include_str!("roles.sql");
+const SCHEMA: [(&str, &str); 4] = [
+    ("creating the schema pgward", include_str!("schema.sql")),
+    ("creating the sealed context", include_str!("context.sql")),
+    ("creating pgward.protect", include_str!("protect.sql")),
+    ("creating the guard of shared logins", include_str!("guard.sql")),
+];
+const DOORS: &str = include_str!("doors.sql");
+const UNINSTALL: &str = include_str!("uninstall.sql");
+
+/// What was done, for the person who asked for it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Installed {
+    pub keys: Vec<String>,
+    pub roles: Vec<String>,
+    pub schemas: Vec<String>,
+    /// Settings of login roles that the configuration does not have: `role: setting`.
+    pub settings_removed: Vec<String>,
+    /// What only a superuser could have closed.
+    pub left_open: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    #[error("cluster {0} is not in the configuration")]
+    UnknownCluster(ClusterName),
+    #[error("no tenant of the configuration lives in database {database} of cluster {cluster}")]
+    NoTenants { cluster: ClusterName, database: String },
+    #[error("role {0} has no password, and there is no master key to derive one from")]
+    NoPassword(String),
+    #[error("PostgreSQL refused while {doing}{}", words(source))]
+    Sql {
+        doing: String,
+        #[source]
+        source: tokio_postgres::Error,
+    },
+}
+
+/// The server's own words, which the driver's error leaves out.
+fn words(error: &tokio_postgres::Error) -> String {
+    let Some(error) = error.as_db_error() else { return String::new() };
+    let more = [error.detail(), error.hint()].into_iter().flatten();
+    more.fold(format!(": {} (SQLSTATE {})", error.message(), error.code().code()), |text, more| {
+        format!("{text}\n{more}")
+    })
+}
+
+/// One statement batch and what it is for.
+struct Batch {
+    doing: String,
+    sql: String,
+    /// Keys or verifiers are in it.
+    secret: bool,
+}
+
+impl Batch {
+    fn open(doing: impl Into<String>, sql: impl Into<String>) -> Self {
+        Self { doing: doing.into(), sql: sql.into(), secret: false }
+    }
+
+    fn secret(doing: impl Into<String>, sql: String) -> Self {
+        Self { doing: doing.into(), sql, secret: true }
+    }
+}
+
+/// Where to install, and what.
+#[derive(Debug, Clone, Copy)]
+pub struct Installation<'a> {
+    pub settings: &'a Settings,
+    pub cluster: &'a ClusterName,
+    pub database: &'a str,
+    /// Delete context keys that the configuration does not have.
+    pub prune: bool,
+}
+
+impl<'a> Installation<'a> {
+    pub fn new(settings: &'a Settings, cluster: &'a ClusterName, database: &'a str) -> Self {
+        Self { settings, cluster, database, prune: false }
+    }
+
+    /// Runs everything in one transaction on a connection to the database, as a role that may create roles and
+    /// schemas there.
+    pub async fn run(&self, client: &Client) -> Result<Installed, InstallError> {
+        let (batches, mut installed) = self.plan()?;
+        installed.settings_removed = self.strange_settings(client).await?;
+        transaction(client, &batches).await?;
+        if self.tenants()?.iter().any(|tenant| tenant.isolation == Isolation::Rows) {
+            installed.left_open = texts(client, "select * from pgward.left_open()", &[]).await?;
+        }
+        Ok(installed)
+    }
+
+    /// The same as text, for a DBA to read. `secrets`: to run it as well; without, keys and passwords are left out.
+    pub fn script(&self, secrets: bool) -> Result<String, InstallError> {
+        let (batches, _) = self.plan()?;
+        let shown = |batch: &Batch| match batch.secret && !secrets {
+            true => format!("-- {}: left out, it is secret\n", batch.doing),
+            false => format!("-- {}\n{}\n", batch.doing, batch.sql),
+        };
+        Ok(format!("begin;\n{}commit;\n", batches.iter().map(shown).collect::<String>()))
+    }
+
+    fn cluster(&self) -> Result<&'a Cluster, InstallError> {
+        let cluster = self.settings.clusters.get(self.cluster);
+        cluster.map(AsRef::as_ref).ok_or_else(|| InstallError::UnknownCluster(self.cluster.clone()))
+    }
+
+    fn tenants(&self) -> Result<Vec<&'a Tenant>, InstallError> {
+        let here = |tenant: &&Tenant| tenant.cluster == *self.cluster && tenant.database == self.database;
+        let mut tenants: Vec<_> = self.settings.tenants.values().map(AsRef::as_ref).filter(here).collect();
+        if tenants.is_empty() {
+            let (cluster, database) = (self.cluster.clone(), self.database.to_owned());
+            return Err(InstallError::NoTenants { cluster, database });
+        }
+        tenants.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(tenants)
+    }
+
+    /// The logins of the tenants here, each with the tenant whose own it is.
+    fn logins(&self) -> Result<BTreeMap<&'a str, (&'a Login, Option<&'a TenantId>)>, InstallError> {
+        let (cluster, tenants) = (self.cluster()?, self.tenants()?);
+        let mut logins = BTreeMap::new();
+        if tenants.iter().any(|tenant| tenant.isolation == Isolation::Rows) {
+            logins.extend(cluster.logins.values().map(|login| (login.role.as_str(), (login, None))));
+        }
+        for tenant in tenants {
+            if let Roles::Own(own) = &tenant.roles {
+                logins.extend(own.values().map(|login| (login.role.as_str(), (login, Some(&tenant.id)))));
+            }
+        }
+        Ok(logins)
+    }
+
+    fn plan(&self) -> Result<(Vec<Batch>, Installed), InstallError> {
+        let (cluster, tenants, logins) = (self.cluster()?, self.tenants()?, self.logins()?);
+        let shared = tenants.iter().any(|tenant| tenant.isolation.shares_database());
+        let rows = tenants.iter().any(|tenant| tenant.isolation == Isolation::Rows);
+        let mut installed = Installed::default();
+        let mut batches = vec![Batch::open("preparing", ROLES)];
+        if shared {
+            batches.extend(SCHEMA.map(|(doing, sql)| Batch::open(doing, sql)));
+        }
+        if rows {
+            self.plan_keys(&mut batches, &mut installed);
+        }
+        if let Some(key) = channels::secret(self.settings).filter(|_| shared) {
+            batches.push(Batch::secret("storing the key for notification channels", sql::key(channels::KEY_ID, &key)));
+        }
+        for (role, (login, tenant)) in &logins {
+            let verifier = self.verifier(login)?;
+            batches.push(Batch::open(format!("creating the login role {role}"), sql::login(login, self.database)));
+            batches.push(Batch::secret(format!("setting the password of {role}"), sql::password(role, &verifier)));
+            if shared {
+                let known = sql::known(role, tenant.map(TenantId::as_str), &verifier);
+                batches.push(Batch::secret(format!("noting how {role} is to be"), known));
+            }
+            installed.roles.push((*role).to_owned());
+        }
+        if let Some(service) = cluster.service.as_ref().filter(|_| shared) {
+            let role = &service.role;
+            let sql = format!("{}\n{}", sql::login(service, self.database), sql::service(role));
+            batches.push(Batch::open(format!("creating pgward's own login role {role}"), sql));
+            let password = sql::password(role, &self.verifier(service)?);
+            batches.push(Batch::secret(format!("setting the password of {role}"), password));
+            installed.roles.push(role.clone());
+        }
+        for tenant in &tenants {
+            let Roles::Own(own) = &tenant.roles else { continue };
+            let sql = match (tenant.isolation, tenant.search_path.first()) {
+                (Isolation::Schema, Some(schema)) => {
+                    installed.schemas.push(schema.clone());
+                    sql::schema(schema, own.values())
+                }
+                (Isolation::Database | Isolation::Cluster, _) => sql::database(self.database),
+                (Isolation::Schema | Isolation::Rows, _) => continue,
+            };
+            batches.push(Batch::open(format!("giving tenant {} what is its own", tenant.id), sql));
+        }
+        if rows {
+            batches.push(Batch::open("closing what tenants could do to each other", DOORS));
+        }
+        Ok((batches, installed))
+    }
+
+    fn plan_keys(&self, batches: &mut Vec<Batch>, installed: &mut Installed) {
+        let keys = &self.settings.context.keys;
+        for (kid, key) in keys {
+            batches.push(Batch::secret(format!("storing key {kid}"), sql::key(kid, key)));
+            installed.keys.push(kid.clone());
+        }
+        if self.prune {
+            let kept = keys.keys().map(String::as_str).chain([channels::KEY_ID]);
+            batches.push(Batch::open("deleting keys that are not in the configuration", sql::prune_keys(kept)));
+        }
+    }
+
+    fn verifier(&self, login: &Login) -> Result<String, InstallError> {
+        let password = login_password(self.settings.master_key.as_ref(), self.cluster, login);
+        let password = password.ok_or_else(|| InstallError::NoPassword(login.role.clone()))?;
+        Ok(postgres_protocol::password::scram_sha_256(password.expose()))
+    }
+
+    /// Settings that the login roles have and are going to lose.
+    async fn strange_settings(&self, client: &Client) -> Result<Vec<String>, InstallError> {
+        let logins = self.logins()?;
+        let roles: Vec<&str> = logins.keys().copied().collect();
+        let sql = "select r.rolname::text || ': ' || pg_catalog.split_part(setting, '=', 1) \
+            from pg_catalog.pg_db_role_setting s join pg_catalog.pg_roles r on r.oid = s.setrole, \
+            pg_catalog.unnest(s.setconfig) setting where r.rolname = any ($1) order by 1";
+        let mut found = texts(client, sql, &[&roles]).await?;
+        let wanted = logins.values().flat_map(|(login, _)| {
+            login.settings.keys().map(|setting| format!("{}: {}", login.role, setting.to_ascii_lowercase()))
+        });
+        let wanted: Vec<String> = wanted.collect();
+        found.retain(|setting| !wanted.contains(&setting.to_ascii_lowercase()));
+        Ok(found)
+    }
+}
+
+/// Takes the schema `pgward` out of a database again, and gives PUBLIC back what was taken from it. Login roles stay.
+pub async fn uninstall(client: &Client) -> Result<(), InstallError> {
+    transaction(client, &[Batch::open("removing the schema pgward", UNINSTALL)]).await
+}
+
+/// What [`uninstall`] runs, to review it.
+pub fn uninstall_script() -> String {
+    format!("begin;\n{UNINSTALL}commit;\n")
+}
+
+async fn transaction(client: &Client, batches: &[Batch]) -> Result<(), InstallError> {
+    let run = async |doing: &str, sql: &str| {
+        client.batch_execute(sql).await.map_err(|source| InstallError::Sql { doing: doing.to_owned(), source })
+    };
+    run("beginning", "begin").await?;
+    for batch in batches {
+        if let Err(error) = run(&batch.doing, &batch.sql).await {
+            // The error at hand is the one to tell; a failing rollback ends with the connection anyway.
+            let _ = client.batch_execute("rollback").await;
+            return Err(error);
+        }
+    }
+    run("committing", "commit").await
+}
+
+async fn texts(
+    client: &Client,
+    sql: &str,
+    parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+) -> Result<Vec<String>, InstallError> {
+    let rows = client.query(sql, parameters).await;
+    let rows = rows.map_err(|source| InstallError::Sql { doing: "looking at what is there".to_owned(), source })?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_stands_in_the_sql() {
+        let schema = SCHEMA[0].1;
+        assert!(schema.contains(&format!("comment on schema pgward is 'pgward {SCHEMA_VERSION}:")));
+        assert!(schema.contains(&format!("::pg_catalog.int4 > {SCHEMA_VERSION} then")));
+    }
+}

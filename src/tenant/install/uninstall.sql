@@ -1,0 +1,31 @@
+-- Takes back what the installation did. Tables must not use it any more: what they would lose is named.
+
+do $do$
+declare
+    users pg_catalog.text;
+    statement pg_catalog.text;
+begin
+    if pg_catalog.to_regnamespace('pgward') is null then
+        return;
+    end if;
+    select pg_catalog.string_agg(distinct pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid), ', ') into users
+    from pg_catalog.pg_depend d join pg_catalog.pg_proc p on p.oid = d.refobjid
+    where d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+        and p.pronamespace = 'pgward'::pg_catalog.regnamespace
+        and d.classid <> 'pg_catalog.pg_event_trigger'::pg_catalog.regclass;
+    if users is not null then
+        raise exception using
+            errcode = '2BP01',
+            message = 'schema pgward is still used',
+            detail = 'By ' || users || '.',
+            hint = 'For a table: select pgward.unprotect(''table''). It stays closed to all but its owner until you disable row level security.';
+    end if;
+    if pg_catalog.to_regclass('pgward.revoked') is not null then
+        for statement in select r.statement from pgward.revoked r loop
+            execute statement;
+        end loop;
+    end if;
+    drop event trigger if exists pgward_guard;
+    drop schema pgward cascade;
+end
+$do$;
