@@ -2,6 +2,7 @@
 //! error), 2 called wrongly.
 
 mod check;
+mod connect;
 pub mod demo;
 mod failure;
 mod health;
