@@ -50,7 +50,9 @@ fn configuration(tenants: &str, port: u16) -> String {
 fn tenant(name: &str) -> String {
     // One of them can connect.
     let database = if name == "acme" { "postgres" } else { name };
-    format!("[tenants.{name}]\nisolation = \"database\"\ncluster = \"main\"\ndatabase = \"{database}\"\nhome = \"lk\"\n")
+    format!(
+        "[tenants.{name}]\nisolation = \"database\"\ncluster = \"main\"\ndatabase = \"{database}\"\nhome = \"lk\"\n"
+    )
 }
 
 /// A proxy that serves until it is dropped or told to shut down.

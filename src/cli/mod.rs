@@ -2,6 +2,7 @@
 //! error), 2 called wrongly.
 
 mod check;
+mod connect;
 pub mod demo;
 mod failure;
 mod health;
@@ -9,6 +10,7 @@ mod install;
 mod output;
 mod run;
 mod token;
+mod uninstall;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,6 +42,7 @@ enum Command {
     Run(run::Arguments),
     Token(token::Arguments),
     Install(install::Arguments),
+    Uninstall(uninstall::Arguments),
     Health(health::Arguments),
     Demo(demo::Arguments),
 }
@@ -67,6 +70,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::command(&arguments),
         Command::Token(arguments) => token::command(&arguments),
         Command::Install(arguments) => install::command(&arguments),
+        Command::Uninstall(arguments) => uninstall::command(&arguments),
         Command::Health(arguments) => health::command(&arguments),
         Command::Demo(arguments) => demo::command(&arguments),
     };

@@ -1,7 +1,9 @@
 //! Sockets and TLS, for both sides: clients that connect to pgward and servers it connects to.
 
+mod administration;
 mod stream;
 mod tls;
 
+pub use administration::AdministrationTls;
 pub use stream::Stream;
 pub use tls::{TlsError, connector, end_point_hash, listener};

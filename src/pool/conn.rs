@@ -18,6 +18,8 @@ pub struct Conn {
     pub backend: Backend,
     /// Whose session it was last told to serve. `None`: nobody's that counts.
     pub context: Option<Arc<Context>>,
+    /// Which key sealed that ([`Context::turn`]).
+    pub turn: u32,
     /// A session has run on it: it needs DISCARD ALL before it serves another context.
     pub used: bool,
     /// A session left state behind: DISCARD ALL even before the same context.
@@ -35,7 +37,8 @@ pub struct Conn {
 impl Conn {
     /// Whether it can serve this context with nothing in between.
     pub fn serves(&self, context: &Arc<Context>) -> bool {
-        !self.dirty && self.context.as_ref().is_some_and(|known| Arc::ptr_eq(known, context) || known == context)
+        let same = |known: &Arc<Context>| Arc::ptr_eq(known, context) || known == context;
+        !self.dirty && self.turn == context.turn() && self.context.as_ref().is_some_and(same)
     }
 
     /// It is as after login, by a DISCARD ALL that was answered.

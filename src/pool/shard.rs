@@ -228,13 +228,15 @@ impl Shard {
         if conn.core == self.core {
             return Ok(lend(slot, conn, local));
         }
-        let Conn { backend, context, used, dirty, prepared, cancel, idle_since, lifetime, permit, core: _ } = *conn;
+        let Conn { backend, context, turn, used, dirty, prepared, cancel, idle_since, lifetime, permit, core: _ } =
+            *conn;
         let backend::Backend { stream, pid, key, born, flow, rest, cut } = backend;
         match stream.rehome() {
             Ok(stream) => {
                 let backend = backend::Backend { stream, pid, key, born, flow, rest, cut };
                 let core = self.core;
-                let conn = Conn { backend, context, used, dirty, prepared, cancel, core, idle_since, lifetime, permit };
+                let conn =
+                    Conn { backend, context, turn, used, dirty, prepared, cancel, core, idle_since, lifetime, permit };
                 Ok(lend(slot, Box::new(conn), local))
             }
             Err(_) => self.open(slot, permit, local).await,
@@ -257,6 +259,7 @@ impl Shard {
         let conn = Conn {
             backend,
             context: None,
+            turn: 0,
             used: false,
             dirty: false,
             prepared: Prepared::default(),

@@ -32,7 +32,7 @@ impl Session {
         let due = self.link.as_mut().is_some_and(|link| {
             // A pinned session that reset its settings gets its context back between transactions.
             let between = link.at_rest && link.transaction == Transaction::Idle;
-            (link.handover_due || link.reset) && between
+            between && (link.handover_due || link.reset || link.lease.conn.turn != self.context.turn())
         });
         if due {
             self.put_handover(relay);
@@ -53,11 +53,14 @@ impl Session {
         let alike = |before: &Arc<Context>| before.whose() == self.context.whose();
         let before = conn.context.take().filter(|before| !kept && !conn.dirty && alike(before));
         let known = match &before {
-            Some(before) => Known::Context(before),
+            Some(context) => Known::Context { context, turn: conn.turn },
+            None if kept && !link.reset => Known::Sealed,
             None if conn.used && !kept => Known::Discarded,
             None => Known::Nothing,
         };
         let discard = matches!(known, Known::Discarded);
+        // Before it is sealed: if another key comes in between, it is sealed once more.
+        let turn = context.turn();
         let gate = handover::gate();
         let checker = context.for_backend(conn.backend.pid, &known, |orders| {
             handover::put(relay.own(), orders, gate.as_bytes());
@@ -65,6 +68,7 @@ impl Session {
         });
         // Until it is answered, nobody knows whom the backend would serve: its context is none.
         conn.used = true;
+        conn.turn = turn;
         if discard {
             conn.prepared.clear();
             conn.dirty = false;

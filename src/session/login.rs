@@ -419,6 +419,7 @@ pub(super) async fn hand_over(lease: &mut Lease, context: &Arc<Context>) -> Resu
     let known = if conn.used { Known::Discarded } else { Known::Nothing };
     let gate = handover::gate();
     let mut out = Vec::new();
+    conn.turn = context.turn();
     let mut checker = context.for_backend(conn.backend.pid, &known, |orders| {
         handover::put(&mut out, orders, gate.as_bytes());
         Checker::new(orders)

@@ -159,6 +159,10 @@ fn sealer(settings: &Settings, before: Option<&World>) -> Option<Arc<Sealer>> {
         if old.active == context.active && old.keys.get(&old.active) == Some(key) {
             return world.sealer.clone();
         }
+        if let Some(sealer) = &world.sealer {
+            sealer.turn_to(&context.active, key);
+            return Some(Arc::clone(sealer));
+        }
     }
     Sealer::new(&context.active, key).map(Arc::new)
 }

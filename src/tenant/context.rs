@@ -6,29 +6,52 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use arc_swap::ArcSwap;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use crate::base::{Party, Secret, TenantId};
 use crate::wire::handover::Orders;
 
-/// Holds the active key. Sealing costs about a microsecond.
-#[derive(Clone)]
+/// Holds the active key, and lives through all that follow it. Sealing costs about a microsecond.
 pub struct Sealer {
+    key: ArcSwap<SealingKey>,
+    /// Counts the keys, from 1 on.
+    turn: AtomicU32,
+}
+
+struct SealingKey {
     kid: String,
     mac: Hmac<Sha256>,
 }
 
+impl SealingKey {
+    fn new(kid: &str, key: &Secret) -> Option<Arc<Self>> {
+        let mac = Hmac::new_from_slice(key.expose()).ok()?;
+        Some(Arc::new(Self { kid: kid.to_owned(), mac }))
+    }
+}
+
 impl Sealer {
     pub fn new(kid: &str, key: &Secret) -> Option<Self> {
-        let mac = Hmac::new_from_slice(key.expose()).ok()?;
-        Some(Self { kid: kid.to_owned(), mac })
+        Some(Self { key: ArcSwap::new(SealingKey::new(kid, key)?), turn: AtomicU32::new(1) })
+    }
+
+    /// Seals with another key from now on. Backends that were told a context before are told it again, each at
+    /// its next transaction.
+    pub fn turn_to(&self, kid: &str, key: &Secret) {
+        if let Some(key) = SealingKey::new(kid, key) {
+            self.key.store(key);
+            self.turn.fetch_add(1, Ordering::Release);
+        }
     }
 
     fn seal(&self, pid: u32, tail: &str) -> String {
-        let mut sealed = format!("1.{}.{pid}.{tail}", self.kid);
-        let mut mac = self.mac.clone();
+        let key = self.key.load();
+        let mut sealed = format!("1.{}.{pid}.{tail}", key.kid);
+        let mut mac = key.mac.clone();
         mac.update(sealed.as_bytes());
         sealed.push('.');
         hex(&mut sealed, &mac.finalize().into_bytes());
@@ -54,12 +77,14 @@ pub struct Whose {
 /// What a backend that is about to serve a session has of one.
 #[derive(Debug)]
 pub enum Known<'a> {
+    /// All of the session's own, sealed with another key.
+    Sealed,
     /// Nothing that it would have to be told to forget.
     Nothing,
     /// It has to be made so first, by a DISCARD ALL.
     Discarded,
-    /// All that belongs to this context, and nothing else.
-    Context(&'a Context),
+    /// All that belongs to this context, and nothing else. Where another key sealed it (`turn`), it is sealed anew.
+    Context { context: &'a Context, turn: u32 },
 }
 
 /// What a backend must be told before it serves a session. Two sessions with equal contexts may follow
@@ -123,6 +148,11 @@ impl Context {
         &self.whose.party
     }
 
+    /// Which key would seal it now. A context that is not sealed has none.
+    pub fn turn(&self) -> u32 {
+        self.sealed.as_ref().map_or(0, |(sealer, _)| sealer.turn.load(Ordering::Acquire))
+    }
+
     pub fn whose(&self) -> &Whose {
         &self.whose
     }
@@ -160,14 +190,19 @@ impl Context {
     /// Calls `with` with what makes the backend of this process id serve the session.
     pub fn for_backend<R>(&self, pid: u32, known: &Known<'_>, with: impl FnOnce(&Orders<'_>) -> R) -> R {
         let before = match known {
-            Known::Context(before) => Some(*before),
-            Known::Nothing | Known::Discarded => None,
+            Known::Context { context, turn } => Some((*context, *turn)),
+            Known::Nothing | Known::Discarded | Known::Sealed => None,
         };
-        let new = before.is_none_or(|before| !self.seals_like(before));
+        let new = before.is_none_or(|(before, turn)| turn != self.turn() || !self.seals_like(before));
+        let before = before.map(|(before, _)| before);
         let sealed = self.sealed.as_ref().filter(|_| new).map(|(sealer, tail)| sealer.seal(pid, tail));
         let had: &[(String, String)] = before.map_or(&[], |before| &before.settings);
         let prepared: &[(String, String)] = before.map_or(&[], |before| &before.prepared);
         let mut orders = Orders { discard: matches!(known, Known::Discarded), ..Orders::default() };
+        if matches!(known, Known::Sealed) {
+            orders.settings.extend(sealed.as_deref().map(|value| (SEALED, Some(value))));
+            return with(&orders);
+        }
         orders.settings.reserve(self.settings.len() + 1);
         let gone = had.iter().filter(|(name, _)| !self.settings.iter().any(|(other, _)| other == name));
         orders.settings.extend(gone.map(|(name, _)| (name.as_str(), None)));
@@ -234,11 +269,11 @@ mod tests {
             .with_settings(&[pair("TimeZone", "UTC"), pair("app.x", "1")])
             .with_prepared(vec![pair("p", "PREPARE p AS SELECT 1"), pair("Q", "PREPARE \"Q\" AS SELECT 2")]);
         let two = base.with_settings(&[pair("app.x", "2")]).with_prepared(vec![pair("p", "PREPARE p AS SELECT 1")]);
-        two.for_backend(1, &Known::Context(&one), |orders| {
+        two.for_backend(1, &Known::Context { context: &one, turn: one.turn() }, |orders| {
             assert_eq!(orders.settings, [("TimeZone", None), ("app.x", Some("2"))]);
             assert_eq!(orders.statements, ["DEALLOCATE \"Q\""]);
         });
-        one.for_backend(1, &Known::Context(&two), |orders| {
+        one.for_backend(1, &Known::Context { context: &two, turn: two.turn() }, |orders| {
             assert_eq!(orders.settings, [("TimeZone", Some("UTC")), ("app.x", Some("1"))]);
             assert_eq!(orders.statements, ["PREPARE \"Q\" AS SELECT 2"]);
         });
@@ -249,6 +284,22 @@ mod tests {
         one.without_settings(&[pair("app.x", "any")]).for_backend(1, &Known::Nothing, |orders| {
             assert_eq!((orders.discard, orders.settings.len()), (false, 2), "the sealed value and TimeZone");
         });
+    }
+
+    #[test]
+    fn after_a_change_of_keys_a_backend_is_told_the_sealed_value_anew() {
+        let one = context("a");
+        let turn = one.turn();
+        let told = |known: &Known<'_>| {
+            one.for_backend(1, known, |orders| {
+                orders.settings.iter().map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>()
+            })
+        };
+        assert_eq!(told(&Known::Context { context: &one, turn }), [""; 0]);
+        one.sealed.as_ref().unwrap().0.turn_to("k2", &Secret::new([8; 32]));
+        assert_ne!(one.turn(), turn);
+        assert_eq!(told(&Known::Context { context: &one, turn }), [SEALED]);
+        assert_eq!(told(&Known::Sealed), [SEALED]);
     }
 
     #[test]

@@ -41,6 +41,7 @@ as $$
     union all
     select 'there is no event trigger pgward_guard that keeps shared logins from DROP OWNED'
     where not exists (select from pg_event_trigger e where e.evtname = 'pgward_guard' and e.evtenabled <> 'D')
+    order by 1
 $$;
 
 -- Whether this session's login has the settings that it was installed with, and no others. A role can give itself

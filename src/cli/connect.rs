@@ -1,0 +1,236 @@
+//! An administrator's connection to a cluster's database, for every command that needs one. It is encrypted as
+//! the configuration says of the cluster: what is sent may hold password verifiers and the context key.
+
+use std::collections::BTreeSet;
+use std::error::Error as _;
+use std::time::Duration;
+
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Config, Error, NoTls};
+
+use super::failure::Failure;
+use crate::base::ClusterName;
+use crate::config::{Cluster, ServerRole, ServerTls, ServerTlsMode, Settings};
+use crate::net::{self, AdministrationTls, TlsError};
+
+/// From the first packet to a login that is done.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct AdministrationArguments {
+    /// The cluster, as the configuration names it
+    #[arg(long, value_parser = ClusterName::parse)]
+    cluster: Option<ClusterName>,
+
+    /// A database of it; all that tenants have there unless named. Repeatable
+    #[arg(long = "database")]
+    databases: Vec<String>,
+
+    /// Where and as whom to connect; without it, to the primary as PGUSER (or postgres) with PGPASSWORD
+    ///
+    /// TLS is spoken as the configuration says of the cluster. On the server itself, `?sslmode=disable` or a
+    /// Unix socket (host=/var/run/postgresql) goes without.
+    #[arg(long, env = "PGWARD_INSTALL_URL", hide_env_values = true, value_name = "postgresql://USER@HOST:PORT/")]
+    url: Option<String>,
+}
+
+impl AdministrationArguments {
+    /// The one cluster that is meant.
+    pub fn cluster<'a>(&self, settings: &'a Settings) -> Result<&'a Cluster, Failure> {
+        match self.clusters(settings)?.as_slice() {
+            [cluster] => Ok(cluster),
+            _ => Err(Failure::said(format!("say with --cluster which is meant; there is {}", names(settings)))),
+        }
+    }
+
+    /// The cluster that is named, or all.
+    pub fn clusters<'a>(&self, settings: &'a Settings) -> Result<Vec<&'a Cluster>, Failure> {
+        let Some(name) = &self.cluster else {
+            let all: Vec<&Cluster> = settings.clusters.values().map(AsRef::as_ref).collect();
+            if self.url.is_some() && all.len() > 1 {
+                let known = names(settings);
+                return Err(Failure::said(format!("say with --cluster which one --url leads to; there is {known}")));
+            }
+            return Ok(all);
+        };
+        match settings.clusters.get(name) {
+            Some(cluster) => Ok(vec![cluster]),
+            None => Err(Failure::said(format!(
+                "there is no cluster {name} in the configuration (there is {})",
+                names(settings)
+            ))),
+        }
+    }
+
+    /// The databases that are named, or all that tenants have on the cluster.
+    pub fn databases(&self, settings: &Settings, cluster: &Cluster) -> BTreeSet<String> {
+        if !self.databases.is_empty() {
+            return self.databases.iter().cloned().collect();
+        }
+        let here = settings.tenants.values().filter(|tenant| tenant.cluster == cluster.name);
+        here.map(|tenant| tenant.database.clone()).collect()
+    }
+
+    pub fn administrator(&self, cluster: &Cluster) -> Result<Administrator, ConnectError> {
+        Administrator::new(self.url.as_deref(), cluster)
+    }
+}
+
+fn names(settings: &Settings) -> String {
+    settings.clusters.keys().map(ClusterName::as_str).collect::<Vec<_>>().join(", ")
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    /// Not the text itself, which may hold a password.
+    #[error(
+        "--url (PGWARD_INSTALL_URL) is no connection string; write postgresql://USER:PASSWORD@HOST:PORT/, with \
+         sslmode=disable, prefer or require if any (certificates are verified as the configuration says)"
+    )]
+    Url(#[source] Error),
+    #[error("cluster {0} has no primary")]
+    NoPrimary(ClusterName),
+    #[error("TLS for cluster {cluster} cannot be set up (clusters.{cluster}.tls)")]
+    Tls {
+        cluster: ClusterName,
+        #[source]
+        source: TlsError,
+    },
+    #[error(
+        "cluster {0} demands TLS, and --url says sslmode=disable to another machine; leave sslmode out, or run this \
+         command on the server itself"
+    )]
+    Plaintext(ClusterName),
+    #[error("cannot connect to database {database} at {server} as {user}; {advice}")]
+    Refused {
+        database: String,
+        server: String,
+        user: String,
+        advice: &'static str,
+        #[source]
+        source: Error,
+    },
+    #[error("{server} did not let {user} into database {database} within {} s; is it overloaded, or is something \
+             else listening there?", DEADLINE.as_secs())]
+    Timeout { database: String, server: String, user: String },
+}
+
+/// Where a cluster is administered, as whom, and how it is encrypted.
+pub(super) struct Administrator {
+    config: Config,
+    tls: Option<AdministrationTls>,
+}
+
+impl Administrator {
+    fn new(url: Option<&str>, cluster: &Cluster) -> Result<Self, ConnectError> {
+        let mut config: Config = url.map_or_else(|| Ok(Config::new()), str::parse).map_err(ConnectError::Url)?;
+        if config.get_hosts().is_empty() {
+            let primary = cluster.servers.iter().find(|server| server.role == ServerRole::Primary);
+            let primary = primary.ok_or_else(|| ConnectError::NoPrimary(cluster.name.clone()))?;
+            config.host(&primary.host).port(primary.port);
+        }
+        if config.get_user().is_none() {
+            config.user(std::env::var("PGUSER").unwrap_or_else(|_| "postgres".to_owned()));
+        }
+        if config.get_password().is_none()
+            && let Ok(password) = std::env::var("PGPASSWORD")
+        {
+            config.password(password);
+        }
+        if config.get_application_name().is_none() {
+            config.application_name("pgward");
+        }
+        let tls = encryption(&mut config, cluster)?;
+        Ok(Self { config, tls })
+    }
+
+    /// A connection to one database. A task drives it until the client is dropped.
+    pub async fn connect(&self, database: &str) -> Result<Client, ConnectError> {
+        let mut config = self.config.clone();
+        config.dbname(database);
+        let connected = async {
+            match &self.tls {
+                Some(tls) => {
+                    let (client, connection) = config.connect(tls.clone()).await?;
+                    tokio::spawn(connection);
+                    Ok(client)
+                }
+                None => {
+                    let (client, connection) = config.connect(NoTls).await?;
+                    tokio::spawn(connection);
+                    Ok(client)
+                }
+            }
+        };
+        let (database, server, user) = (database.to_owned(), self.server(), self.user());
+        match tokio::time::timeout(DEADLINE, connected).await {
+            Ok(Ok(client)) => Ok(client),
+            Ok(Err(source)) => Err(ConnectError::Refused { database, server, user, advice: advice(&source), source }),
+            Err(_) => Err(ConnectError::Timeout { database, server, user }),
+        }
+    }
+
+    fn user(&self) -> String {
+        self.config.get_user().unwrap_or_default().to_owned()
+    }
+
+    fn server(&self) -> String {
+        let ports = self.config.get_ports();
+        let port = |i: usize| ports.get(i).or(ports.first()).copied().unwrap_or(5432);
+        let name = |(i, host): (usize, &Host)| match host {
+            Host::Tcp(name) => format!("{name}:{}", port(i)),
+            Host::Unix(folder) => format!("{}:{}", folder.display(), port(i)),
+        };
+        self.config.get_hosts().iter().enumerate().map(name).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// As the cluster's settings say. A URL can ask for more, and for less only where nothing leaves the machine.
+fn encryption(config: &mut Config, cluster: &Cluster) -> Result<Option<AdministrationTls>, ConnectError> {
+    let hosts = config.get_hosts();
+    let unix = hosts.iter().all(|host| matches!(host, Host::Unix(_)));
+    let near = hosts.iter().all(|host| match host {
+        Host::Tcp(name) => matches!(name.as_str(), "localhost" | "127.0.0.1" | "::1"),
+        Host::Unix(_) => true,
+    }) && config.get_hostaddrs().iter().all(std::net::IpAddr::is_loopback);
+    let wanted = match (config.get_ssl_mode(), cluster.tls.mode) {
+        _ if unix => None,
+        (SslMode::Disable, ServerTlsMode::Require | ServerTlsMode::VerifyFull) if !near => {
+            return Err(ConnectError::Plaintext(cluster.name.clone()));
+        }
+        (SslMode::Disable, _) => None,
+        (SslMode::Require, ServerTlsMode::Off) => {
+            Some(ServerTls { mode: ServerTlsMode::Require, ..cluster.tls.clone() })
+        }
+        _ => Some(cluster.tls.clone()),
+    };
+    let connector = wanted.map_or(Ok(None), |tls| net::connector(&tls));
+    let connector = connector.map_err(|source| ConnectError::Tls { cluster: cluster.name.clone(), source })?;
+    config.ssl_mode(if connector.is_some() { SslMode::Require } else { SslMode::Disable });
+    Ok(connector.map(AdministrationTls::new))
+}
+
+/// What to do about a refused connection.
+fn advice(error: &Error) -> &'static str {
+    let Some(state) = error.code() else {
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            if inner.downcast_ref::<rustls::Error>().is_some() {
+                return "check the cluster's tls settings (ca, mode, certificate) and the host's name in its certificate";
+            }
+            cause = match inner.downcast_ref::<std::io::Error>() {
+                Some(io) => io.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static)),
+                None => inner.source(),
+            };
+        }
+        return "check that the server runs, that host and port are right, and whether it speaks TLS";
+    };
+    match *state {
+        SqlState::INVALID_PASSWORD => "give the user by --url or PGUSER and its password by --url or PGPASSWORD",
+        SqlState::INVALID_AUTHORIZATION_SPECIFICATION => "check the user, and what pg_hba.conf lets in from here",
+        SqlState::INVALID_CATALOG_NAME => "create the database first, or correct its name",
+        SqlState::TOO_MANY_CONNECTIONS => "no connection is free there; try again when one is",
+        _ => "the server says why",
+    }
+}
