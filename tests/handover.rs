@@ -215,7 +215,7 @@ async fn the_sealed_context_travels_as_a_bound_parameter_and_never_as_text() {
         assert_eq!(one(&globex, "select pgward.tenant()").await, "globex");
         globex.query_one("select pgward.tenant()", &[]).await.unwrap();
     }
-    let sealed = b"1.k1.";
+    let sealed = b"2.k1.";
     let mut bound = 0;
     let pieces = tap.taken();
     for piece in pieces.iter().filter(|piece| piece.to_server && contains(&piece.bytes, sealed)) {

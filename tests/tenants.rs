@@ -58,6 +58,40 @@ async fn a_backend_that_goes_from_tenant_to_tenant_brings_nothing_along() {
     assert_eq!(stage.metric("pgward_handovers_failed_total").await, 0.0);
 }
 
+/// A genuine context of acme's that was sealed so many seconds ago.
+fn sealed_ago(pid: &str, seconds: i64) -> String {
+    use hmac::{Hmac, KeyInit, Mac};
+    let at = i64::try_from(support::unix_now()).unwrap() - seconds;
+    let text = format!("2.k1.{pid}.{at}.61636d65.7b7d");
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"fedcba9876543210fedcba9876543210").unwrap();
+    mac.update(text.as_bytes());
+    let code: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{text}.{code}")
+}
+
+#[tokio::test]
+async fn a_context_that_somebody_kept_is_good_for_a_few_minutes_and_transactions_as_long_as_they_like() {
+    let stage = Stage::new("").await;
+    let client = stage.connect("acme").await;
+    for (seconds, good) in [(0, true), (200, true), (-200, true), (400, false), (-400, false)] {
+        client.batch_execute("begin").await.unwrap();
+        let pid = one(&client, "select pg_backend_pid()").await;
+        let used = format!("set local pgward.context = '{}'; select pgward.tenant()", sealed_ago(&pid, seconds));
+        match client.simple_query(&used).await {
+            Ok(_) => assert!(good, "{seconds} s ago"),
+            Err(error) => assert_eq!((code(&error).as_str(), good), ("28000", false), "{seconds} s ago"),
+        }
+        client.batch_execute("rollback").await.unwrap();
+    }
+    // pgward itself seals anew what has become old, where nothing else has changed.
+    let before = one(&client, "select current_setting('pgward.context')").await;
+    let world = stage.control.shared.world.load_full();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(one(&client, "select current_setting('pgward.context')").await, before);
+    world.sealer.as_ref().unwrap().turn();
+    assert_ne!(one(&client, "select current_setting('pgward.context')").await, before);
+}
+
 #[tokio::test]
 async fn a_context_that_is_forged_replayed_or_reset_shows_no_rows() {
     let stage = Stage::new("").await;
@@ -69,7 +103,7 @@ async fn a_context_that_is_forged_replayed_or_reset_shows_no_rows() {
     let replayed = format!("set pgward.context = '{sealed}'; select * from orders");
     assert_eq!(code(&other.simple_query(&replayed).await.unwrap_err()), "28000");
     acme.simple_query("rollback").await.unwrap();
-    for (i, forged) in ["1.k1.1.61636d65..00", "x", "1.nokey.1.61.7b7d.00", "......"].iter().enumerate() {
+    for (i, forged) in ["2.k1.1.1.61636d65..00", "x", "2.nokey.1.1.61.7b7d.00", "......"].iter().enumerate() {
         let client = stage.connect("acme").await;
         let set = format!("set pgward.context = '{forged}'");
         let batch = format!("{set}; select * from orders");
@@ -79,10 +113,14 @@ async fn a_context_that_is_forged_replayed_or_reset_shows_no_rows() {
     }
     let globex_hex = "676c6f626578";
     let mut parts: Vec<&str> = sealed.split('.').collect();
-    parts[3] = globex_hex;
-    let client = stage.connect("acme").await;
-    let tampered = format!("set pgward.context = '{}'; select count(*) from orders", parts.join("."));
-    assert_eq!(code(&client.simple_query(&tampered).await.unwrap_err()), "28000");
+    parts[4] = globex_hex;
+    let later = parts[3].parse::<u64>().unwrap() + 1;
+    let other_time = sealed.replace(parts[3], &later.to_string());
+    for tampered in [parts.join("."), other_time] {
+        let client = stage.connect("acme").await;
+        let batch = format!("set pgward.context = '{tampered}'; select count(*) from orders");
+        assert_eq!(code(&client.simple_query(&batch).await.unwrap_err()), "28000", "{tampered}");
+    }
     let empty = "reset pgward.context; select count(*) from orders";
     assert_eq!(one(&stage.connect("acme").await, empty).await, "0");
     for reset in ["reset all", "discard all", "reset pgward.context"] {

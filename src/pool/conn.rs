@@ -18,7 +18,7 @@ pub struct Conn {
     pub backend: Backend,
     /// Whose session it was last told to serve. `None`: nobody's that counts.
     pub context: Option<Arc<Context>>,
-    /// Which key sealed that ([`Context::turn`]).
+    /// How old what is sealed of that was ([`Context::turn`]).
     pub turn: u32,
     /// A session has run on it: it needs DISCARD ALL before it serves another context.
     pub used: bool,

@@ -27,6 +27,7 @@ use crate::admin::{Control, Request, http};
 use crate::config::Settings;
 use crate::session::{Command, Kick, Shared, World, WorldError};
 use crate::telemetry;
+use crate::tenant::SEALED_ANEW;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -87,6 +88,16 @@ fn raise_file_limit(clients: usize) {
     }
 }
 
+/// Has the contexts of tenants sealed anew, again and again: what is old is not taken any more.
+async fn seal_anew(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut due = tokio::time::interval(SEALED_ANEW);
+    while stop.run_until_cancelled(due.tick()).await.is_some() {
+        if let Some(sealer) = &shared.world.load().sealer {
+            sealer.turn();
+        }
+    }
+}
+
 impl Proxy {
     /// Starts threads and listeners on the calling runtime. `path` is what a reload reads.
     pub async fn start(path: PathBuf, settings: Settings) -> Result<Self, RunError> {
@@ -101,6 +112,7 @@ impl Proxy {
         // Set once, here.
         let _ = cell.set(control.clone());
         reload::spawn_refreshers(&shared);
+        tokio::spawn(seal_anew(Arc::clone(&shared), stop.clone()));
         let mut addresses = Vec::new();
         for address in listen.addresses {
             let listener = listen::bind(address).map_err(|source| RunError::Listen { address, source })?;

@@ -59,7 +59,7 @@ impl Session {
             None => Known::Nothing,
         };
         let discard = matches!(known, Known::Discarded);
-        // Before it is sealed: if another key comes in between, it is sealed once more.
+        // Before it is sealed: if it becomes old in between, it is sealed once more.
         let turn = context.turn();
         let gate = handover::gate();
         let checker = context.for_backend(conn.backend.pid, &known, |orders| {

@@ -1,26 +1,31 @@
 //! The sealed context: what tells a backend whose session it serves, and proves it.
 //!
-//! `version.kid.backend_pid.tenant.claims.mac`, tenant and claims in hex so that nothing in them can be
+//! `version.kid.backend_pid.sealed_at.tenant.claims.mac`, tenant and claims in hex so that nothing in them can be
 //! taken for a separator. The MAC (HMAC-SHA-256, RFC 2104) covers all before it. The process id ties the
-//! value to one backend: on any other it is refused.
+//! value to one backend: on any other it is refused. The time (seconds since 1970) ties it to the transactions that
+//! begin soon after: whoever comes to know another's value can use it no longer than that, and only on that backend.
 
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::base::{Party, Secret, TenantId};
+use crate::base::{Party, Secret, TenantId, clock};
 use crate::wire::handover::Orders;
 
 /// Holds the active key, and lives through all that follow it. Sealing costs about a microsecond.
 pub struct Sealer {
     key: ArcSwap<SealingKey>,
-    /// Counts the keys, from 1 on.
+    /// Counts how often what was sealed before has become old, from 1 on.
     turn: AtomicU32,
 }
+
+/// How often contexts are sealed anew. `pgward.unseal()` takes them for five times as long, so that clocks may differ.
+pub const SEALED_ANEW: Duration = Duration::from_secs(60);
 
 struct SealingKey {
     kid: String,
@@ -44,13 +49,18 @@ impl Sealer {
     pub fn turn_to(&self, kid: &str, key: &Secret) {
         if let Some(key) = SealingKey::new(kid, key) {
             self.key.store(key);
-            self.turn.fetch_add(1, Ordering::Release);
+            self.turn();
         }
+    }
+
+    /// What was sealed before is old now. To be called every [`SEALED_ANEW`].
+    pub fn turn(&self) {
+        self.turn.fetch_add(1, Ordering::Release);
     }
 
     fn seal(&self, pid: u32, tail: &str) -> String {
         let key = self.key.load();
-        let mut sealed = format!("1.{}.{pid}.{tail}", key.kid);
+        let mut sealed = format!("2.{}.{pid}.{}.{tail}", key.kid, clock::unix_now());
         let mut mac = key.mac.clone();
         mac.update(sealed.as_bytes());
         sealed.push('.');
@@ -77,13 +87,14 @@ pub struct Whose {
 /// What a backend that is about to serve a session has of one.
 #[derive(Debug)]
 pub enum Known<'a> {
-    /// All of the session's own, sealed with another key.
+    /// All of the session's own, and what is sealed of it has become old.
     Sealed,
     /// Nothing that it would have to be told to forget.
     Nothing,
     /// It has to be made so first, by a DISCARD ALL.
     Discarded,
-    /// All that belongs to this context, and nothing else. Where another key sealed it (`turn`), it is sealed anew.
+    /// All that belongs to this context, and nothing else. Where what is sealed of it has become old (`turn`),
+    /// it is sealed anew.
     Context { context: &'a Context, turn: u32 },
 }
 
@@ -148,7 +159,7 @@ impl Context {
         &self.whose.party
     }
 
-    /// Which key would seal it now. A context that is not sealed has none.
+    /// How often the like of it has become old. A context that is not sealed never does.
     pub fn turn(&self) -> u32 {
         self.sealed.as_ref().map_or(0, |(sealer, _)| sealer.turn.load(Ordering::Acquire))
     }
@@ -242,11 +253,13 @@ mod tests {
     }
 
     #[test]
-    fn a_sealed_value_has_six_parts_and_is_the_backends_own() {
+    fn a_sealed_value_has_seven_parts_and_is_the_backends_own() {
         let value =
             |pid| context("a.b").for_backend(pid, &Known::Nothing, |orders| orders.settings[0].1.unwrap().to_owned());
-        assert_eq!(value(42).split('.').collect::<Vec<_>>()[..4], ["1", "k1", "42", "612e62"]);
-        assert_eq!(value(42).split('.').count(), 6);
+        let value_of_42 = value(42);
+        let parts: Vec<&str> = value_of_42.split('.').collect();
+        assert_eq!((parts.len(), &parts[..3], parts[4]), (7, &["2", "k1", "42"][..], "612e62"));
+        assert!(parts[3].parse::<u64>().unwrap().abs_diff(clock::unix_now()) < 60);
         assert_ne!(value(42), value(43));
     }
 
@@ -287,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_change_of_keys_a_backend_is_told_the_sealed_value_anew() {
+    fn after_a_change_of_keys_and_after_a_while_a_backend_is_told_the_sealed_value_anew() {
         let one = context("a");
         let turn = one.turn();
         let told = |known: &Known<'_>| {
@@ -300,6 +313,9 @@ mod tests {
         assert_ne!(one.turn(), turn);
         assert_eq!(told(&Known::Context { context: &one, turn }), [SEALED]);
         assert_eq!(told(&Known::Sealed), [SEALED]);
+        let turn = one.turn();
+        one.sealed.as_ref().unwrap().0.turn();
+        assert_eq!(told(&Known::Context { context: &one, turn }), [SEALED]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod install;
 mod password;
 
 pub use channels::ChannelKey;
-pub use context::{Context, Known, Sealer};
+pub use context::{Context, Known, SEALED_ANEW, Sealer};
 pub use contexts::Contexts;
 pub use install::{InstallError, Installation, Installed, SCHEMA_VERSION, uninstall, uninstall_script};
 pub use password::login_password;

@@ -1,6 +1,7 @@
 -- The sealed context: whose session this is.
 
--- Checks the session's context and returns its parts: version, kid, pid, tenant, claims, mac.
+-- Checks the session's context and returns its parts: version, kid, pid, time, tenant, claims, mac. The transaction must
+-- have begun within five minutes of the time, before or behind it, since clocks may differ.
 create or replace function pgward.unseal() returns text[]
 language plpgsql stable security definer parallel restricted
 as $$
@@ -14,22 +15,27 @@ begin
         return null;
     end if;
     parts := pg_catalog.string_to_array(sealed, '.');
-    if pg_catalog.array_length(parts, 1) operator(pg_catalog.=) 6
-        and parts[1] operator(pg_catalog.=) '1'
+    if pg_catalog.array_length(parts, 1) operator(pg_catalog.=) 7
+        and parts[1] operator(pg_catalog.=) '2'
         and parts[3] operator(pg_catalog.=) pg_catalog.pg_backend_pid()::pg_catalog.text
     then
         select k.* into key from pgward.keys k where k.kid operator(pg_catalog.=) parts[2];
         if found then
             mac := pg_catalog.sha256(key.outer_block operator(pg_catalog.||) pg_catalog.sha256(
                 key.inner_block operator(pg_catalog.||)
-                pg_catalog.convert_to(pg_catalog.array_to_string(parts[1:5], '.'), 'UTF8')));
+                pg_catalog.convert_to(pg_catalog.array_to_string(parts[1:6], '.'), 'UTF8')));
             -- Both sides are hashed with the key once more, so that the time of the comparison tells nothing.
-            if pg_catalog.sha256(key.outer_block operator(pg_catalog.||) pg_catalog.convert_to(parts[6], 'UTF8'))
+            if pg_catalog.sha256(key.outer_block operator(pg_catalog.||) pg_catalog.convert_to(parts[7], 'UTF8'))
                 operator(pg_catalog.=)
                 pg_catalog.sha256(key.outer_block operator(pg_catalog.||)
                     pg_catalog.convert_to(pg_catalog.encode(mac, 'hex'), 'UTF8'))
             then
-                return parts;
+                -- What the time is, is known only now that it is known to be pgward's.
+                if pg_catalog.abs(extract(epoch from pg_catalog.transaction_timestamp())
+                    operator(pg_catalog.-) parts[4]::pg_catalog.numeric) operator(pg_catalog.<=) 300
+                then
+                    return parts;
+                end if;
             end if;
         end if;
     end if;
@@ -46,7 +52,7 @@ create or replace function pgward.tenant() returns text
 language plpgsql stable security definer parallel restricted
 as $$
 begin
-    return pg_catalog.convert_from(pg_catalog.decode((pgward.unseal())[4], 'hex'), 'UTF8');
+    return pg_catalog.convert_from(pg_catalog.decode((pgward.unseal())[5], 'hex'), 'UTF8');
 end
 $$;
 grant execute on function pgward.tenant() to public;
@@ -56,7 +62,7 @@ create or replace function pgward.claims() returns jsonb
 language plpgsql stable security definer parallel restricted
 as $$
 begin
-    return pg_catalog.convert_from(pg_catalog.decode((pgward.unseal())[5], 'hex'), 'UTF8')::pg_catalog.jsonb;
+    return pg_catalog.convert_from(pg_catalog.decode((pgward.unseal())[6], 'hex'), 'UTF8')::pg_catalog.jsonb;
 end
 $$;
 grant execute on function pgward.claims() to public;
