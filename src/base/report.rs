@@ -31,11 +31,14 @@ pub struct Report {
     pub hint: Option<Cow<'static, str>>,
     /// The function of PostgreSQL's that drivers know an error by.
     pub routine: Option<&'static str>,
+    /// What the audit log calls it, which may say more than the client is told.
+    pub reason: Option<&'static str>,
 }
 
 impl Report {
     pub fn error(sqlstate: SqlState, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { severity: Severity::Error, sqlstate, message: message.into(), detail: None, hint: None, routine: None }
+        let (severity, message) = (Severity::Error, message.into());
+        Self { severity, sqlstate, message, detail: None, hint: None, routine: None, reason: None }
     }
 
     pub fn fatal(sqlstate: SqlState, message: impl Into<Cow<'static, str>>) -> Self {
@@ -51,6 +54,13 @@ impl Report {
     #[must_use]
     pub fn routine(mut self, name: &'static str) -> Self {
         self.routine = Some(name);
+        self
+    }
+
+    /// The first reason that is given stays.
+    #[must_use]
+    pub fn because(mut self, reason: &'static str) -> Self {
+        self.reason = self.reason.or(Some(reason));
         self
     }
 

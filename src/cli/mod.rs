@@ -1,6 +1,7 @@
 //! The command line: one file per command. Exit codes: 0 done, 1 failed (the reason is on standard
 //! error), 2 called wrongly.
 
+mod audit;
 mod check;
 pub mod demo;
 mod failure;
@@ -41,6 +42,7 @@ enum Command {
     Token(token::Arguments),
     Install(install::Arguments),
     Health(health::Arguments),
+    Audit(audit::Arguments),
     Demo(demo::Arguments),
 }
 
@@ -67,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::command(&arguments),
         Command::Token(arguments) => token::command(&arguments),
         Command::Install(arguments) => install::command(&arguments),
+        Command::Audit(arguments) => audit::command(&arguments),
         Command::Health(arguments) => health::command(&arguments),
         Command::Demo(arguments) => demo::command(&arguments),
     };

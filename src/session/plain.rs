@@ -155,7 +155,7 @@ fn admit(core: &Core, world: &World, wish: &Wish<'_>, secret: LoginSecret) -> Re
     let pool = world.pool(&core.shared.pools, cluster, server, credentials).ok_or_else(refuse::misconfigured)?;
     let context = Context::plain(terms.id.clone(), wish.user);
     let local = core.shard.local(&pool);
-    Ok(Admitted { terms, usage, slot, local, context, channel_key: None, expires_at: None })
+    Ok(Admitted { terms, usage, slot, local, context, channel_key: None, expires_at: None, token: None })
 }
 
 /// Makes sure that there is such a database, and that its login is no superuser that may not be used.
