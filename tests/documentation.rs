@@ -133,9 +133,11 @@ async fn scraped() -> BTreeMap<String, Metric> {
 
 /// Of a proxy at which somebody tried to log in, so that it has a pool.
 async fn over_http() -> String {
+    let folder = tempfile::tempdir().unwrap();
     let text = r#"
         listen.address = "127.0.0.1:0"
         listen.cores = 1
+        audit.file = "audit.jsonl"
         http.address = "127.0.0.1:0"
         master_key = "0123456789abcdef0123456789abcdef"
         [[issuers]]
@@ -155,7 +157,7 @@ async fn over_http() -> String {
         database = "acme"
         home = "lk"
     "#;
-    let settings = config::parse(text, Path::new(".")).unwrap();
+    let settings = config::parse(text, folder.path()).unwrap();
     let (tenant, role) = (TenantId::parse("acme").unwrap(), Access::parse("app").unwrap());
     let (ttl, none) = (Duration::from_secs(60), serde_json::Map::new());
     let token = mint(&settings.issuers[0], &tenant, &role, ttl, &none, clock::unix_now()).unwrap();

@@ -170,7 +170,7 @@ impl Entered {
         encode::authenticated(&mut out);
         let key = CancelKeys::issue(&core.shared, started.startup.spoken_minor());
         let (who, statements) = match &self {
-            Self::Console(..) => (Who { via: Some(Via::Console), ..started.who() }, false),
+            Self::Console(..) => (Who { session: Some(key.id), via: Some(Via::Console), ..started.who() }, false),
             Self::Session(parts) => (started.who_is_in(key.id, &parts.0), parts.0.terms.audit_statements),
         };
         // Nobody is let in unrecorded.

@@ -290,7 +290,7 @@ impl Session {
             None => None,
         };
         let facts = text.map_or_else(Facts::unknown, |text| self.core.analyser.borrow_mut().facts(text));
-        self.note_statement(text, header.total - frame::HEADER)?;
+        self.note_statement(text, header.total.saturating_sub(frame::HEADER + 1))?;
         self.make_way(text.unwrap_or_default());
         let stand_in = self.deallocate(&facts, relay).map(String::into_bytes);
         let instead = stand_in.or_else(|| self.rename_channels(&facts, text?));
