@@ -20,6 +20,20 @@ impl Severity {
     }
 }
 
+/// A function of PostgreSQL's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Routine {
+    RevalidateCachedQuery,
+}
+
+impl Routine {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RevalidateCachedQuery => "RevalidateCachedQuery",
+        }
+    }
+}
+
 /// Message says what happened and to what; hint says what to do. Neither may hold a secret or a
 /// parameter value, since a report is also what is logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +44,7 @@ pub struct Report {
     pub detail: Option<Cow<'static, str>>,
     pub hint: Option<Cow<'static, str>>,
     /// The function of PostgreSQL's that drivers know an error by.
-    pub routine: Option<&'static str>,
+    pub routine: Option<Routine>,
     /// What the audit log calls it, which may say more than the client is told.
     pub reason: Option<&'static str>,
 }
@@ -52,8 +66,8 @@ impl Report {
     }
 
     #[must_use]
-    pub fn routine(mut self, name: &'static str) -> Self {
-        self.routine = Some(name);
+    pub fn routine(mut self, routine: Routine) -> Self {
+        self.routine = Some(routine);
         self
     }
 

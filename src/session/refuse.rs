@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::entry::Kick;
 use crate::auth::scram::ScramError;
 use crate::backend::BackendError;
-use crate::base::{Report, SqlState};
+use crate::base::{Report, Routine, SqlState};
 use crate::pool::AcquireError;
 use crate::wire::HeaderError;
 use crate::wire::startup::StartupError;
@@ -298,7 +298,7 @@ pub(super) fn stale_plan() -> Report {
     Report::error(SqlState::FEATURE_NOT_SUPPORTED, "cached plan must not change result type")
         .detail("A table has been altered since the statement was described to the client.")
         .hint("Prepare the statement again.")
-        .routine("RevalidateCachedQuery")
+        .routine(Routine::RevalidateCachedQuery)
 }
 
 /// `reason`: the word that metrics have for it.
