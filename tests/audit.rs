@@ -11,7 +11,7 @@ use log::{Log, assert_good, verify};
 use pgward::auth::mint;
 use pgward::base::{Access, TenantId};
 use pgward::proxy::Proxy;
-use support::raw::{Raw, V3_0, bind, cancel_request, errors, execute, parse, query, sync};
+use support::raw::{Raw, V3_0, bind, cancel_request, errors, execute, parse, sync};
 use support::{HEAD, Stage, cluster, code, configuration, unix_now};
 use tokio_postgres::{Client, NoTls};
 
@@ -136,7 +136,6 @@ async fn forged_contexts_switches_and_wrong_cancel_keys_are_recorded() {
     stranger.send(cancel_request(4711, b"guess")).await;
     stranger.rest().await;
     log.await_line("cancel_refused", &[]).await;
-    raw.send(query("select pg_terminate_backend(pg_backend_pid())")).await;
     raw.send(support::raw::terminate()).await;
     log.await_line("session_end", &[("session", &session)]).await;
     for secret in [globex.as_str(), "secret-and-no-token", "guess"] {
@@ -155,6 +154,16 @@ async fn what_administrators_do_is_recorded_and_what_ends_the_log() {
     admin.simple_query("reload").await.unwrap();
     log.await_line("command", &[("user", "admin"), ("command", "RELOAD")]).await;
     log.await_line("reload", &[("source", "console"), ("outcome", "done")]).await;
+    let text = std::fs::read_to_string(&stage.path).unwrap();
+    std::fs::write(&stage.path, text.replace("[audit]", "[audit]\nkeep = 7\nrotate_size = \"1MiB\"")).unwrap();
+    admin.simple_query("reload").await.unwrap();
+    for fixed in ["[audit]\nbuffer = 100", "[audit]\nkey = \"0123456789abcdef0123456789abcdef\"", "[session]"] {
+        let changed =
+            if fixed == "[session]" { text.replace(&log.table(""), "") } else { text.replace("[audit]", fixed) };
+        std::fs::write(&stage.path, changed).unwrap();
+        let refused = admin.simple_query("reload").await.unwrap_err();
+        assert!(refused.as_db_error().unwrap().detail().unwrap().contains("restart pgward"), "{fixed}: {refused:?}");
+    }
     std::fs::write(&stage.path, "nonsense").unwrap();
     admin.simple_query("reload").await.unwrap_err();
     log.await_line("reload", &[("source", "console"), ("outcome", "refused")]).await;
@@ -170,6 +179,20 @@ async fn what_administrators_do_is_recorded_and_what_ends_the_log() {
     assert!(!log.text().contains("password\""), "{}", log.text());
     drop(session);
     assert_good(&[&log.path]);
+}
+
+#[tokio::test]
+async fn an_administrator_with_a_token_is_known_by_it() {
+    let log = Log::new();
+    let text = text_of(&log, "").await.replace("console.users", "console.token_role = \"app\"\nconsole.users");
+    let stage = Stage::with(&text).await;
+    let token = token_with(&stage, "acme", serde_json::json!({ "sub": "ann@example.com" }));
+    let url = format!("postgresql://anyone:{token}@{}/pgward", stage.address);
+    let admin = stage.try_connect(&url).await.unwrap();
+    admin.simple_query("reload").await.unwrap();
+    let line = log.await_line("command", &[("command", "RELOAD"), ("user", "anyone")]).await;
+    assert_eq!((&line["subject"], &line["issuer"]), (&"ann@example.com".into(), &"tests".into()));
+    assert!(!log.text().contains(&token));
 }
 
 #[tokio::test]

@@ -44,7 +44,7 @@ pub struct Token {
     pub access: Access,
 }
 
-/// Why something was refused.
+/// Why something was refused, or has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
     /// A word out of a fixed set.

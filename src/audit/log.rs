@@ -106,11 +106,6 @@ impl Audit {
         }
     }
 
-    /// Whether nothing may be let in at the moment.
-    pub fn refuses_now(&self) -> bool {
-        self.0.as_ref().is_some_and(|running| running.state.failing.load(Ordering::Relaxed) && running.state.refuses())
-    }
-
     /// Records what has happened. It is not called where there is no log, and never blocks: with no room for
     /// it, the event is lost and counted.
     pub fn record(&self, event: impl FnOnce() -> Event) {

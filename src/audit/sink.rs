@@ -112,7 +112,7 @@ impl LogFile {
     }
 
     /// Gives the file a name by its first line, and says which.
-    pub fn put_aside(self, path: &Path) -> io::Result<PathBuf> {
+    pub fn put_aside(&self, path: &Path) -> io::Result<PathBuf> {
         let name = |suffix: String| {
             let mut name = path.as_os_str().to_owned();
             name.push(suffix);

@@ -17,6 +17,7 @@ use super::flood::Flood;
 use super::log::State;
 use super::sink::{self, LogFile, Tail, TailState};
 use crate::base::clock;
+use crate::config::Audit as Rules;
 
 /// Events that are written at once.
 const BATCH: usize = 512;
@@ -61,6 +62,8 @@ pub(super) struct Writer {
     /// The first line since the writing began, or began again.
     opening: Option<&'static str>,
     anchored: (Instant, u64),
+    /// The file could not be put aside.
+    stuck: bool,
 }
 
 impl Writer {
@@ -78,6 +81,7 @@ impl Writer {
             retry: now,
             opening: Some("start"),
             anchored: (now, 0),
+            stuck: false,
         }
     }
 
@@ -220,15 +224,9 @@ impl Writer {
         let mut head = self.head.unwrap_or(Head::NONE);
         let mut bytes = self.lines(&mut head, &own);
         let mut removed = Vec::new();
-        if self.file.as_ref().is_some_and(|file| file.is_full(bytes.len(), rules.rotate_size))
-            && let Some(file) = self.file.take()
-        {
-            let aside = file.put_aside(&rules.file)?;
-            self.file = Some(LogFile::open(&rules.file)?);
-            let (too_many, last) = sink::too_many(&rules.file, rules.keep)?;
-            let file = aside.file_name().map(|name| name.to_string_lossy().into_owned());
-            let removed_through = (last > 0).then_some(last);
-            own.insert(0, Own { event: "rotate", file, removed_through, ..Own::default() });
+        let full = self.file.as_ref().is_some_and(|file| file.is_full(bytes.len(), rules.rotate_size));
+        if full && let Some((rotated, too_many)) = self.rotate(&rules)? {
+            own.insert(0, rotated);
             head = self.head.unwrap_or(Head::NONE);
             bytes = self.lines(&mut head, &own);
             removed = too_many;
@@ -241,6 +239,28 @@ impl Writer {
         self.state.lost.fetch_sub(lost, Ordering::Relaxed);
         self.written(&own, &removed);
         Ok(())
+    }
+
+    /// Puts the file aside and begins another. Gives the line that tells of it, and the files that are to go then.
+    /// `None`: it cannot be put aside, and stays in use.
+    fn rotate(&mut self, rules: &Rules) -> io::Result<Option<(Own, Vec<PathBuf>)>> {
+        let Some(aside) = self.file.as_ref().map(|file| file.put_aside(&rules.file)) else { return Ok(None) };
+        let aside = match aside {
+            Ok(aside) => aside,
+            Err(error) => {
+                if !std::mem::replace(&mut self.stuck, true) {
+                    tracing::warn!(%error, "the audit log's file could not be put aside and grows beyond its limit");
+                }
+                return Ok(None);
+            }
+        };
+        self.stuck = false;
+        self.file = None;
+        self.file = Some(LogFile::open(&rules.file)?);
+        let (too_many, last) = sink::too_many(&rules.file, rules.keep)?;
+        let file = aside.file_name().map(|name| name.to_string_lossy().into_owned());
+        let removed_through = (last > 0).then_some(last);
+        Ok(Some((Own { event: "rotate", file, removed_through, ..Own::default() }, too_many)))
     }
 
     /// What is on the disk is told to those who count and wait.

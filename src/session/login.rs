@@ -128,13 +128,13 @@ impl Started {
         if console {
             let known = world.settings.console.users.get(&user);
             if known.is_some_and(|known| known.matches(password.expose())) {
-                return Ok(Entered::Console(user, None));
+                return Ok(Entered::Console(user, None, None));
             }
             if let Some(role) = &world.settings.console.token_role
                 && let Ok(identity) = world.verifier.verify(password.expose(), now).await
                 && identity.access == *role
             {
-                return Ok(Entered::Console(user, Some(identity.expires_at)));
+                return Ok(Entered::Console(user, Some(identity.expires_at), Some(stay::token(&identity))));
             }
             core.stats.login("console_refused");
             return Err(refuse::bad_password().because("console_refused").into());
@@ -154,7 +154,8 @@ impl Started {
 }
 
 enum Entered {
-    Console(String, Option<u64>),
+    /// A user; when its token ends and what that says, where it has one.
+    Console(String, Option<u64>, Option<Token>),
     Session(Box<(Admitted, Arc<Context>, Reported)>),
 }
 
@@ -170,7 +171,10 @@ impl Entered {
         encode::authenticated(&mut out);
         let key = CancelKeys::issue(&core.shared, started.startup.spoken_minor());
         let (who, statements) = match &self {
-            Self::Console(..) => (Who { session: Some(key.id), via: Some(Via::Console), ..started.who() }, false),
+            Self::Console(.., token) => {
+                let (session, via, token) = (Some(key.id), Some(Via::Console), token.clone());
+                (Who { session, via, token, ..started.who() }, false)
+            }
             Self::Session(parts) => (started.who_is_in(key.id, &parts.0), parts.0.terms.audit_statements),
         };
         // Nobody is let in unrecorded.
@@ -185,7 +189,7 @@ impl Entered {
         };
         let Started { mut stream, peer, startup, input } = started;
         let (admitted, context, reported) = match self {
-            Self::Console(user, expires_at) => {
+            Self::Console(user, expires_at, _) => {
                 return match stream.write_all(&out).await {
                     Ok(()) => Ok(Login::Console(Box::new(Admin { stream, input, user, expires_at, stay }))),
                     Err(_) => Err((None, Refused::Gone)),

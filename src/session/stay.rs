@@ -21,6 +21,8 @@ pub struct Stay {
     pub(super) who: Arc<Who>,
     began: Instant,
     end: RefCell<Refusal>,
+    /// The log has been told that it began, and is to be told that it ended.
+    told: bool,
     /// Its statements are recorded too.
     pub(super) statements: bool,
 }
@@ -33,10 +35,15 @@ impl Stay {
         }
         let who = Arc::new(who);
         let event = Event::Login { who: Arc::clone(&who) };
-        audit.admit(|| event).await.map_err(|_| refuse::unrecordable())?;
-        // Until somebody says why it ends, it is cut off.
+        // Until somebody says why it ends, it is cut off: by a timeout even while this waits.
         let end = RefCell::new(Refusal { reason: "dropped", sqlstate: None });
-        Ok(Some(Box::new(Self { audit: audit.clone(), who, began: Instant::now(), end, statements })))
+        let (audit, began, told) = (audit.clone(), Instant::now(), true);
+        let mut stay = Box::new(Self { audit, who, began, end, told, statements });
+        if stay.audit.admit(|| event).await.is_err() {
+            stay.told = false;
+            return Err(refuse::unrecordable());
+        }
+        Ok(Some(stay))
     }
 
     /// Says why the session ends.
@@ -64,6 +71,9 @@ impl std::fmt::Debug for Stay {
 
 impl Drop for Stay {
     fn drop(&mut self) {
+        if !self.told {
+            return;
+        }
         let (who, end, lasted) = (Arc::clone(&self.who), *self.end.borrow(), self.began.elapsed());
         self.audit.record(|| Event::SessionEnd { who, end, lasted });
     }
