@@ -17,7 +17,7 @@
 //! | sessions | [`session`]: a client's stay, stage by stage |
 //! | routing | [`route`]: which server, a pure function |
 //! | pools | [`pool`]: backends lent to sessions |
-//! | parts | [`auth`]: tokens and passwords; [`tenant`]: the sealed context; [`limits`]; [`backend`]: one connection to a server |
+//! | parts | [`auth`]: tokens and passwords; [`tenant`]: the sealed context; [`limits`]; [`audit`]: who came in and who did not; [`backend`]: one connection to a server |
 //! | cores | [`wire`]: the protocol; [`sql`]: what a text does to a session; [`net`]; [`telemetry`] |
 //! | ground | [`config`], [`residency`], [`base`] |
 //!
@@ -38,6 +38,7 @@
 //!    backend, and at its end the backend is cleaned before anybody else has it.
 #![forbid(unsafe_code)]
 pub mod admin;
+pub mod audit;
 pub mod auth;
 pub mod backend;
 pub mod base;

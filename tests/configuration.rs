@@ -32,7 +32,7 @@ fn conf() -> tempfile::TempDir {
         ("users.txt", "\"app\" \"a password\"\n".to_owned()),
     ];
     let passwords = ["admin.password", "console.password", "lookup.password", "ledger.password", "reporter.password"];
-    let keys = ["master.key", "context.key", "legacy.secret"].into_iter().chain(passwords);
+    let keys = ["master.key", "context.key", "audit.key", "legacy.secret"].into_iter().chain(passwords);
     for (name, text) in files.into_iter().chain(keys.map(|name| (name, random.clone()))) {
         fs::write(secrets.join(name), text).unwrap();
     }
@@ -80,6 +80,15 @@ fn what_the_reference_calls_a_default_is_one() {
     assert_eq!(minimal.session, reference.session);
     assert_eq!(minimal.pool, reference.pool);
     assert_eq!(minimal.log, reference.log);
+    let only = format!(
+        "{}\n[audit]\nfile = \"audit/pgward.jsonl\"\n",
+        fs::read_to_string(folder.path().join("minimal.toml")).unwrap()
+    );
+    let least = config::parse(&only, folder.path()).unwrap_or_else(|problems| panic!("{}", lines(&problems))).audit;
+    assert_eq!(
+        least.map(|audit| config::Audit { key: None, ..audit }),
+        reference.audit.clone().map(|audit| config::Audit { key: None, ..audit })
+    );
     assert_eq!(minimal.console.database, reference.console.database);
     assert_eq!(minimal.listen.max_clients, reference.listen.max_clients);
     assert_eq!(minimal.listen.startup_timeout, reference.listen.startup_timeout);
@@ -94,13 +103,14 @@ fn what_the_reference_calls_a_default_is_one() {
 }
 
 /// How the reader asks for a key; the key is the first literal among the arguments.
-const ASKING: [&str; 11] = [
+const ASKING: [&str; 12] = [
     "take",
     "require",
     "optional",
     "required",
     "number",
     "duration",
+    "size",
     "choice",
     "section",
     "entries",
@@ -303,6 +313,29 @@ fn neither_tenants_nor_plain_databases_is_a_problem() {
     assert!(found.contains("issuers: is empty"), "{found}");
     let found = lines(&config::parse("listen.address = \"127.0.0.1:0\"\n[plain]", Path::new(".")).unwrap_err());
     assert!(found.contains("plain.databases: is empty") && found.contains("plain: has neither"), "{found}");
+}
+
+#[test]
+fn an_audit_log_is_asked_for_with_its_limits() {
+    let said = |audit: &str| lines(&problems(|text| format!("{text}\n[audit]\n{audit}")));
+    assert_eq!(said("file = \"a\"\nrotate_size = 4096\non_failure = \"drop\""), "");
+    for (audit, expected) in [
+        ("", "audit.file: is missing"),
+        ("file = \"a\"\nkey = \"short-secret\"", "audit.key: is shorter than 32 bytes"),
+        ("file = \"a\"\nrotate_size = \"1MB\"", "audit.rotate_size = \"1MB\": must be a size from 4KiB to 64GiB"),
+        ("file = \"a\"\nrotate_size = 4095", "audit.rotate_size = 4095"),
+        ("file = \"a\"\non_failure = \"ignore\"", "must be one of refuse, drop"),
+        ("file = \"a\"\nbuffer = 0", "audit.buffer"),
+        ("file = \"a\"\nkeep = -1", "audit.keep"),
+        ("files = \"a\"", "did you mean file?"),
+    ] {
+        let found = said(audit);
+        assert!(found.contains(expected) && !found.contains("short-secret"), "{audit}: {found}");
+    }
+    let unkept = lines(&problems(|text| text.replace("[tenants.acme]", "[tenants.acme]\naudit = \"statements\"")));
+    assert!(unkept.contains("tenants.acme.audit: asks for an audit of statements"), "{unkept}");
+    let unkept = plain_problems("[plain.databases.reports]", "[plain.databases.reports]\naudit = \"statements\"");
+    assert!(unkept.contains("plain.databases.reports.audit: asks for"), "{unkept}");
 }
 
 #[test]

@@ -133,9 +133,11 @@ async fn scraped() -> BTreeMap<String, Metric> {
 
 /// Of a proxy at which somebody tried to log in, so that it has a pool.
 async fn over_http() -> String {
+    let folder = tempfile::tempdir().unwrap();
     let text = r#"
         listen.address = "127.0.0.1:0"
         listen.cores = 1
+        audit.file = "audit.jsonl"
         http.address = "127.0.0.1:0"
         master_key = "0123456789abcdef0123456789abcdef"
         [[issuers]]
@@ -155,7 +157,7 @@ async fn over_http() -> String {
         database = "acme"
         home = "lk"
     "#;
-    let settings = config::parse(text, Path::new(".")).unwrap();
+    let settings = config::parse(text, folder.path()).unwrap();
     let (tenant, role) = (TenantId::parse("acme").unwrap(), Access::parse("app").unwrap());
     let (ttl, none) = (Duration::from_secs(60), serde_json::Map::new());
     let token = mint(&settings.issuers[0], &tenant, &role, ttl, &none, clock::unix_now()).unwrap();
@@ -211,6 +213,38 @@ fn every_outcome_and_every_reason_is_documented() {
     assert!(used.len() > 25, "{used:?}");
     let missing: Vec<&String> = used.difference(&documented).collect();
     assert!(missing.is_empty(), "docs/metrics.md lacks the outcomes or reasons {missing:?}");
+}
+
+// ------------------------------------------------------------------------------------------- audit
+
+#[test]
+fn every_event_member_and_reason_of_the_audit_log_is_documented() {
+    let documented: BTreeSet<String> = tables(&read("docs/audit.md")).iter().flat_map(|row| codes(&row[0])).collect();
+    let event = read("src/audit/event.rs");
+    let body = event.split("fn name(").nth(1).unwrap().split("\n    }\n").next().unwrap().to_owned();
+    let mut used: BTreeSet<String> = literals(&body).into_iter().collect();
+    assert!(used.len() > 10, "{used:?}");
+    let members = event.split("struct Members").nth(1).unwrap().split("\n}\n").next().unwrap();
+    let members = members.lines().filter_map(|line| line.trim().strip_prefix("pub ")?.split(':').next());
+    used.extend(members.map(str::to_owned));
+    let between = |source: &str, before: &str| -> Vec<String> {
+        source.split(before).skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
+    };
+    for before in ["event: \"", "opening: Some(\"", "opening.or(Some(\""] {
+        used.extend(between(code(&read("src/audit/writer.rs")), before));
+    }
+    for folder in ["src/session", "src/admin/console"] {
+        for (_, source) in sources(folder) {
+            for before in ["because(\"", "reason: \"", "stay.ends(\"", "_REGION: &str = \"", "refused(\""] {
+                used.extend(between(&source, before));
+            }
+        }
+    }
+    let outcomes = read("src/auth/error.rs");
+    used.extend(literals(outcomes.split("fn outcome(").nth(1).unwrap().split("\n    }\n").next().unwrap()));
+    assert!(used.len() > 70, "{used:?}");
+    let missing: Vec<&String> = used.difference(&documented).collect();
+    assert!(missing.is_empty(), "docs/audit.md lacks {missing:?}");
 }
 
 // ------------------------------------------------------------------------------------------ errors

@@ -24,6 +24,14 @@ pub fn timestamp(unix: u64) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
+/// A moment for machines (RFC 3339), in milliseconds of UTC: `2026-11-21T00:14:47.123Z`.
+pub fn rfc3339(moment: SystemTime) -> String {
+    let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let text = timestamp(since.as_secs());
+    let (day, time) = text.trim_end_matches(" UTC").split_once(' ').unwrap_or_default();
+    format!("{day}T{time}.{:03}Z", since.subsec_millis())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,5 +47,7 @@ mod tests {
         ] {
             assert_eq!(timestamp(unix), text);
         }
+        let moment = UNIX_EPOCH + std::time::Duration::from_millis(951_782_400_007);
+        assert_eq!(rfc3339(moment), "2000-02-29T00:00:00.007Z");
     }
 }

@@ -8,7 +8,7 @@ pub mod secret;
 pub mod sqlstate;
 
 pub use ids::{Access, ClusterName, Party, Region, ServerName, TenantId};
-pub use report::{Report, Severity};
+pub use report::{Report, Routine, Severity};
 pub use scram::{ScramKeys, StoredPassword, Verifier, VerifierError};
 pub use secret::Secret;
 pub use sqlstate::SqlState;

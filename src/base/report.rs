@@ -20,6 +20,20 @@ impl Severity {
     }
 }
 
+/// A function of PostgreSQL's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Routine {
+    RevalidateCachedQuery,
+}
+
+impl Routine {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RevalidateCachedQuery => "RevalidateCachedQuery",
+        }
+    }
+}
+
 /// Message says what happened and to what; hint says what to do. Neither may hold a secret or a
 /// parameter value, since a report is also what is logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,12 +44,15 @@ pub struct Report {
     pub detail: Option<Cow<'static, str>>,
     pub hint: Option<Cow<'static, str>>,
     /// The function of PostgreSQL's that drivers know an error by.
-    pub routine: Option<&'static str>,
+    pub routine: Option<Routine>,
+    /// What the audit log calls it, which may say more than the client is told.
+    pub reason: Option<&'static str>,
 }
 
 impl Report {
     pub fn error(sqlstate: SqlState, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { severity: Severity::Error, sqlstate, message: message.into(), detail: None, hint: None, routine: None }
+        let (severity, message) = (Severity::Error, message.into());
+        Self { severity, sqlstate, message, detail: None, hint: None, routine: None, reason: None }
     }
 
     pub fn fatal(sqlstate: SqlState, message: impl Into<Cow<'static, str>>) -> Self {
@@ -49,8 +66,15 @@ impl Report {
     }
 
     #[must_use]
-    pub fn routine(mut self, name: &'static str) -> Self {
-        self.routine = Some(name);
+    pub fn routine(mut self, routine: Routine) -> Self {
+        self.routine = Some(routine);
+        self
+    }
+
+    /// The first reason that is given stays.
+    #[must_use]
+    pub fn because(mut self, reason: &'static str) -> Self {
+        self.reason = self.reason.or(Some(reason));
         self
     }
 

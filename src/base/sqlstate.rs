@@ -27,6 +27,7 @@ impl SqlState {
     pub const IDLE_IN_TRANSACTION_TIMEOUT: Self = Self("25P03");
     pub const INVALID_CURSOR_NAME: Self = Self("34000");
     pub const DUPLICATE_CURSOR: Self = Self("42P03");
+    pub const IO_ERROR: Self = Self("58030");
     pub const CONFIG_FILE_ERROR: Self = Self("F0000");
     pub const INTERNAL_ERROR: Self = Self("XX000");
 

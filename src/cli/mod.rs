@@ -1,6 +1,7 @@
 //! The command line: one file per command. Exit codes: 0 done, 1 failed (the reason is on standard
 //! error), 2 called wrongly.
 
+mod audit;
 mod check;
 mod connect;
 pub mod demo;
@@ -44,6 +45,7 @@ enum Command {
     Install(install::Arguments),
     Uninstall(uninstall::Arguments),
     Health(health::Arguments),
+    Audit(audit::Arguments),
     Demo(demo::Arguments),
 }
 
@@ -71,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Token(arguments) => token::command(&arguments),
         Command::Install(arguments) => install::command(&arguments),
         Command::Uninstall(arguments) => uninstall::command(&arguments),
+        Command::Audit(arguments) => audit::command(&arguments),
         Command::Health(arguments) => health::command(&arguments),
         Command::Demo(arguments) => demo::command(&arguments),
     };

@@ -17,6 +17,7 @@ pub(super) fn across(settings: &Settings) -> Vec<Problem> {
     }
     own_logins(settings, &mut problems);
     own_places(settings, &mut problems);
+    audit(settings, &mut problems);
     plain(settings, &mut problems);
     let mut tenants: Vec<&Tenant> = settings.tenants.values().map(AsRef::as_ref).collect();
     tenants.sort_by(|a, b| a.id.cmp(&b.id));
@@ -104,6 +105,24 @@ fn servers(cluster: &Cluster, problems: &mut Vec<Problem>) {
             problems.push(Problem::new(format!("{at}[{i}].name"), "stands twice").value(&server.name));
         }
     }
+}
+
+/// Who has statements audited counts on them being kept somewhere.
+fn audit(settings: &Settings, problems: &mut Vec<Problem>) {
+    if settings.audit.is_some() {
+        return;
+    }
+    let tenants = settings.tenants.values().filter(|tenant| tenant.audit_statements);
+    let mut at: Vec<String> = tenants.map(|tenant| format!("tenants.{}.audit", tenant.id)).collect();
+    let any = settings.plain.any.iter().map(|database| ("*", database));
+    let databases = settings.plain.databases.iter().map(|(name, database)| (name.as_str(), database)).chain(any);
+    let databases = databases.filter(|(_, database)| database.audit_statements);
+    at.extend(databases.map(|(name, _)| format!("plain.databases.{name}.audit")));
+    at.sort();
+    problems.extend(at.into_iter().map(|at| {
+        Problem::new(at, "asks for an audit of statements, but there is no audit log")
+            .example("[audit] with file = \"audit/pgward.jsonl\"")
+    }));
 }
 
 /// A login role of one tenant's own that another tenant shares would be no isolation at all.

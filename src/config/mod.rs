@@ -5,6 +5,7 @@
 //! stopping at the first, `sections` reads one table each and `check` looks across tables.
 //! Nothing live is kept in here: settings are values.
 
+mod audit;
 mod check;
 mod logins;
 mod plain;

@@ -10,7 +10,7 @@ use super::logins::login;
 use super::reader::{Reader, Section, table};
 use super::settings::*;
 use super::tenants::limits;
-use super::{Problem, users};
+use super::{Problem, audit, users};
 
 /// The catalogue of users as PostgreSQL shows it to superusers, without those whose time is up.
 const LOOKUP: &str = "select usename, case when valuntil < now() then null else passwd end \
@@ -67,8 +67,9 @@ fn database(reader: &mut Reader, mut section: Section, default: TenantLimits) ->
     };
     let mode = section.choice(reader, "mode", &PoolMode::ALL).unwrap_or_default();
     let limits = limits(reader, &mut section, default);
+    let audit_statements = audit::statements(reader, &mut section);
     section.finish(reader);
-    Some(PlainDatabase { cluster: cluster?, database, login, mode, limits })
+    Some(PlainDatabase { cluster: cluster?, database, login, mode, limits, audit_statements })
 }
 
 fn lookup(reader: &mut Reader, mut section: Section) -> Option<Lookup> {

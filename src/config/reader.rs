@@ -133,6 +133,35 @@ impl Section {
         }
     }
 
+    /// A number of bytes, or the default.
+    pub fn size(
+        &mut self,
+        reader: &mut Reader,
+        key: &'static str,
+        default: u64,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> u64 {
+        let Some(value) = self.take(key) else { return default };
+        let bytes = match &value {
+            Value::Integer(bytes) => u64::try_from(*bytes).ok(),
+            other => other.as_str().and_then(parse_size),
+        };
+        bytes.filter(|bytes| range.contains(bytes)).unwrap_or_else(|| {
+            let (least, most) = (spoken_size(*range.start()), spoken_size(*range.end()));
+            reader.problem(
+                Problem::new(
+                    self.at(key),
+                    format!(
+                        "must be a size from {least} to {most}, written as bytes, or as a number and KiB, MiB or GiB"
+                    ),
+                )
+                .value(value)
+                .example(format!("{key} = \"{}\"", spoken_size(default))),
+            );
+            default
+        })
+    }
+
     /// One of a few words, or the default.
     pub fn choice<T: Copy>(&mut self, reader: &mut Reader, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
         let value = self.take(key)?;
@@ -316,6 +345,19 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     }
 }
 
+const SIZES: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+/// `64KiB`, `64MiB`, `1GiB`.
+fn parse_size(text: &str) -> Option<u64> {
+    let (number, factor) = SIZES.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)))?;
+    number.trim_end().parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+fn spoken_size(bytes: u64) -> String {
+    let unit = SIZES.iter().find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor));
+    unit.map_or_else(|| bytes.to_string(), |(unit, factor)| format!("{}{unit}", bytes / factor))
+}
+
 /// A duration as a person would write it.
 fn spoken(duration: Duration) -> String {
     let ms = duration.as_millis();
@@ -389,6 +431,16 @@ mod tests {
             assert_eq!(parse_duration(bad), None, "{bad:?}");
         }
         assert_eq!(spoken(Duration::from_secs(5400)), "90m");
+    }
+
+    #[test]
+    fn sizes_are_read_as_written() {
+        assert_eq!(parse_size("64MiB"), Some(64 << 20));
+        assert_eq!(parse_size("1 GiB"), Some(1 << 30));
+        for bad in ["", "10", "MiB", "-1KiB", "1MB", "99999999999999GiB"] {
+            assert_eq!(parse_size(bad), None, "{bad:?}");
+        }
+        assert_eq!((spoken_size(64 << 20), spoken_size(1000)), ("64MiB".to_owned(), "1000".to_owned()));
     }
 
     #[test]

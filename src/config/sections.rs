@@ -10,7 +10,7 @@ use toml::{Table, Value};
 use super::logins::{self, login};
 use super::reader::{FromToml, Reader, Section, choose, map, table};
 use super::settings::*;
-use super::{Problem, plain, tenants};
+use super::{Problem, audit, plain, tenants};
 use crate::base::{Access, ClusterName};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -28,6 +28,7 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
     let console = console(reader, part);
     let part = root.section(reader, "log");
     let log = log(reader, part);
+    let audit = root.section(reader, "audit").and_then(|section| audit::audit(reader, section));
     let master_key = master_key(reader, &mut root);
     let part = root.section(reader, "context");
     let context = context(reader, part);
@@ -48,6 +49,7 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
         http,
         console,
         log,
+        audit,
         master_key,
         context,
         issuers,
@@ -151,7 +153,7 @@ fn master_key(reader: &mut Reader, root: &mut Section) -> Option<crate::base::Se
 }
 
 /// Keys that everything rests on must not be guessable; 32 bytes is what the tools print.
-fn long_enough(reader: &mut Reader, at: &str, key: &crate::base::Secret) {
+pub(super) fn long_enough(reader: &mut Reader, at: &str, key: &crate::base::Secret) {
     if key.expose().len() < 32 {
         reader.problem(Problem::new(at, "is shorter than 32 bytes").example("the output of: openssl rand -hex 32"));
     }

@@ -14,6 +14,8 @@ pub struct Settings {
     pub http: Option<SocketAddr>,
     pub console: Console,
     pub log: Log,
+    /// `None`: nothing is audited.
+    pub audit: Option<Audit>,
     pub master_key: Option<Secret>,
     pub context: Context,
     pub issuers: Vec<Issuer>,
@@ -60,6 +62,31 @@ pub struct Console {
 pub struct Log {
     pub json: bool,
     pub level: String,
+}
+
+/// The audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audit {
+    pub file: PathBuf,
+    /// What lines are signed with; without it their hashes are plain.
+    pub key: Option<Secret>,
+    /// A file that would grow beyond this is put aside, in bytes.
+    pub rotate_size: u64,
+    /// Files that are kept besides the one in use; 0: all.
+    pub keep: usize,
+    pub on_failure: OnFailure,
+    /// Events that may wait to be written.
+    pub buffer: usize,
+}
+
+/// What becomes of the work while the audit log cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnFailure {
+    /// What would have to be audited does not happen.
+    #[default]
+    Refuse,
+    /// It goes on, and what was not written is counted.
+    Drop,
 }
 
 /// The sealed context: keys by `kid`, and what else a backend is told about a session.
@@ -309,6 +336,8 @@ pub struct Tenant {
     pub roles: Roles,
     pub mode: PoolMode,
     pub limits: TenantLimits,
+    /// Whether its statements are audited.
+    pub audit_statements: bool,
 }
 
 /// Which login role serves which access of a tenant.
@@ -367,6 +396,8 @@ pub struct PlainDatabase {
     pub login: Option<Login>,
     pub mode: PoolMode,
     pub limits: TenantLimits,
+    /// Whether its statements are audited.
+    pub audit_statements: bool,
 }
 
 /// Where passwords are asked for.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use toml::{Table, Value};
 
-use super::Problem;
 use super::logins::login;
 use super::reader::{FromToml, Reader, Section, map, name_of, table};
 use super::settings::*;
+use super::{Problem, audit};
 use crate::base::{Access, Region, TenantId};
 
 pub(super) fn default_limits(reader: &mut Reader, section: Option<Section>) -> TenantLimits {
@@ -75,6 +75,7 @@ fn tenant(reader: &mut Reader, id: &TenantId, mut section: Section, default: Ten
     let roles = roles(reader, &mut section, id, isolation);
     let mode = section.choice(reader, "mode", &PoolMode::ALL).unwrap_or(PoolMode::Transaction);
     let limits = limits(reader, &mut section, default);
+    let audit_statements = audit::statements(reader, &mut section);
     section.finish(reader);
     let home = home?;
     let regions = regions.unwrap_or_else(|| vec![home.clone()]);
@@ -92,6 +93,7 @@ fn tenant(reader: &mut Reader, id: &TenantId, mut section: Section, default: Ten
         roles: roles?,
         mode,
         limits,
+        audit_statements,
     })
 }
 

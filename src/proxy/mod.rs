@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Control, Request, http};
+use crate::audit::{Audit, AuditError, Event, Source};
 use crate::config::Settings;
 use crate::session::{Command, Kick, Shared, World, WorldError};
 use crate::telemetry;
@@ -33,6 +34,8 @@ use crate::tenant::SEALED_ANEW;
 pub enum RunError {
     #[error(transparent)]
     World(#[from] WorldError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     #[error("cannot listen on {address}")]
     Listen {
         address: SocketAddr,
@@ -103,7 +106,10 @@ impl Proxy {
     pub async fn start(path: PathBuf, settings: Settings) -> Result<Self, RunError> {
         let listen = settings.listen.clone();
         let http = settings.http;
-        let shared = Arc::new(Shared::new(World::new(settings, None)?, listen.cores));
+        let world = World::new(settings, None)?;
+        let telemetry = Arc::new(telemetry::Telemetry::new());
+        let audit = Audit::start(world.settings.audit.as_ref(), &telemetry)?;
+        let shared = Arc::new(Shared::new(world, listen.cores, telemetry, audit));
         let cell = cores::ControlCell::default();
         let (cores, threads) = cores::start(&shared, listen.cores, &cell).map_err(RunError::Thread)?;
         let (sender, requests) = mpsc::unbounded_channel();
@@ -135,17 +141,18 @@ impl Proxy {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
-        loop {
+        let source = loop {
             tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                _ = hangup.recv() => drop(self.reload()),
+                _ = terminate.recv() => break Source::Signal,
+                _ = interrupt.recv() => break Source::Signal,
+                _ = hangup.recv() => drop(self.reload(Source::Signal)),
                 request = self.requests.recv() => match request {
-                    Some(Request::Reload(reply)) => drop(reply.send(self.reload())),
-                    Some(Request::Shutdown) | None => break,
+                    Some(Request::Reload(reply)) => drop(reply.send(self.reload(Source::Console))),
+                    Some(Request::Shutdown) | None => break Source::Console,
                 },
             }
-        }
+        };
+        self.control.shared.audit.record(|| Event::Shutdown { source });
         self.shutdown().await;
         Ok(())
     }
@@ -154,15 +161,18 @@ impl Proxy {
     pub async fn serve(mut self) {
         while let Some(request) = self.requests.recv().await {
             match request {
-                Request::Reload(reply) => drop(reply.send(self.reload())),
+                Request::Reload(reply) => drop(reply.send(self.reload(Source::Console))),
                 Request::Shutdown => break,
             }
         }
+        self.control.shared.audit.record(|| Event::Shutdown { source: Source::Console });
         self.shutdown().await;
     }
 
-    fn reload(&self) -> Result<(), crate::admin::ReloadError> {
-        reload::reload(&self.path, &self.control)
+    fn reload(&self, source: Source) -> Result<(), crate::admin::ReloadError> {
+        let outcome = reload::reload(&self.path, &self.control);
+        self.control.shared.audit.record(|| Event::Reload { source, done: outcome.is_ok() });
+        outcome
     }
 
     /// Drains up to the configured time, then ends what is left.
@@ -185,6 +195,8 @@ impl Proxy {
             // A core that panicked has been logged; the others end all the same.
             let _ = tokio::task::spawn_blocking(|| thread.join()).await;
         }
+        // Last, since the ends of sessions are recorded too.
+        self.control.shared.audit.stop().await;
         tracing::info!("stopped");
     }
 

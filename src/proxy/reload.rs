@@ -35,6 +35,9 @@ fn replace(path: &Path, control: &Control) -> Result<(), ReloadError> {
         ReloadError(vec![format!("{error}{cause}")])
     })?;
     let moved = Arc::new(moved(shared, &before, &world));
+    if let Some(rules) = &world.settings.audit {
+        shared.audit.renew(rules);
+    }
     shared.world.store(Arc::new(world));
     if !moved.is_empty() {
         control.cores.iter().for_each(|core| core.send(Command::Moved(Arc::clone(&moved))));
@@ -72,8 +75,16 @@ fn fixed(before: &Settings, after: &Settings) -> Vec<String> {
         ("listen.cores", before.listen.cores != after.listen.cores),
         ("http.address", before.http != after.http),
         ("log", before.log != after.log),
+        ("audit", before.audit.is_some() != after.audit.is_some()),
+        ("audit.file, audit.key or audit.buffer", audit_moved(before, after)),
     ];
     changes.iter().filter(|(_, changed)| *changed).map(|(key, _)| format!("{key} has changed")).collect()
+}
+
+/// The chain and its queue are one for as long as pgward runs.
+fn audit_moved(before: &Settings, after: &Settings) -> bool {
+    let (Some(before), Some(after)) = (&before.audit, &after.audit) else { return false };
+    (&before.file, &before.key, before.buffer) != (&after.file, &after.key, after.buffer)
 }
 
 /// Key sets by URL are fetched for as long as the configuration that names them is in force.

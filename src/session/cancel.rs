@@ -57,6 +57,17 @@ impl std::fmt::Debug for super::Shared {
     }
 }
 
+/// What became of a cancel request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It was sent to a server.
+    Sent,
+    /// The session has nothing to be cancelled at a server, or that could not be reached.
+    Nothing,
+    /// The key is no session's. One that has just ended is among these.
+    WrongKey,
+}
+
 impl CancelKeys {
     /// A key of random bits: 4 bytes for protocol 3.0, 32 from 3.2 on.
     pub(super) fn issue(shared: &Arc<super::Shared>, minor: u16) -> CancelKey {
@@ -75,12 +86,9 @@ impl CancelKeys {
     }
 
     /// Carries out a request. A wrong key does nothing and is told nothing, as in PostgreSQL.
-    /// `true` when a request was sent to a server.
-    pub async fn cancel(&self, id: u32, secret: &Secret) -> bool {
-        let Some(slot) = self.0.get(&id).map(|slot| Arc::clone(&slot)) else { return false };
-        if !slot.secret.matches(secret.expose()) {
-            return false;
-        }
+    pub async fn cancel(&self, id: u32, secret: &Secret) -> Cancelled {
+        let slot = self.0.get(&id).map(|slot| Arc::clone(&slot));
+        let Some(slot) = slot.filter(|slot| slot.secret.matches(secret.expose())) else { return Cancelled::WrongKey };
         let target = {
             let mut state = slot.state();
             if let Waiting::Yes(waker) = std::mem::replace(&mut state.waiting, Waiting::No) {
@@ -92,14 +100,14 @@ impl CancelKeys {
             }
             state.target.clone()
         };
-        let Some(target) = target else { return false };
+        let Some(target) = target else { return Cancelled::Nothing };
         let guard = UnderWay(slot);
         let sent = backend::cancel(&target).await;
         drop(guard);
         if let Err(error) = &sent {
             tracing::warn!(error = %error, "a cancel request could not be forwarded");
         }
-        sent.is_ok()
+        if sent.is_ok() { Cancelled::Sent } else { Cancelled::Nothing }
     }
 }
 

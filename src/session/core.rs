@@ -14,6 +14,7 @@ use super::entry::{ClientRow, Entry, Kick};
 use super::hub::Hubs;
 use super::login::Reported;
 use super::world::World;
+use crate::audit::Audit;
 use crate::base::Party;
 use crate::limits::{Usage, Usages};
 use crate::pool::{BackendRow, PoolKey, Pools, Shard, Statement};
@@ -34,13 +35,14 @@ pub struct Shared {
     pub hubs: Hubs,
     pub contexts: Contexts,
     pub cancel_keys: CancelKeys,
-    pub telemetry: Telemetry,
+    pub telemetry: Arc<Telemetry>,
+    pub audit: Audit,
     pub clients: Arc<AtomicUsize>,
     next_statement: AtomicU64,
 }
 
 impl Shared {
-    pub fn new(world: World, cores: usize) -> Self {
+    pub fn new(world: World, cores: usize, telemetry: Arc<Telemetry>, audit: Audit) -> Self {
         let usages = Usages::default();
         Self {
             world: ArcSwap::from_pointee(world),
@@ -51,7 +53,8 @@ impl Shared {
             hubs: Hubs::default(),
             contexts: Contexts::default(),
             cancel_keys: CancelKeys::default(),
-            telemetry: Telemetry::new(),
+            telemetry,
+            audit,
             clients: Arc::default(),
             next_statement: AtomicU64::new(1),
         }

@@ -25,6 +25,9 @@ use bytes::BytesMut;
 /// text is passed on without its SQLSTATE being counted.
 const READ_WHOLE: usize = 16 * 1024;
 
+/// What `pgward.tenant()` says of a context that is forged, changed or copied (install.sql).
+const NOT_GENUINE: &[u8] = b"pgward: the tenant context of this session is not genuine";
+
 /// How the look at one message ended.
 pub(super) enum Seen {
     Next,
@@ -240,6 +243,9 @@ impl Session {
     fn error(&mut self, body: &[u8], hidden: bool) {
         if !hidden {
             let state = answer::sqlstate(body);
+            if state == Some(*b"28000") && answer::field(body, b'M') == Some(NOT_GENUINE) {
+                self.note_forgery();
+            }
             self.core.stats.error(state.as_ref().map_or(b"".as_slice(), |state| state));
         }
         if is_outdated(body) {

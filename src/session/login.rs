@@ -16,9 +16,11 @@ use super::names::Names;
 use super::plain::Wish;
 use super::relay::Sink;
 use super::serve::{Need, Session, Skipping};
+use super::stay::{self, Stay, audit_route};
 use super::terms::Terms;
 use super::world::World;
 use super::{refuse, startup_settings};
+use crate::audit::{Token, Via, Who};
 use crate::auth::Identity;
 use crate::backend::Greeting;
 use crate::base::{Report, SqlState, clock};
@@ -46,6 +48,8 @@ pub struct Admin {
     pub user: String,
     /// When the token that let it in ends, in seconds since 1970. A password has no end.
     pub expires_at: Option<u64>,
+    /// In the audit log, if there is one.
+    pub stay: Option<Box<Stay>>,
 }
 
 /// A session that is about to begin; the client has its ReadyForQuery.
@@ -62,6 +66,7 @@ pub struct LoggedIn {
     hearing: Hearing,
     wanted: Box<[(String, String)]>,
     max_prepared: usize,
+    stay: Option<Box<Stay>>,
 }
 
 /// What the token and the catalogue give together; or a user, its password and the database's name.
@@ -74,6 +79,8 @@ pub(super) struct Admitted {
     /// For a tenant that shares its database.
     pub hearing: Hearing,
     pub expires_at: Option<u64>,
+    /// What the token says of its bearer, for the audit log.
+    pub token: Option<Token>,
 }
 
 /// Parameters that a server reports, as a client is told them.
@@ -85,14 +92,27 @@ impl Started {
         core: &Rc<Core>,
         world: &Arc<World>,
     ) -> Result<Login, (Option<Stream>, Refused)> {
-        match self.admit(core, world).await {
+        let mut identity = None;
+        match self.admit(core, world, &mut identity).await {
             Ok(login) => login.finish(self, core, world).await,
-            Err(refused) => Err((Some(self.stream), refused)),
+            Err(refused) => {
+                self.audit_refusal(core, &refused, identity.as_ref());
+                Err((Some(self.stream), refused))
+            }
         }
     }
 
-    async fn admit(&mut self, core: &Rc<Core>, world: &World) -> Result<Entered, Refused> {
-        let settings = startup_settings::settings(&self.startup).inspect_err(|_| core.stats.login("parameters"))?;
+    /// `proved`: whom the token speaks for, once it is known, whatever comes of it.
+    async fn admit(
+        &mut self,
+        core: &Rc<Core>,
+        world: &World,
+        proved: &mut Option<Identity>,
+    ) -> Result<Entered, Refused> {
+        let settings = startup_settings::settings(&self.startup).map_err(|report| {
+            core.stats.login("parameters");
+            report.because("parameters")
+        })?;
         let user = self.startup.get("user").unwrap_or_default().to_owned();
         if user.is_empty() {
             return Err(refuse::no_user().into());
@@ -109,32 +129,34 @@ impl Started {
         if console {
             let known = world.settings.console.users.get(&user);
             if known.is_some_and(|known| known.matches(password.expose())) {
-                return Ok(Entered::Console(user, None));
+                return Ok(Entered::Console(user, None, None));
             }
             if let Some(role) = &world.settings.console.token_role
                 && let Ok(identity) = world.verifier.verify(password.expose(), now).await
                 && identity.access == *role
             {
-                return Ok(Entered::Console(user, Some(identity.expires_at)));
+                return Ok(Entered::Console(user, Some(identity.expires_at), Some(stay::token(&identity))));
             }
             core.stats.login("console_refused");
-            return Err(refuse::bad_password().into());
+            return Err(refuse::bad_password().because("console_refused").into());
         }
         let identity = world.verifier.verify(password.expose(), now).await.map_err(|error| {
             core.stats.login(error.outcome());
             tracing::info!(peer = ?self.peer, outcome = error.outcome(), "a token was refused");
-            refuse::bad_token(error.hint())
+            refuse::bad_token(error.hint()).because(error.outcome())
         })?;
         drop(password);
-        names_tenant(core, world, &self.startup, &identity, &user)?;
-        let admitted = serve_identity(core, world, &identity)?;
+        let identity = &*proved.insert(identity);
+        names_tenant(core, world, &self.startup, identity, &user)?;
+        let admitted = serve_identity(core, world, identity, &self.who())?;
         let (context, reported) = introduce(core, &admitted, settings).await?;
         Ok(Entered::Session(Box::new((admitted, context, reported))))
     }
 }
 
 enum Entered {
-    Console(String, Option<u64>),
+    /// A user; when its token ends and what that says, where it has one.
+    Console(String, Option<u64>, Option<Token>),
     Session(Box<(Admitted, Arc<Context>, Reported)>),
 }
 
@@ -146,13 +168,31 @@ impl Entered {
         core: &Rc<Core>,
         world: &World,
     ) -> Result<Login, (Option<Stream>, Refused)> {
-        let Started { mut stream, peer, startup, input } = started;
         let mut out = BytesMut::new();
         encode::authenticated(&mut out);
+        let key = CancelKeys::issue(&core.shared, started.startup.spoken_minor());
+        let (who, statements) = match &self {
+            Self::Console(.., token) => {
+                let (session, via, token) = (Some(key.id), Some(Via::Console), token.clone());
+                (Who { session, via, token, ..started.who() }, false)
+            }
+            Self::Session(parts) => (started.who_is_in(key.id, &parts.0), parts.0.terms.audit_statements),
+        };
+        // Nobody is let in unrecorded.
+        let stay = match Stay::begin(&core.shared.audit, who, statements).await {
+            Ok(stay) => stay,
+            Err(report) => {
+                core.stats.login("audit");
+                let refused = report.into();
+                started.audit_refusal(core, &refused, None);
+                return Err((Some(started.stream), refused));
+            }
+        };
+        let Started { mut stream, peer, startup, input } = started;
         let (admitted, context, reported) = match self {
-            Self::Console(user, expires_at) => {
+            Self::Console(user, expires_at, _) => {
                 return match stream.write_all(&out).await {
-                    Ok(()) => Ok(Login::Console(Box::new(Admin { stream, input, user, expires_at }))),
+                    Ok(()) => Ok(Login::Console(Box::new(Admin { stream, input, user, expires_at, stay }))),
                     Err(_) => Err((None, Refused::Gone)),
                 };
             }
@@ -161,7 +201,6 @@ impl Entered {
         for (name, value) in &reported {
             encode::parameter(&mut out, name, value);
         }
-        let key = CancelKeys::issue(&core.shared, startup.spoken_minor());
         encode::cancel_key(&mut out, key.id, &key.secret);
         out.extend_from_slice(encode::READY);
         if stream.write_all(&out).await.is_err() || stream.flush().await.is_err() {
@@ -189,8 +228,21 @@ impl Entered {
         // It has been read once already.
         let wanted = startup_settings::settings(&startup).unwrap_or_default().into();
         let max_prepared = world.settings.session.prepared_per_session;
-        let logged_in =
-            LoggedIn { stream, input, entry, key, terms, usage, slot, local, context, hearing, wanted, max_prepared };
+        let logged_in = LoggedIn {
+            stream,
+            input,
+            entry,
+            key,
+            terms,
+            usage,
+            slot,
+            local,
+            context,
+            hearing,
+            wanted,
+            max_prepared,
+            stay,
+        };
         tracing::debug!(party = %logged_in.terms.id, mode = logged_in.terms.mode.as_str(), "a session begins");
         Ok(Login::Session(Box::new(logged_in)))
     }
@@ -198,8 +250,8 @@ impl Entered {
 
 impl LoggedIn {
     pub(super) fn into_session(self, core: Rc<Core>) -> Session {
-        let Self { stream, input, entry, key, terms, usage, slot, local, context, hearing, wanted, max_prepared } =
-            self;
+        let Self { stream, input, entry, key, terms, usage, slot, local, context, hearing, wanted, .. } = self;
+        let Self { max_prepared, stay, .. } = self;
         if core.draining.get() {
             entry.kick(super::Kick::Drain);
         }
@@ -223,6 +275,7 @@ impl LoggedIn {
             hearing,
             channels: None,
             max_prepared,
+            stay,
             mail: None,
             aside: None,
             errand: None,
@@ -253,7 +306,7 @@ fn database(startup: &Startup) -> &str {
 fn refused(core: &Core, identity: &Identity, outcome: &'static str, reason: &str) -> Report {
     core.stats.login(outcome);
     tracing::info!(tenant = %identity.tenant, issuer = %identity.issuer, outcome, reason, "a login was refused");
-    refuse::no_access()
+    refuse::no_access().because(outcome)
 }
 
 /// Makes sure that user and database of the connection string are the token's.
@@ -273,15 +326,18 @@ fn names_tenant(core: &Core, world: &World, startup: &Startup, identity: &Identi
 }
 
 /// From an identity to a tenant's pool. What the token does not give is refused in the same words.
-pub(super) fn serve_identity(core: &Core, world: &World, identity: &Identity) -> Result<Admitted, Report> {
+/// `who` asks, for the audit log.
+pub(super) fn serve_identity(core: &Core, world: &World, identity: &Identity, who: &Who) -> Result<Admitted, Report> {
     let refused = |outcome, reason: String| refused(core, identity, outcome, &reason);
     let settings = &world.settings;
     let tenant = settings.tenants.get(&identity.tenant);
     let tenant = tenant.ok_or_else(|| refused("unknown_tenant", String::new()))?;
     let cluster = settings.clusters.get(&tenant.cluster);
     let cluster = cluster.ok_or_else(|| refused("unknown_cluster", tenant.cluster.to_string()))?;
-    let route = route::decide(tenant, &identity.access, identity.region.as_ref(), cluster)
-        .map_err(|refusal| refused("no_route", refusal.to_string()))?;
+    let route = route::decide(tenant, &identity.access, identity.region.as_ref(), cluster).map_err(|refusal| {
+        let report = refused("no_route", refusal.to_string());
+        audit_route(&core.shared.audit, who, identity, &refusal, report)
+    })?;
     let terms = Terms::of_tenant(tenant, route.login);
     let usage = core.shared.usages.of(&terms.id);
     let limit = terms.limits.max_clients;
@@ -296,7 +352,8 @@ pub(super) fn serve_identity(core: &Core, world: &World, identity: &Identity) ->
     let key = world.channel_key.clone().filter(|_| tenant.isolation.shares_database());
     let hearing = Hearing { key, by: core.shard.local(&listening) };
     let local = core.shard.local(&pool);
-    Ok(Admitted { terms, usage, slot, local, context, hearing, expires_at })
+    let token = Some(stay::token(identity));
+    Ok(Admitted { terms, usage, slot, local, context, hearing, expires_at, token })
 }
 
 /// What backends are told about this session before its own settings.
@@ -469,6 +526,7 @@ fn refused_settings(body: &[u8]) -> Report {
     match text(b'M') {
         Some(message) => {
             Report::fatal(SqlState::INVALID_PARAMETER_VALUE, format!("a startup parameter was refused: {message}"))
+                .because("parameters")
                 .hint("Correct it in the connection string.")
         }
         None => refuse::server_garbled(),

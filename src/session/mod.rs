@@ -12,7 +12,7 @@
 //! `core` is what a session finds on its thread, `world` the configuration in force, `entry` how others
 //! see a session and end it, `cancel` the cancel keys, `names` its prepared statements, `state` what else it
 //! keeps between transactions, `terms` what it is served under, `directory` and `lookup` the users that have
-//! passwords, `refuse` the one place where errors become what a client may see.
+//! passwords, `stay` what the audit log is told, `refuse` the one place where errors become what a client may see.
 
 mod acquire;
 mod aside;
@@ -40,6 +40,7 @@ mod serve;
 mod startup_settings;
 mod state;
 mod statements;
+mod stay;
 mod switch;
 mod terms;
 mod upstream;
@@ -52,4 +53,5 @@ pub use entry::{ClientRow, Kick, Phase, Profile};
 pub use handshake::{Accepted, Handshake, Started, tell};
 pub use login::{Admin, LoggedIn, Login};
 pub use run::run;
+pub use stay::Stay;
 pub use world::{World, WorldError};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::entry::Kick;
 use crate::auth::scram::ScramError;
 use crate::backend::BackendError;
-use crate::base::{Report, SqlState};
+use crate::base::{Report, Routine, SqlState};
 use crate::pool::AcquireError;
 use crate::wire::HeaderError;
 use crate::wire::startup::StartupError;
@@ -36,26 +36,31 @@ pub(super) fn scram(error: &ScramError, user: &str) -> Report {
                 SqlState::INVALID_PASSWORD,
                 format!("password authentication failed for user \"{}\"", shown(user)),
             )
+            .because("password")
             .hint("Check user and password. pgward knows those of its users file and of its lookup.");
         }
         ScramError::Binding => {
             return Report::fatal(SqlState::INVALID_AUTHORIZATION, "the login is not bound to this TLS connection")
+                .because("channel_binding")
                 .hint("Somebody may be between client and pgward, or ends TLS in between: then use channel_binding=disable.");
         }
         ScramError::Unsupported(_) => SqlState::FEATURE_NOT_SUPPORTED,
         ScramError::Mechanism | ScramError::Malformed(_) => SqlState::PROTOCOL_VIOLATION,
     };
     Report::fatal(state, format!("SCRAM-SHA-256 was not spoken as it should be: {error}"))
+        .because("protocol")
         .hint("Use a client that speaks RFC 7677, such as any with libpq 10 or later.")
 }
 
 pub(super) fn superuser() -> Report {
     Report::fatal(SqlState::INVALID_AUTHORIZATION, "this login is a superuser's, and pgward does not let those in")
+        .because("superuser")
         .hint("Use another role, or have plain.superusers name it.")
 }
 
 pub(super) fn tenants_role() -> Report {
     Report::fatal(SqlState::INVALID_AUTHORIZATION, "this role is kept for the backends of tenants")
+        .because("tenants_role")
         .hint("Log in as another role, or as a tenant with its token.")
 }
 
@@ -65,26 +70,30 @@ pub(super) fn not_passed_on(user: &str) -> Report {
         SqlState::INVALID_PASSWORD,
         format!("the database server did not accept the login of user \"{}\"", shown(user)),
     )
-    .hint("The password or verifier that pgward has must be the server's: copy rolpassword of pg_authid, or use plain.lookup.")
+    .because("not_passed_on").hint("The password or verifier that pgward has must be the server's: copy rolpassword of pg_authid, or use plain.lookup.")
 }
 
 pub(super) fn no_database(name: &str) -> Report {
     Report::fatal(SqlState::INVALID_CATALOG_NAME, format!("database \"{}\" does not exist", shown(name)))
+        .because("no_database")
         .hint("Check the database in the connection string.")
 }
 
 pub(super) fn no_connect(name: &str) -> Report {
     Report::fatal(SqlState::INSUFFICIENT_PRIVILEGE, format!("permission denied for database \"{}\"", shown(name)))
+        .because("no_connect")
         .hint("On the server: GRANT CONNECT ON DATABASE ... TO the role.")
 }
 
 pub(super) fn database_clients(limit: usize) -> Report {
     Report::fatal(SqlState::TOO_MANY_CONNECTIONS, format!("the database has as many clients as it may, {limit}"))
+        .because("database_clients")
         .hint("Close idle connections, or raise the database's max_clients.")
 }
 
 pub(super) fn lookup() -> Report {
     Report::fatal(SqlState::CONNECTION_FAILURE, "the user could not be looked up")
+        .because("lookup")
         .hint("The reason is in pgward's log: check plain.lookup and its query.")
 }
 
@@ -95,11 +104,13 @@ fn shown(name: &str) -> String {
 
 pub(super) fn plaintext() -> Report {
     Report::fatal(SqlState::INVALID_AUTHORIZATION, "this connection is not encrypted, and pgward demands TLS")
+        .because("plaintext")
         .hint("Add sslmode=require to the connection string.")
 }
 
 pub(super) fn alpn() -> Report {
     Report::fatal(SqlState::PROTOCOL_VIOLATION, "TLS began without a request and without ALPN protocol \"postgresql\"")
+        .because("protocol")
         .hint("Use a client that supports sslnegotiation=direct, or sslnegotiation=postgres.")
 }
 
@@ -108,16 +119,18 @@ pub(super) fn startup(error: &StartupError) -> Report {
         StartupError::Version { .. } => SqlState::FEATURE_NOT_SUPPORTED,
         _ => SqlState::PROTOCOL_VIOLATION,
     };
-    Report::fatal(state, error.to_string()).hint("pgward speaks PostgreSQL protocol 3.0 and 3.2.")
+    Report::fatal(state, error.to_string()).because("protocol").hint("pgward speaks PostgreSQL protocol 3.0 and 3.2.")
 }
 
 pub(super) fn bytes_before_tls() -> Report {
     Report::fatal(SqlState::PROTOCOL_VIOLATION, "there are bytes behind the request for TLS, sent before TLS was up")
+        .because("protocol")
         .hint("Somebody may be tampering with the connection.")
 }
 
 pub(super) fn no_user() -> Report {
     Report::fatal(SqlState::INVALID_AUTHORIZATION, "the startup packet names no user")
+        .because("no_user")
         .hint("Give the tenant's name as the user.")
 }
 
@@ -139,33 +152,45 @@ pub(super) fn startup_options() -> Report {
 
 pub(super) fn header(error: &HeaderError) -> Report {
     Report::fatal(SqlState::PROTOCOL_VIOLATION, error.to_string())
+        .because("protocol")
         .hint("The client's messages are not PostgreSQL protocol version 3; the connection is closed.")
 }
 
 pub(super) fn malformed(tag: u8) -> Report {
     let tag = char::from(tag);
     Report::fatal(SqlState::PROTOCOL_VIOLATION, format!("a message of type '{tag}' is malformed or out of place"))
+        .because("protocol")
         .hint("The client's messages are not PostgreSQL protocol version 3; the connection is closed.")
 }
 
 pub(super) fn statement_too_long() -> Report {
     Report::fatal(SqlState::PROGRAM_LIMIT_EXCEEDED, "a prepared statement is longer than 16 MiB")
+        .because("limit")
         .hint("Send large data as parameters or by COPY.")
 }
 
 pub(super) fn too_many_prepared(limit: usize) -> Report {
     Report::fatal(SqlState::PROGRAM_LIMIT_EXCEEDED, format!("the session has more than {limit} prepared statements"))
+        .because("limit")
         .hint("Close statements that are no longer used, or raise session.max_prepared.")
 }
 
 pub(super) fn too_many_clients() -> Report {
     Report::fatal(SqlState::TOO_MANY_CONNECTIONS, "pgward has as many clients as listen.max_clients allows")
+        .because("too_many_clients")
         .hint("Try again later, or close idle connections.")
 }
 
 pub(super) fn tenant_clients(limit: usize) -> Report {
     Report::fatal(SqlState::TOO_MANY_CONNECTIONS, format!("the tenant has as many clients as it may, {limit}"))
+        .because("tenant_clients")
         .hint("Close idle connections, or ask for a higher limit.")
+}
+
+pub(super) fn unrecordable() -> Report {
+    Report::fatal(SqlState::IO_ERROR, "the audit log cannot be written, so nothing is done that it would have to tell")
+        .because("audit")
+        .hint("Nothing was executed. Try again later; the operator finds the reason in pgward's log.")
 }
 
 pub(super) fn canceled() -> Report {
@@ -173,7 +198,7 @@ pub(super) fn canceled() -> Report {
 }
 
 pub(super) fn draining() -> Report {
-    Report::fatal(SqlState::ADMIN_SHUTDOWN, "pgward is shutting down").hint("Connect again.")
+    Report::fatal(SqlState::ADMIN_SHUTDOWN, "pgward is shutting down").because("draining").hint("Connect again.")
 }
 
 pub(super) fn kicked(kick: Kick, limit: Duration) -> Report {
@@ -182,20 +207,24 @@ pub(super) fn kicked(kick: Kick, limit: Duration) -> Report {
         Kick::Pinned => too_many_pinned(0, None),
         Kick::Drain | Kick::Stop => draining(),
         Kick::Expired => Report::fatal(SqlState::INVALID_AUTHORIZATION, "the session's token has expired")
+            .because("expired")
             .hint("Connect again with a fresh token."),
         Kick::Token => Report::fatal(
             SqlState::INVALID_AUTHORIZATION,
             "pgward.token was set at the server, where it changes no tenant",
         )
+        .because("token_hidden")
         .hint("Use SET pgward.token = '...' as a statement of its own, outside of a transaction."),
         Kick::Moved => {
             Report::fatal(SqlState::ADMIN_SHUTDOWN, "the configuration of this tenant or database has changed")
+                .because("moved")
                 .hint("Connect again.")
         }
         Kick::IdleInTransaction => Report::fatal(
             SqlState::IDLE_IN_TRANSACTION_TIMEOUT,
             format!("a transaction was idle for more than {} s and has been rolled back", limit.as_secs()),
         )
+        .because("idle_in_transaction")
         .hint("End transactions promptly, or raise session.idle_in_transaction_timeout."),
     }
 }
@@ -235,11 +264,13 @@ pub(super) fn too_many_channels(limit: usize) -> Report {
 
 pub(super) fn too_many_notifications() -> Report {
     Report::fatal(SqlState::PROGRAM_LIMIT_EXCEEDED, "more than 16 MiB of notifications wait for the client")
+        .because("limit")
         .hint("Read from the connection, and end transactions, while it listens.")
 }
 
 pub(super) fn listening_lost() -> Report {
     Report::fatal(SqlState::CONNECTION_FAILURE, "the server connection that listens for this session is lost")
+        .because("server_lost")
         .hint("Notifications may have been missed. Connect again, LISTEN, and look at what has changed.")
 }
 
@@ -267,7 +298,7 @@ pub(super) fn stale_plan() -> Report {
     Report::error(SqlState::FEATURE_NOT_SUPPORTED, "cached plan must not change result type")
         .detail("A table has been altered since the statement was described to the client.")
         .hint("Prepare the statement again.")
-        .routine("RevalidateCachedQuery")
+        .routine(Routine::RevalidateCachedQuery)
 }
 
 /// `reason`: the word that metrics have for it.
@@ -276,20 +307,21 @@ pub(super) fn too_many_pinned(limit: usize, reason: Option<&'static str>) -> Rep
         SqlState::CONFIGURATION_LIMIT_EXCEEDED,
         format!("more than {limit} sessions of this tenant would keep their server connection"),
     );
-    report.detail(format!("This one would for the reason {:?}.", reason.unwrap_or("unknown"))).hint(
+    report.detail(format!("This one would for the reason {:?}.", reason.unwrap_or("unknown"))).because("pinned").hint(
         "Drop temporary tables, unlock, close and unlisten before the transaction ends, or have max_pinned raised.",
     )
 }
 
 pub(super) fn acquire(error: &AcquireError) -> Report {
-    match error {
+    let report = match error {
         AcquireError::Timeout(limit) => Report::fatal(
             SqlState::TOO_MANY_CONNECTIONS,
             format!("no backend became free within {} ms", limit.as_millis()),
         )
         .hint("Nothing was executed. Try again; if it persists, raise the pool's or the tenant's limits."),
         AcquireError::Open(error) => backend(error),
-    }
+    };
+    report.because("no_backend")
 }
 
 /// Host names, roles and what servers say of them are for the log.
@@ -332,21 +364,25 @@ fn backend(error: &BackendError) -> Report {
 
 pub(super) fn server_lost() -> Report {
     Report::fatal(SqlState::CONNECTION_FAILURE, "the database server closed the connection")
+        .because("server_lost")
         .hint("A transaction that was open is rolled back. If COMMIT had been sent, its outcome is not known.")
 }
 
 pub(super) fn server_garbled() -> Report {
     Report::fatal(SqlState::CONNECTION_FAILURE, "the database server's answer was not what was expected")
+        .because("server_garbled")
         .hint("A transaction that was open is rolled back. If COMMIT had been sent, its outcome is not known.")
 }
 
 pub(super) fn no_clean_backend() -> Report {
     Report::fatal(SqlState::CONNECTION_FAILURE, "no backend could be made ready for this session")
+        .because("no_backend")
         .hint("Nothing was executed. The reason is in pgward's log; on a new database, run pgward install.")
 }
 
 pub(super) fn misconfigured() -> Report {
     Report::fatal(SqlState::INTERNAL_ERROR, "the tenant or database is not configured completely")
+        .because("misconfigured")
         .hint("Run pgward check on the configuration.")
 }
 

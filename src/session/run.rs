@@ -3,10 +3,14 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use super::cancel::Cancelled;
 use super::core::Core;
 use super::handshake::{Accepted, Handshake, Refused, tell};
 use super::login::{Admin, Login};
 use super::refuse;
+use super::stay::refused_early;
+use crate::audit::{Event, Refusal};
+use crate::base::Report;
 use crate::net::Stream;
 use crate::telemetry::add;
 
@@ -16,6 +20,7 @@ pub async fn run(core: Rc<Core>, accepted: Accepted, crowded: bool) -> Option<Ad
     let began = Instant::now();
     let world = core.shared.world.load_full();
     let limit = world.settings.listen.startup_timeout;
+    let peer = accepted.peer;
     // Boxed: a session keeps none of the memory that TLS handshakes and logins take.
     let entering = Box::pin(enter(&core, accepted, crowded));
     match tokio::time::timeout(limit, entering).await {
@@ -44,6 +49,7 @@ pub async fn run(core: Rc<Core>, accepted: Accepted, crowded: bool) -> Option<Ad
         }
         Err(_) => {
             core.stats.login("timeout");
+            refused_early(&core.shared, peer, Refusal { reason: "timeout", sqlstate: None });
             None
         }
     }
@@ -53,10 +59,22 @@ type Outcome = Result<Option<Login>, (Option<Stream>, Refused)>;
 
 async fn enter(core: &Rc<Core>, accepted: Accepted, crowded: bool) -> Outcome {
     let world = core.shared.world.load_full();
-    match accepted.handshake(&world).await? {
+    let peer = accepted.peer;
+    let early = |report: &Report| {
+        let refusal = Refusal { reason: report.reason.unwrap_or("other"), sqlstate: Some(report.sqlstate) };
+        refused_early(&core.shared, peer, refusal);
+    };
+    let handshake = accepted.handshake(&world).await.inspect_err(|(_, refused)| {
+        if let Refused::Told(report) = refused {
+            early(report);
+        }
+    });
+    match handshake? {
         Handshake::Cancel { id, secret, stream } => {
-            if core.shared.cancel_keys.cancel(id, &secret).await {
-                add(&core.stats.cancels, 1);
+            match core.shared.cancel_keys.cancel(id, &secret).await {
+                Cancelled::Sent => add(&core.stats.cancels, 1),
+                Cancelled::Nothing => {}
+                Cancelled::WrongKey => core.shared.audit.record(|| Event::CancelRefused { peer }),
             }
             // Only now may the client go on: by then nothing that it sends next can be hit.
             drop(stream);
@@ -64,7 +82,9 @@ async fn enter(core: &Rc<Core>, accepted: Accepted, crowded: bool) -> Outcome {
         }
         Handshake::Started(started) if crowded => {
             core.stats.login("too_many_clients");
-            Err((Some(started.stream), refuse::too_many_clients().into()))
+            let refused = refuse::too_many_clients().into();
+            started.audit_refusal(core, &refused, None);
+            Err((Some(started.stream), refused))
         }
         Handshake::Started(started) if core.draining.get() => Err((Some(started.stream), refuse::draining().into())),
         Handshake::Started(started) => started.login(core, &world).await.map(Some),

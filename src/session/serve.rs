@@ -21,6 +21,7 @@ use super::refuse;
 use super::relay::{Sink, poll_read};
 use super::replay::Replay;
 use super::state::{Inquiry, Own, Touched};
+use super::stay::Stay;
 use super::terms::Terms;
 use crate::backend;
 use crate::base::Report;
@@ -63,6 +64,8 @@ pub(super) struct Session {
     pub hearing: Hearing,
     pub channels: Option<Box<Channels>>,
     pub max_prepared: usize,
+    /// In the audit log, if there is one.
+    pub stay: Option<Box<Stay>>,
     /// What it listens to by its pool's hub.
     pub mail: Option<Box<Mail>>,
     /// Statements that pgward answers itself.
@@ -475,6 +478,8 @@ impl Session {
 
     /// The end: the client is told as far as it can be, the backend brought to rest.
     async fn finish(mut self, end: End) {
+        self.note_end(&end);
+        drop(self.stay.take());
         self.core.leave(&self.entry);
         let between_messages = self.link.as_ref().is_none_or(|link| link.lease.conn.backend.rest == 0);
         let undisturbed = self.to_client.is_clear() && between_messages;

@@ -26,11 +26,17 @@ impl Session {
         self.leave_tenant();
         let outcome = match token {
             Some(token) => self.enter_by(token).await?,
-            None => Ok(String::new()),
+            None => {
+                self.note_tenant_left(None);
+                Ok(String::new())
+            }
         };
         match outcome {
             Ok(name) => self.confirm(errand, name),
-            Err(report) => self.fail_errand(errand, &report),
+            Err(report) => {
+                self.note_tenant_left(Some(&report));
+                self.fail_errand(errand, &report);
+            }
         }
         Ok(())
     }
@@ -72,6 +78,10 @@ impl Session {
         };
         match admission {
             Ok((admitted, context, reported)) => {
+                if let Err(report) = self.note_switch(&admitted).await {
+                    core.stats.login("audit");
+                    return Ok(Err(report));
+                }
                 core.stats.login("switched");
                 self.enter_tenant(admitted, context, &reported);
                 Ok(Ok(self.terms.id.tenant().map(ToString::to_string).unwrap_or_default()))
@@ -86,9 +96,10 @@ impl Session {
         let identity = world.verifier.verify(token.expose(), clock::unix_now()).await.map_err(|error| {
             core.stats.login(error.outcome());
             tracing::info!(session = self.entry.id, outcome = error.outcome(), "a session's new token was refused");
-            refuse::bad_token(error.hint())
+            refuse::bad_token(error.hint()).because(error.outcome())
         })?;
-        let admitted = serve_identity(core, world, &identity)?;
+        let who = self.stay.as_ref().map(|stay| Arc::clone(&stay.who)).unwrap_or_default();
+        let admitted = serve_identity(core, world, &identity, &who)?;
         let (context, reported) = introduce(core, &admitted, self.wanted.to_vec()).await?;
         Ok((admitted, context, reported))
     }

@@ -10,12 +10,14 @@ pub(super) struct Terms {
     pub id: Party,
     pub limits: TenantLimits,
     pub mode: PoolMode,
+    pub audit_statements: bool,
 }
 
 impl Terms {
     pub fn of_tenant(tenant: &Tenant, login: &Login) -> Self {
         let mode = login.mode.unwrap_or(tenant.mode);
-        Self { id: Party::Tenant(tenant.id.clone()), limits: tenant.limits, mode }
+        let audit_statements = tenant.audit_statements;
+        Self { id: Party::Tenant(tenant.id.clone()), limits: tenant.limits, mode, audit_statements }
     }
 
     /// What keeps a session on its backend from the beginning.
@@ -27,6 +29,7 @@ impl Terms {
     }
 
     pub fn of_database(name: &str, database: &PlainDatabase) -> Self {
-        Self { id: Party::Database(name.into()), limits: database.limits, mode: database.mode }
+        let PlainDatabase { limits, mode, audit_statements, .. } = *database;
+        Self { id: Party::Database(name.into()), limits, mode, audit_statements }
     }
 }

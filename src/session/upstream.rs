@@ -205,6 +205,7 @@ impl Session {
                 if self.checks(header, head.statement, relay) {
                     return Ok(Taken::Not(Need::Answers));
                 }
+                self.note_bound(head.statement)?;
                 self.bind(header, &head, relay);
             }
             b'E' => {
@@ -218,7 +219,7 @@ impl Session {
             b'H' if self.link.is_some() => self.pass_message(header, relay),
             b'H' => self.drop_message(header, relay),
             b'd' | b'c' | b'f' => self.copy(header, relay),
-            b'F' => return Ok(self.function_call(header, relay)),
+            b'F' => return self.function_call(header, relay),
             b'X' => return Err(End::Client),
             other => return Err(refuse::malformed(other).into()),
         }
@@ -289,6 +290,7 @@ impl Session {
             None => None,
         };
         let facts = text.map_or_else(Facts::unknown, |text| self.core.analyser.borrow_mut().facts(text));
+        self.note_statement(text, header.total.saturating_sub(frame::HEADER + 1))?;
         self.make_way(text.unwrap_or_default());
         let stand_in = self.deallocate(&facts, relay).map(String::into_bytes);
         let instead = stand_in.or_else(|| self.rename_channels(&facts, text?));
@@ -343,18 +345,20 @@ impl Session {
 
     /// Large objects have their own functions, which libpq calls by the fast path. They are let through in a
     /// database that is one tenant's alone; any other function could change what nobody would look for.
-    fn function_call(&mut self, header: Header, relay: &mut Relay<'_>) -> Taken {
+    fn function_call(&mut self, header: Header, relay: &mut Relay<'_>) -> Result<Taken, End> {
         let Some(function) = relay.rest().get(frame::HEADER..).and_then(|body| body.first_chunk()) else {
-            return Taken::Not(Need::Bytes);
+            return Ok(Taken::Not(Need::Bytes));
         };
-        let large_object = LARGE_OBJECT_FUNCTIONS.contains(&u32::from_be_bytes(*function));
+        let function = u32::from_be_bytes(*function);
+        let large_object = LARGE_OBJECT_FUNCTIONS.contains(&function);
         if large_object && self.hearing.key.is_none() {
             if !self.linked(relay) {
-                return Taken::Not(Need::Lease);
+                return Ok(Taken::Not(Need::Lease));
             }
+            self.note_function(function)?;
             self.owe(Owed::Query);
             self.pass_message(header, relay);
-            return Taken::Yes;
+            return Ok(Taken::Yes);
         }
         self.drop_message(header, relay);
         if self.link.is_some() {
@@ -364,6 +368,6 @@ impl Session {
             self.tell_client(&refuse::function_call());
             self.to_client.queue(encode::READY);
         }
-        Taken::Yes
+        Ok(Taken::Yes)
     }
 }

@@ -44,6 +44,7 @@
 
 mod cache;
 mod channels;
+mod constants;
 mod databases;
 mod facts;
 mod listen;
@@ -53,6 +54,7 @@ mod token;
 
 pub use cache::Analyser;
 pub use channels::rename as rename_channels;
+pub use constants::without_constants;
 pub use databases::database_wanted_alone;
 pub use facts::{Deallocate, Facts, Pin, Pins, is_prepare};
 pub use listen::{ListenOrder, ListenOrders, begins_with_listen, listen_orders};

@@ -16,7 +16,7 @@ pub struct Telemetry {
 const METADATA: Metadata<'static> = Metadata::new("pgward", Level::INFO, None);
 
 /// Every metric, its kind and what it says.
-const COUNTERS: [(&str, &str); 11] = [
+const COUNTERS: [(&str, &str); 13] = [
     ("pgward_transactions_total", "Leases of a backend that ended, which is one per transaction."),
     ("pgward_bytes_total", "Bytes relayed, by direction."),
     ("pgward_contexts_total", "Backends that were told whose session they serve."),
@@ -27,6 +27,8 @@ const COUNTERS: [(&str, &str); 11] = [
     ("pgward_cancels_total", "Cancel requests forwarded to a server."),
     ("pgward_pins_total", "Sessions that had to keep their backend, by reason."),
     ("pgward_logins_total", "Logins, by outcome."),
+    ("pgward_audit_events_total", "Lines of the audit log, by event."),
+    ("pgward_audit_lost_total", "Events that could not be written to the audit log."),
     ("pgward_errors_total", "Errors sent to clients, by SQLSTATE class."),
 ];
 const HISTOGRAMS: [(&str, &str); 3] = [
@@ -34,10 +36,12 @@ const HISTOGRAMS: [(&str, &str); 3] = [
     ("pgward_wait_seconds", "From asking for a backend to having one, where it took a wait."),
     ("pgward_login_seconds", "From accept to ReadyForQuery."),
 ];
-const GAUGES: [(&str, &str); 4] = [
+const GAUGES: [(&str, &str); 6] = [
     ("pgward_clients", "Connected clients."),
     ("pgward_backends", "Backends of a pool, by state."),
     ("pgward_backends_max", "The most backends a pool may open."),
+    ("pgward_audit_failing", "1 while the audit log cannot be written."),
+    ("pgward_audit_lines", "The number of the audit log's last line."),
     ("pgward_waiting", "Sessions waiting for a backend of a server."),
 ];
 
@@ -72,6 +76,11 @@ impl Telemetry {
         if amount > 0 {
             self.recorder.register_counter(&key(name, labels), &METADATA).increment(amount);
         }
+    }
+
+    /// Shows a counter before there is anything to count, so that an alert can be made of it.
+    pub fn begin(&self, name: &'static str) {
+        self.recorder.register_counter(&key(name, &[]), &METADATA).increment(0);
     }
 
     pub fn gauge(&self, name: &'static str, labels: &[(&'static str, &str)], value: f64) {

@@ -46,7 +46,7 @@ fn fields(severity: &str, report: &Report) -> Vec<(u8, String)> {
     ];
     fields.extend(report.detail.iter().map(|text| (b'D', plain(text))));
     fields.extend(report.hint.iter().map(|text| (b'H', plain(text))));
-    fields.extend(report.routine.iter().map(|name| (b'R', (*name).to_owned())));
+    fields.extend(report.routine.iter().map(|routine| (b'R', routine.as_str().to_owned())));
     fields
 }
 

@@ -1,8 +1,12 @@
 //! What can be asked of the console, and what is answered.
 
+use std::sync::Arc;
+
 use super::{clients, help, pools, servers, stats, tenants, version};
 use crate::admin::{Control, ReloadError};
+use crate::audit::Event;
 use crate::base::{Report, SqlState};
+use crate::session::Stay;
 use crate::wire::table::{Column, Value};
 
 pub(super) type Row = Vec<Value>;
@@ -23,6 +27,22 @@ pub(super) enum Show {
     Tenants,
     Stats,
     Help,
+}
+
+/// Who is at the console.
+pub(super) struct Operator {
+    pub user: String,
+    /// In the audit log, if there is one.
+    pub stay: Option<Box<Stay>>,
+}
+
+impl Operator {
+    /// Records what is about to be done. It is not done where that cannot be recorded and would have to be.
+    async fn acts(&self, control: &Control, command: &'static str) -> Result<(), Report> {
+        let Some(stay) = &self.stay else { return Ok(()) };
+        let event = || Event::Command { who: Arc::clone(stay.who()), command };
+        control.shared.audit.admit(event).await.map_err(|_| unrecordable())
+    }
 }
 
 impl Command {
@@ -56,15 +76,18 @@ impl Command {
         }
     }
 
-    /// Does it. `user` is who is named in the log for what changes something.
-    pub async fn run(self, control: &Control, user: &str) -> Result<Vec<Row>, Report> {
+    /// Does it. `operator` is who is named in the logs for what changes something.
+    pub async fn run(self, control: &Control, operator: &Operator) -> Result<Vec<Row>, Report> {
+        let user = operator.user.as_str();
         match self {
             Self::Show(show) => Ok(show.rows(control).await),
             Self::Reload => {
+                operator.acts(control, "RELOAD").await?;
                 tracing::info!(user, "the console asks for a reload");
                 control.reload().await.map(|()| Vec::new()).map_err(|error| not_reloaded(&error))
             }
             Self::Shutdown => {
+                operator.acts(control, "SHUTDOWN").await?;
                 tracing::info!(user, "the console asks for a shutdown");
                 control.shutdown();
                 Ok(Vec::new())
@@ -97,6 +120,11 @@ impl Show {
             Self::Help => help::rows(),
         }
     }
+}
+
+fn unrecordable() -> Report {
+    Report::error(SqlState::IO_ERROR, "the audit log cannot be written, so nothing is done that it would have to tell")
+        .hint("Mend that first: pgward's log has the reason. SIGHUP and SIGTERM work all the same.")
 }
 
 fn not_reloaded(ReloadError(problems): &ReloadError) -> Report {

@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
+use super::command::Operator;
 use super::extended::{Extended, Fault};
 use super::parse::parse;
 use super::version::VERSION;
@@ -29,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves an administrator until they leave, their token ends or pgward drains.
 pub async fn serve(admin: Admin, control: Control) {
-    let Admin { stream, input, user, expires_at } = admin;
+    let Admin { stream, input, user, expires_at, stay } = admin;
     let deadline = expires_at.and_then(|at| {
         let grace = control.shared.world.load().settings.session.expiry_grace;
         let left = Duration::from_secs(at.saturating_sub(clock::unix_now())).saturating_add(grace);
@@ -42,13 +43,20 @@ pub async fn serve(admin: Admin, control: Control) {
         input,
         out: BytesMut::new(),
         control,
-        user,
+        operator: Operator { user, stay },
         deadline,
         extended: Extended::default(),
         skipping: false,
     };
     let Err(end) = connection.converse().await;
-    tracing::info!(user = connection.user, "a console session ended");
+    let Operator { user, stay } = connection.operator;
+    tracing::info!(user, "a console session ended");
+    if let Some(stay) = stay {
+        match &end {
+            End::Client => stay.ends("client", None),
+            End::Told(report) => stay.ends("other", Some(report)),
+        }
+    }
     if let End::Told(report) = end {
         tell(connection.stream, &report).await;
     }
@@ -59,7 +67,7 @@ struct Connection {
     input: BytesMut,
     out: BytesMut,
     control: Control,
-    user: String,
+    operator: Operator,
     /// When the token ends that let the user in.
     deadline: Option<Instant>,
     extended: Extended,
@@ -107,7 +115,7 @@ impl Connection {
             ("integer_datetimes", "on"),
             ("standard_conforming_strings", "on"),
             ("is_superuser", "off"),
-            ("session_authorization", self.user.as_str()),
+            ("session_authorization", self.operator.user.as_str()),
             // For target_session_attrs.
             ("default_transaction_read_only", "off"),
             ("in_hot_standby", "off"),
@@ -149,8 +157,8 @@ impl Connection {
             _ if self.skipping => Ok(()),
             b'Q' => self.simple_query(body).await,
             b'P' | b'B' | b'D' | b'C' | b'E' => {
-                let Self { extended, out, control, user, .. } = self;
-                match extended.take(tag, body, out, control, user).await {
+                let Self { extended, out, control, operator, .. } = self;
+                match extended.take(tag, body, out, control, operator).await {
                     Ok(()) => Ok(()),
                     Err(Fault::Malformed) => Err(out_of_place(tag).into()),
                     Err(Fault::Error(report)) => {
@@ -178,7 +186,7 @@ impl Connection {
             Ok(commands) if commands.is_empty() => self.out.extend_from_slice(encode::EMPTY),
             Ok(commands) => {
                 for command in commands {
-                    match command.run(&self.control, &self.user).await {
+                    match command.run(&self.control, &self.operator).await {
                         Ok(rows) => {
                             let formats = Formats::default();
                             if let Some(columns) = command.columns() {
@@ -246,6 +254,7 @@ impl Connection {
 
 fn malformed(what: String) -> Report {
     Report::fatal(SqlState::PROTOCOL_VIOLATION, what)
+        .because("protocol")
         .hint("The client's messages are not PostgreSQL protocol version 3; the connection is closed.")
 }
 
@@ -255,6 +264,7 @@ fn out_of_place(tag: u8) -> Report {
 
 fn too_long() -> Report {
     Report::fatal(SqlState::PROGRAM_LIMIT_EXCEEDED, "a message to the console is longer than 64 KiB")
+        .because("protocol")
         .hint("The console takes its own commands only; connect to a tenant's database for SQL.")
 }
 
@@ -264,10 +274,11 @@ fn function_call() -> Report {
 }
 
 fn draining() -> Report {
-    Report::fatal(SqlState::ADMIN_SHUTDOWN, "pgward is shutting down").hint("Connect again.")
+    Report::fatal(SqlState::ADMIN_SHUTDOWN, "pgward is shutting down").because("draining").hint("Connect again.")
 }
 
 fn expired() -> Report {
     Report::fatal(SqlState::INVALID_AUTHORIZATION, "the session's token has expired")
+        .because("expired")
         .hint("Connect again with a fresh token.")
 }

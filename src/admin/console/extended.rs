@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use bytes::BytesMut;
 
-use super::command::{Command, Row};
+use super::command::{Command, Operator, Row};
 use super::parse::parse;
 use crate::admin::Control;
 use crate::base::{Report, SqlState};
@@ -55,7 +55,7 @@ impl Extended {
         body: &[u8],
         out: &mut BytesMut,
         control: &Control,
-        user: &str,
+        operator: &Operator,
     ) -> Result<(), Fault> {
         match tag {
             b'P' => self.parse(&Parse::read(body).ok_or(Fault::Malformed)?, out),
@@ -70,7 +70,7 @@ impl Extended {
                 out.extend_from_slice(encode::CLOSE_COMPLETE);
                 Ok(())
             }
-            b'E' => self.execute(&Execute::read(body).ok_or(Fault::Malformed)?, out, control, user).await,
+            b'E' => self.execute(&Execute::read(body).ok_or(Fault::Malformed)?, out, control, operator).await,
             _ => Err(Fault::Malformed),
         }
     }
@@ -149,7 +149,7 @@ impl Extended {
         message: &Execute<'_>,
         out: &mut BytesMut,
         control: &Control,
-        user: &str,
+        operator: &Operator,
     ) -> Result<(), Fault> {
         let portal = self.portals.get_mut(message.portal).ok_or_else(no_portal)?;
         let Some(command) = portal.statement else {
@@ -158,7 +158,7 @@ impl Extended {
         };
         let rows = match &mut portal.rows {
             Some(rows) => rows,
-            none => none.insert(command.run(control, user).await?.into_iter()),
+            none => none.insert(command.run(control, operator).await?.into_iter()),
         };
         let wanted = if message.rows == 0 { usize::MAX } else { message.rows };
         for row in rows.take(wanted) {
