@@ -42,6 +42,8 @@ pub struct Token {
     pub issuer: Text,
     pub subject: Option<Text>,
     pub access: Access,
+    /// Why its bearer is in a tenant that it does not name.
+    pub break_glass: Option<Text>,
 }
 
 /// Why something was refused, or has ended.
@@ -205,6 +207,7 @@ impl Event {
                 line.issuer = Some(&token.issuer);
                 line.subject = token.subject.as_ref();
                 line.role = Some(token.access.as_str());
+                line.break_glass = token.break_glass.as_ref();
             }
         }
         match self {
@@ -274,6 +277,8 @@ pub(super) struct Members<'a> {
     pub subject: Option<&'a Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub break_glass: Option<&'a Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -21,6 +21,8 @@ pub struct Identity {
     /// Seconds since 1970 from which on the token is no longer valid; the issuer's leeway is in it.
     pub expires_at: u64,
     pub claims: Arc<Map<String, Value>>,
+    /// Why it is in a tenant that the token does not name.
+    pub break_glass: Option<Arc<str>>,
 }
 
 /// The claims are personal data and nearly the token: they are left out.
@@ -33,6 +35,7 @@ impl fmt::Debug for Identity {
             .field("issuer", &self.issuer)
             .field("subject", &self.subject)
             .field("expires_at", &self.expires_at)
+            .field("break_glass", &self.break_glass)
             .finish_non_exhaustive()
     }
 }
@@ -69,7 +72,16 @@ impl Places {
             Some(_) => return Err(AuthError::Claim { claim: "sub", problem: ClaimProblem::NotText }),
         };
         let Value::Object(claims) = claims else { return Err(AuthError::Malformed("has claims that are no object")) };
-        Ok(Identity { tenant, access, region, issuer, subject, expires_at, claims: Arc::new(claims) })
+        Ok(Identity {
+            tenant,
+            access,
+            region,
+            issuer,
+            subject,
+            expires_at,
+            claims: Arc::new(claims),
+            break_glass: None,
+        })
     }
 }
 

@@ -18,6 +18,7 @@ pub(super) fn across(settings: &Settings) -> Vec<Problem> {
     own_logins(settings, &mut problems);
     own_places(settings, &mut problems);
     audit(settings, &mut problems);
+    break_glass(settings, &mut problems);
     plain(settings, &mut problems);
     let mut tenants: Vec<&Tenant> = settings.tenants.values().map(AsRef::as_ref).collect();
     tenants.sort_by(|a, b| a.id.cmp(&b.id));
@@ -104,6 +105,25 @@ fn servers(cluster: &Cluster, problems: &mut Vec<Problem>) {
         if !names.insert(&server.name) {
             problems.push(Problem::new(format!("{at}[{i}].name"), "stands twice").value(&server.name));
         }
+    }
+}
+
+/// What is for emergencies is recorded, and given to somebody who can come.
+fn break_glass(settings: &Settings, problems: &mut Vec<Problem>) {
+    for (i, grant) in settings.break_glass.iter().enumerate() {
+        let at = |key: &str| format!("break_glass[{i}].{key}");
+        if !settings.issuers.iter().any(|issuer| issuer.issuer == grant.issuer) {
+            problems.push(Problem::new(at("issuer"), "is not among the issuers").value(&grant.issuer));
+        }
+        for tenant in grant.tenants.iter().flatten().filter(|tenant| !settings.tenants.contains_key(*tenant)) {
+            problems.push(Problem::new(at("tenants"), "is not among the tenants").value(tenant));
+        }
+    }
+    if !settings.break_glass.is_empty() && settings.audit.is_none() {
+        problems.push(
+            Problem::new("break_glass", "is to be recorded, but there is no audit log")
+                .example("[audit] with file = \"audit/pgward.jsonl\""),
+        );
     }
 }
 

@@ -6,6 +6,7 @@
 //! Nothing live is kept in here: settings are values.
 
 mod audit;
+mod break_glass;
 mod check;
 mod logins;
 mod plain;

@@ -10,7 +10,7 @@ use toml::{Table, Value};
 use super::logins::{self, login};
 use super::reader::{FromToml, Reader, Section, choose, map, table};
 use super::settings::*;
-use super::{Problem, audit, plain, tenants};
+use super::{Problem, audit, break_glass, plain, tenants};
 use crate::base::{Access, ClusterName};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -41,6 +41,7 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
     let part = root.section(reader, "limits");
     let limits = tenants::default_limits(reader, part);
     let tenants = tenants::tenants(reader, &mut root, limits);
+    let break_glass = break_glass::break_glass(reader, &mut root);
     let part = root.section(reader, "plain");
     let plain = plain::plain(reader, part, limits);
     root.finish(reader);
@@ -57,6 +58,7 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
         pool,
         clusters,
         tenants,
+        break_glass,
         plain,
     })
 }

@@ -23,6 +23,7 @@ pub struct Settings {
     pub pool: PoolRules,
     pub clusters: BTreeMap<ClusterName, Arc<Cluster>>,
     pub tenants: Tenants,
+    pub break_glass: Vec<BreakGlass>,
     pub plain: Plain,
 }
 
@@ -354,6 +355,22 @@ pub struct TenantLimits {
     pub max_clients: usize,
     pub max_leases: usize,
     pub max_pinned: usize,
+}
+
+/// Access to other tenants in an emergency, for one principal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BreakGlass {
+    /// The claims `iss` and `sub` of its token.
+    pub issuer: String,
+    pub subject: String,
+    /// `None`: all.
+    pub tenants: Option<Vec<TenantId>>,
+    /// What it may do there.
+    pub role: Access,
+    /// How long one session lasts.
+    pub max_duration: Duration,
+    /// From when on it is over, in seconds since 1970.
+    pub until: Option<u64>,
 }
 
 /// Databases without tenants, whose clients log in with user and password.

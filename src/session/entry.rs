@@ -73,6 +73,8 @@ pub struct Profile {
     pub mode: PoolMode,
     /// When its token ends, in seconds since 1970. A password has no end.
     pub expires_at: Option<u64>,
+    /// It is in a tenant that its token does not name.
+    pub break_glass: bool,
 }
 
 /// One session in its core's list.
@@ -127,6 +129,7 @@ impl Entry {
         let mut profile = self.profile.borrow_mut();
         profile.party = None;
         profile.expires_at = None;
+        profile.break_glass = false;
     }
 
     pub fn enter_tenant(&self, party: Party, pool: usize, mode: PoolMode, expires_at: Option<u64>) {

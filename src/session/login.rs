@@ -16,10 +16,11 @@ use super::names::Names;
 use super::plain::Wish;
 use super::relay::Sink;
 use super::serve::{Need, Session, Skipping};
+use super::startup_settings::Wanted;
 use super::stay::{self, Stay, audit_route};
 use super::terms::Terms;
 use super::world::World;
-use super::{refuse, startup_settings};
+use super::{break_glass, refuse, startup_settings};
 use crate::audit::{Token, Via, Who};
 use crate::auth::Identity;
 use crate::backend::Greeting;
@@ -109,7 +110,7 @@ impl Started {
         world: &World,
         proved: &mut Option<Identity>,
     ) -> Result<Entered, Refused> {
-        let settings = startup_settings::settings(&self.startup).map_err(|report| {
+        let Wanted { settings, break_glass } = startup_settings::wanted(&self.startup).map_err(|report| {
             core.stats.login("parameters");
             report.because("parameters")
         })?;
@@ -119,6 +120,10 @@ impl Started {
         }
         let name = database(&self.startup).to_owned();
         let console = name == world.settings.console.database;
+        if break_glass.is_some() && (console || world.plain(&name).is_some()) {
+            core.stats.login("parameters");
+            return Err(refuse::no_break_glass().because("parameters").into());
+        }
         if !console && let Some(database) = world.plain(&name) {
             let wish = Wish { user: &user, name: &name, database, settings };
             let (admitted, context, reported) = self.admit_plain(core, world, wish).await?;
@@ -146,7 +151,13 @@ impl Started {
             refuse::bad_token(error.hint()).because(error.outcome())
         })?;
         drop(password);
-        let identity = &*proved.insert(identity);
+        let mut identity = &*proved.insert(identity);
+        let entering = break_glass
+            .map(|reason| break_glass::enter(core, world, identity.clone(), &user, &reason, now))
+            .transpose()?;
+        if let Some(entering) = entering {
+            identity = proved.insert(entering);
+        }
         names_tenant(core, world, &self.startup, identity, &user)?;
         let admitted = serve_identity(core, world, identity, &self.who())?;
         let (context, reported) = introduce(core, &admitted, settings).await?;
@@ -218,6 +229,7 @@ impl Entered {
             tls: stream.is_tls(),
             mode: admitted.terms.mode,
             expires_at: admitted.expires_at,
+            break_glass: admitted.token.as_ref().is_some_and(|token| token.break_glass.is_some()),
         }));
         core.enter(&entry);
         if !std::ptr::eq(Arc::as_ptr(&core.shared.world.load()), world) {
@@ -226,7 +238,7 @@ impl Entered {
         }
         let Admitted { terms, usage, slot, local, hearing, .. } = admitted;
         // It has been read once already.
-        let wanted = startup_settings::settings(&startup).unwrap_or_default().into();
+        let wanted = startup_settings::wanted(&startup).unwrap_or_default().settings.into();
         let max_prepared = world.settings.session.prepared_per_session;
         let logged_in = LoggedIn {
             stream,
@@ -338,7 +350,9 @@ pub(super) fn serve_identity(core: &Core, world: &World, identity: &Identity, wh
         let report = refused("no_route", refusal.to_string());
         audit_route(&core.shared.audit, who, identity, &refusal, report)
     })?;
-    let terms = Terms::of_tenant(tenant, route.login);
+    let mut terms = Terms::of_tenant(tenant, route.login);
+    // What is done in an emergency is to be seen afterwards.
+    terms.audit_statements |= identity.break_glass.is_some();
     let usage = core.shared.usages.of(&terms.id);
     let limit = terms.limits.max_clients;
     let slot = usage.client(limit).ok_or_else(|| {
@@ -360,7 +374,10 @@ pub(super) fn serve_identity(core: &Core, world: &World, identity: &Identity, wh
 fn base_context(world: &World, tenant: &Tenant, identity: &Identity) -> Context {
     let rules = &world.settings.context;
     let sealer = world.sealer.as_ref().filter(|_| tenant.isolation == Isolation::Rows);
-    let claims = identity.claims.iter().filter(|(name, _)| rules.claims.contains(name));
+    // Only of pgward's own making: a token may have claims of any name.
+    let emergency = |name: &str| name == break_glass::CLAIM && identity.break_glass.is_some();
+    let sealed = |name: &String| name != break_glass::CLAIM && rules.claims.contains(name) || emergency(name);
+    let claims = identity.claims.iter().filter(|(name, _)| sealed(name));
     let claims = claims.map(|(name, value)| (name.clone(), value.clone())).collect();
     let quoted: Vec<String> =
         tenant.search_path.iter().map(|schema| format!("\"{}\"", schema.replace('"', "\"\""))).collect();

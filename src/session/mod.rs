@@ -16,6 +16,7 @@
 
 mod acquire;
 mod aside;
+mod break_glass;
 mod cancel;
 mod command;
 mod core;

@@ -19,6 +19,18 @@ pub(super) fn no_access() -> Report {
         .hint("Check that the user is the token's tenant, the database is that tenant's, and the role is one it has.")
 }
 
+pub(super) fn no_break_glass() -> Report {
+    Report::fatal(SqlState::FEATURE_NOT_SUPPORTED, "pgward.break_glass is for databases of tenants")
+        .hint("Leave it out.")
+}
+
+pub(super) fn break_glass_reason(length: &std::ops::RangeInclusive<usize>) -> Report {
+    let (least, most) = (length.start(), length.end());
+    Report::fatal(SqlState::INVALID_PARAMETER_VALUE, "pgward.break_glass says why, and this is no reason")
+        .hint(format!("Give {least} to {most} bytes without control characters, such as the incident's number and what has to be done."))
+        .because("break_glass_reason")
+}
+
 pub(super) fn bad_token(hint: &'static str) -> Report {
     Report::fatal(SqlState::INVALID_AUTHORIZATION, "the token was not accepted").hint(hint)
 }

@@ -46,9 +46,20 @@ const ALLOWED: [&str; 38] = [
     "work_mem",
 ];
 
-/// The settings a startup packet asks for, later ones winning, in PostgreSQL's spelling.
-pub(super) fn settings(startup: &Startup) -> Result<Vec<(String, String)>, Report> {
-    let mut out: Vec<(String, String)> = Vec::new();
+/// Says why a session is to enter another tenant than its token's.
+const BREAK_GLASS: &str = "pgward.break_glass";
+
+/// What a startup packet asks for.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    /// Later ones win; in PostgreSQL's spelling.
+    pub settings: Vec<(String, String)>,
+    /// To enter another tenant than the token's, and why.
+    pub break_glass: Option<String>,
+}
+
+pub(super) fn wanted(startup: &Startup) -> Result<Wanted, Report> {
+    let mut out = Wanted::default();
     for (name, value) in &startup.parameters {
         match name.as_str() {
             "user" | "database" => {}
@@ -69,11 +80,15 @@ fn is_off(value: &str) -> bool {
     ["false", "off", "no", "0"].iter().any(|off| off.eq_ignore_ascii_case(value))
 }
 
-fn set(out: &mut Vec<(String, String)>, name: &str, value: String) -> Result<(), Report> {
+fn set(out: &mut Wanted, name: &str, value: String) -> Result<(), Report> {
+    if name == BREAK_GLASS {
+        out.break_glass = Some(value);
+        return Ok(());
+    }
     let known = ALLOWED.iter().find(|known| known.eq_ignore_ascii_case(name));
     let known = known.ok_or_else(|| refuse::startup_parameter(name))?;
-    out.retain(|(set, _)| set != known);
-    out.push(((*known).to_owned(), value));
+    out.settings.retain(|(set, _)| set != known);
+    out.settings.push(((*known).to_owned(), value));
     Ok(())
 }
 
@@ -130,7 +145,7 @@ mod tests {
     }
 
     fn of(parameters: &[(&str, &str)]) -> Result<Vec<(String, String)>, String> {
-        settings(&startup(parameters)).map_err(|report| report.message.into_owned())
+        wanted(&startup(parameters)).map(|wanted| wanted.settings).map_err(|report| report.message.into_owned())
     }
 
     fn pair(name: &str, value: &str) -> (String, String) {

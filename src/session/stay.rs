@@ -84,6 +84,7 @@ pub(super) fn token(identity: &Identity) -> Token {
         issuer: Text::new(&identity.issuer),
         subject: identity.subject.as_deref().map(Text::new),
         access: identity.access.clone(),
+        break_glass: identity.break_glass.as_deref().map(Text::new),
     }
 }
 

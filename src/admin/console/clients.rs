@@ -26,6 +26,7 @@ pub(super) const COLUMNS: &[Column] = &[
     Column::text("tenant"),
     Column::text("pinned"),
     Column::integer("state_seconds"),
+    Column::text("break_glass"),
 ];
 
 pub(super) async fn rows(control: &Control) -> Vec<Row> {
@@ -54,5 +55,6 @@ fn row(client: ClientRow, now: u64) -> Row {
         client.profile.party.as_ref().and_then(Party::tenant).map(ToString::to_string).into(),
         client.pinned.into(),
         client.in_phase.as_secs().into(),
+        Value::from(if client.profile.break_glass { "yes" } else { "no" }),
     ]
 }

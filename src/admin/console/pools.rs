@@ -106,6 +106,7 @@ mod tests {
                 tls: false,
                 mode: if pool == 2 { PoolMode::Session } else { PoolMode::Transaction },
                 expires_at: None,
+                break_glass: false,
             },
             phase,
             in_phase: Duration::from_millis(millis),
