@@ -132,6 +132,19 @@ async fn forged_contexts_switches_and_wrong_cancel_keys_are_recorded() {
     let line = log.await_line("switch_refused", &[("session", &session), ("reason", "malformed")]).await;
     assert!(line["tenant"].is_null() && line["sqlstate"] == "28000", "{line}");
 
+    raw.query("select 1").await;
+    log.await_line("denied", &[("session", &session), ("reason", "no_tenant"), ("sqlstate", "28000")]).await;
+    let mut acme = stage.raw("acme").await;
+    acme.query(&format!("begin; set pgward.token = '{globex}'")).await;
+    log.await_line("denied", &[("tenant", "acme"), ("reason", "token_misplaced"), ("sqlstate", "25001")]).await;
+    acme.query("rollback").await;
+    acme.send([parse("s", &format!("select 1; set pgward.token = '{globex}'")), sync()].concat()).await;
+    acme.ready().await;
+    log.await_line("denied", &[("reason", "token_misplaced"), ("sqlstate", "25001")]).await;
+    acme.send(support::raw::function_call(2077)).await;
+    acme.ready().await;
+    log.await_line("denied", &[("tenant", "acme"), ("reason", "function_call"), ("sqlstate", "0A000")]).await;
+
     let mut stranger = Raw::connect(stage.address).await;
     stranger.send(cancel_request(4711, b"guess")).await;
     stranger.rest().await;

@@ -103,6 +103,11 @@ pub enum Event {
     ContextForged {
         who: Arc<Who>,
     },
+    /// A request of a session was refused; the session goes on.
+    Denied {
+        who: Arc<Who>,
+        refusal: Refusal,
+    },
     /// The tenant's data, or the token's bearer, may not be where a server is.
     ResidencyRefused {
         who: Arc<Who>,
@@ -144,6 +149,7 @@ impl Event {
             Self::TenantLeft { .. } => "tenant_left",
             Self::SessionEnd { .. } => "session_end",
             Self::ContextForged { .. } => "context_forged",
+            Self::Denied { .. } => "denied",
             Self::ResidencyRefused { .. } => "residency_refused",
             Self::CancelRefused { .. } => "cancel_refused",
             Self::Command { .. } => "command",
@@ -162,6 +168,7 @@ impl Event {
             | Self::TenantLeft { who }
             | Self::SessionEnd { who, .. }
             | Self::ContextForged { who }
+            | Self::Denied { who, .. }
             | Self::ResidencyRefused { who, .. }
             | Self::Command { who, .. }
             | Self::Statement { who, .. } => Some(who),
@@ -174,12 +181,13 @@ impl Event {
         let (peer, reason) = match self {
             Self::LoginRefused { who, refusal }
             | Self::SwitchRefused { who, refusal }
+            | Self::Denied { who, refusal }
             | Self::ResidencyRefused { who, refusal, .. } => (who.peer, refusal.reason),
             Self::ContextForged { who } => (who.peer, ""),
             Self::CancelRefused { peer } => (*peer, ""),
             _ => return None,
         };
-        let party = matches!(self, Self::ContextForged { .. } | Self::SwitchRefused { .. });
+        let party = matches!(self, Self::ContextForged { .. } | Self::Denied { .. } | Self::SwitchRefused { .. });
         let party = self.who().filter(|_| party).and_then(|who| who.party.clone());
         Some(Culprit { event: self.name(), reason, network: peer.map(network), party })
     }
@@ -211,7 +219,9 @@ impl Event {
             }
         }
         match self {
-            Self::LoginRefused { refusal, .. } | Self::SwitchRefused { refusal, .. } => line.refusal(refusal),
+            Self::LoginRefused { refusal, .. } | Self::SwitchRefused { refusal, .. } | Self::Denied { refusal, .. } => {
+                line.refusal(refusal)
+            }
             Self::ResidencyRefused { refusal, server, region, .. } => {
                 line.refusal(refusal);
                 line.server = server.as_ref().map(ServerName::as_str);

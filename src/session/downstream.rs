@@ -203,6 +203,7 @@ impl Session {
     fn put_report(&mut self, report: &Report, relay: &mut Relay<'_>) {
         let mut out = BytesMut::new();
         encode::report(&mut out, report);
+        self.note_denial(report);
         self.core.stats.error(report.sqlstate.as_str().as_bytes());
         relay.own().extend_from_slice(&out);
     }

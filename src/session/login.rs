@@ -172,6 +172,18 @@ enum Entered {
 }
 
 impl Entered {
+    /// Records the login, if there is an audit log.
+    async fn begin_stay(&self, started: &Started, core: &Core, id: u32) -> Result<Option<Box<Stay>>, Report> {
+        let (who, statements) = match self {
+            Self::Console(.., token) => {
+                let (session, via, token) = (Some(id), Some(Via::Console), token.clone());
+                (Who { session, via, token, ..started.who() }, false)
+            }
+            Self::Session(parts) => (started.who_is_in(id, &parts.0), parts.0.terms.audit_statements),
+        };
+        Stay::begin(&core.shared.audit, who, statements).await
+    }
+
     /// Tells the client that it is in.
     async fn finish(
         self,
@@ -182,15 +194,8 @@ impl Entered {
         let mut out = BytesMut::new();
         encode::authenticated(&mut out);
         let key = CancelKeys::issue(&core.shared, started.startup.spoken_minor());
-        let (who, statements) = match &self {
-            Self::Console(.., token) => {
-                let (session, via, token) = (Some(key.id), Some(Via::Console), token.clone());
-                (Who { session, via, token, ..started.who() }, false)
-            }
-            Self::Session(parts) => (started.who_is_in(key.id, &parts.0), parts.0.terms.audit_statements),
-        };
         // Nobody is let in unrecorded.
-        let stay = match Stay::begin(&core.shared.audit, who, statements).await {
+        let stay = match self.begin_stay(&started, core, key.id).await {
             Ok(stay) => stay,
             Err(report) => {
                 core.stats.login("audit");

@@ -244,6 +244,7 @@ pub(super) fn kicked(kick: Kick, limit: Duration) -> Report {
 /// PostgreSQL's own words, which drivers know.
 pub(super) fn no_tenant() -> Report {
     Report::error(SqlState::INVALID_AUTHORIZATION, "the session has no tenant")
+        .because("no_tenant")
         .hint("Set a token first: SET pgward.token = '...'.")
 }
 
@@ -252,6 +253,7 @@ pub(super) fn token_misplaced() -> Report {
         SqlState::ACTIVE_SQL_TRANSACTION,
         "pgward.token can only be changed outside of a transaction, by a statement of its own",
     )
+    .because("token_misplaced")
     .hint("SET pgward.token = '...', or SELECT set_config('pgward.token', $1, false), and nothing else with it.")
 }
 
@@ -406,5 +408,6 @@ pub(super) const FUNCTION_CALL: &[u8] = b"do $pgward$ begin raise exception usin
 
 pub(super) fn function_call() -> Report {
     Report::error(SqlState::FEATURE_NOT_SUPPORTED, "function calls by the fast path do not go through pgward")
+        .because("function_call")
         .hint("Call the function in a SELECT.")
 }

@@ -472,6 +472,7 @@ impl Session {
     pub(super) fn tell_client(&mut self, report: &Report) {
         let mut out = BytesMut::new();
         encode::report(&mut out, report);
+        self.note_denial(report);
         self.core.stats.error(report.sqlstate.as_str().as_bytes());
         self.to_client.queue(&out);
     }

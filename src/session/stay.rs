@@ -194,6 +194,16 @@ impl Session {
         stay.audit.record(|| Event::ContextForged { who: Arc::clone(&stay.who) });
     }
 
+    /// A request was refused, and the session goes on. Only what breaks a rule is recorded, not what meets a limit
+    /// or a server that is down.
+    pub(super) fn note_denial(&self, report: &Report) {
+        let Some(stay) = &self.stay else { return };
+        if let Some(reason) = report.reason.filter(|reason| DENIALS.contains(reason)) {
+            let refusal = Refusal { reason, sqlstate: Some(report.sqlstate) };
+            stay.audit.record(|| Event::Denied { who: Arc::clone(&stay.who), refusal });
+        }
+    }
+
     /// The session gave up its token, or its new one was refused: `report` says why.
     pub(super) fn note_tenant_left(&mut self, report: Option<&Report>) {
         let Some(stay) = &mut self.stay else { return };
@@ -228,6 +238,9 @@ impl Session {
         }
     }
 }
+
+/// Reasons of refusals in a session that are worth a line.
+const DENIALS: [&str; 3] = ["no_tenant", "token_misplaced", "function_call"];
 
 /// Longer statements are recorded by their length alone. Copying them would cost memory that is everybody's.
 const LONGEST: usize = 64 * 1024;

@@ -294,7 +294,12 @@ impl Session {
         self.make_way(text.unwrap_or_default());
         let stand_in = self.deallocate(&facts, relay).map(String::into_bytes);
         let instead = stand_in.or_else(|| self.rename_channels(&facts, text?));
-        let instead = if facts.token { Some(refuse::TOKEN_MISPLACED.to_vec()) } else { instead };
+        let instead = if facts.token {
+            self.note_denial(&refuse::token_misplaced());
+            Some(refuse::TOKEN_MISPLACED.to_vec())
+        } else {
+            instead
+        };
         self.owe(Owed::Query);
         if !facts.token {
             self.apply(&facts, text.is_some_and(|text| self.lets_go(text)));
@@ -363,6 +368,7 @@ impl Session {
         self.drop_message(header, relay);
         if self.link.is_some() {
             self.owe(Owed::Query);
+            self.note_denial(&refuse::function_call());
             frontend::put_text(relay.own(), b'Q', refuse::FUNCTION_CALL);
         } else {
             self.tell_client(&refuse::function_call());
