@@ -393,3 +393,24 @@ async fn postgresql_skips_what_follows_a_handover_that_fails() {
     }
     assert_eq!(one(&watch, "select count(*) from skipped").await, "2");
 }
+
+#[tokio::test]
+async fn what_random_gives_a_tenant_was_not_chosen_by_the_one_before() {
+    let (_tap, stage) = stage(ONE_BACKEND).await;
+    let (acme, globex) = (stage.connect("acme").await, stage.connect("globex").await);
+    let server = cluster().await.primary().connect("postgres").await.unwrap();
+    server.batch_execute("select setseed(0.5)").await.unwrap();
+    let chosen = one(&server, "select random()").await;
+    for seeding in [
+        "select setseed(0.5)",
+        "set seed = 0.5",
+        "begin; select setseed(0.5); rollback",
+        "do $$ begin perform setseed(0.5); end $$",
+    ] {
+        acme.batch_execute(seeding).await.unwrap();
+        let given = one(&globex, "select random()").await;
+        assert_ne!(given, chosen, "{seeding}");
+        acme.batch_execute(seeding).await.unwrap();
+        assert_ne!(one(&globex, "select random()").await, given, "each time another");
+    }
+}

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   Parse     DISCARD ALL, Bind, Execute      (after another tenant, or when something was left)
-//!   Parse     select set_config($1,$2,false), ...        \
+//!   Parse     select set_config($1,$2,false), ...        \   (setseed among them, after a DISCARD ALL)
 //!   Bind      names and values as parameters              | one batch
 //!   Execute                                               |
 //!   Parse     PREPARE .. or DEALLOCATE .., Bind, Execute  | for each of SQL's own statements
@@ -41,6 +41,14 @@ pub struct Orders<'a> {
     pub statements: Vec<Cow<'a, str>>,
 }
 
+impl Orders<'_> {
+    /// Whether there is anything to set. The seed of random() is no setting, and outlives DISCARD ALL: who chose it
+    /// would know what the next session is given.
+    fn has_settings(&self) -> bool {
+        self.discard || !self.settings.is_empty()
+    }
+}
+
 /// A name for a gate. Random, so that no session can have prepared it in advance and so hold open the
 /// door that a failing hand-over should shut.
 pub fn gate() -> String {
@@ -55,8 +63,8 @@ pub fn put(out: &mut Vec<u8>, orders: &Orders<'_>, gate: &[u8]) {
     if orders.discard {
         put_statement(out, "DISCARD ALL");
     }
-    if !orders.settings.is_empty() {
-        put_settings(out, &orders.settings);
+    if orders.has_settings() {
+        put_settings(out, orders);
     }
     for statement in &orders.statements {
         put_statement(out, statement);
@@ -73,17 +81,19 @@ fn put_statement(out: &mut Vec<u8>, text: &str) {
     frontend::put_execute(out);
 }
 
-fn put_settings(out: &mut Vec<u8>, settings: &[Setting<'_>]) {
-    let mut text = b"select ".to_vec();
-    for i in 0..settings.len() {
-        let comma = if i == 0 { "" } else { "," };
-        let (name, value) = (2 * i + 1, 2 * i + 2);
-        text.extend_from_slice(format!("{comma}pg_catalog.set_config(${name},${value},false)").as_bytes());
+fn put_settings(out: &mut Vec<u8>, orders: &Orders<'_>) {
+    let count = orders.settings.len();
+    let set = |i: usize| format!("pg_catalog.set_config(${},${},false)", 2 * i + 1, 2 * i + 2);
+    let mut calls: Vec<String> = (0..count).map(set).collect();
+    let seed = orders.discard.then(|| rand::random_range(-1.0..1.0f64).to_string());
+    if seed.is_some() {
+        calls.push(format!("pg_catalog.setseed(${})", 2 * count + 1));
     }
-    text.extend_from_slice(b"\0\0\0");
-    frontend::put_parse(out, b"", &text);
-    let values: Vec<Option<&[u8]>> =
-        settings.iter().flat_map(|(name, value)| [Some(name.as_bytes()), value.map(str::as_bytes)]).collect();
+    let text = format!("select {}\0\0\0", calls.join(","));
+    frontend::put_parse(out, b"", text.as_bytes());
+    let values =
+        orders.settings.iter().flat_map(|(name, value)| [Some(*name), *value]).chain(seed.as_deref().map(Some));
+    let values: Vec<Option<&[u8]>> = values.map(|value| value.map(str::as_bytes)).collect();
     frontend::put_bind(out, b"", &values);
     frontend::put_execute(out);
 }
@@ -128,7 +138,7 @@ pub struct Checker {
 
 impl Checker {
     pub fn new(orders: &Orders<'_>) -> Self {
-        let settings = !orders.settings.is_empty();
+        let settings = orders.has_settings();
         let mut checker = Self { next: Await::DiscardParsed, settings, statements: orders.statements.len() };
         if !orders.discard {
             checker.next = checker.after_discard();
