@@ -1,9 +1,10 @@
 //! The command line: one file per command. Exit codes: 0 done, 1 failed (the reason is on standard
-//! error), 2 called wrongly.
+//! error), 2 called wrongly. `doctor` has more to say by them.
 
 mod check;
 mod connect;
 pub mod demo;
+mod doctor;
 mod failure;
 mod health;
 mod install;
@@ -41,6 +42,7 @@ enum Command {
     Run(run::Arguments),
     Token(token::Arguments),
     Install(install::Arguments),
+    Doctor(doctor::Arguments),
     Health(health::Arguments),
     Demo(demo::Arguments),
 }
@@ -68,6 +70,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::command(&arguments),
         Command::Token(arguments) => token::command(&arguments),
         Command::Install(arguments) => install::command(&arguments),
+        Command::Doctor(arguments) => return doctor::command(&arguments),
         Command::Health(arguments) => health::command(&arguments),
         Command::Demo(arguments) => demo::command(&arguments),
     };
