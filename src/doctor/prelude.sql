@@ -29,17 +29,17 @@ sharing (role) as (
     union
     select 0::oid from input where (given ->> 'shares')::bool
 ),
--- Schemas of one tenant's own, and whom they must be closed to.
+-- Schemas of one tenant's own.
 own_schema as (
     select n.oid, s ->> 'schema' as name, s ->> 'tenant' as tenant
     from input, jsonb_array_elements(given -> 'own_schemas') s
     join pg_catalog.pg_namespace n on n.nspname = s ->> 'schema'
 ),
-stranger (schema, role) as (
-    select s.oid, r.role from own_schema s, reach r join login l on l.oid = r.login
-    where l.here and l.tenant is distinct from s.tenant
+-- Whose privileges each role is here; no tenant: everybody at level rows, or PUBLIC.
+holder (role, tenant) as (
+    select r.role, l.tenant from reach r join login l on l.oid = r.login where l.here
     union
-    select oid, 0::oid from own_schema
+    select 0::oid, null
 ),
 -- Where people's own objects are, but for those of one tenant alone.
 common_schema as (

@@ -49,7 +49,7 @@ pub(super) const CHECKS: &[Check] = &[
         sql: "select quote_ident(s.nspname) as name, o.tenant, array_agg(distinct n.name order by n.name) as grantees
             from own_schema o join pg_catalog.pg_namespace s on s.oid = o.oid
             cross join aclexplode(coalesce(s.nspacl, acldefault('n', s.nspowner))) a
-            join stranger x on x.schema = o.oid and x.role = a.grantee
+            join holder x on x.role = a.grantee and x.tenant is distinct from o.tenant
             join role_name n on n.oid = a.grantee
             group by s.nspname, o.tenant",
         judge: |_, text| row(text, others_schema),
@@ -63,7 +63,7 @@ pub(super) const CHECKS: &[Check] = &[
             from own_schema o join pg_catalog.pg_namespace s on s.oid = o.oid
             join pg_catalog.pg_class c on c.relnamespace = o.oid
             join relation_grant g on g.relation = c.oid
-            join stranger x on x.schema = o.oid and x.role = g.grantee
+            join holder x on x.role = g.grantee and x.tenant is distinct from o.tenant
             join role_name n on n.oid = g.grantee
             group by s.nspname, c.relname, c.relkind, o.tenant",
         judge: |_, text| row(text, others_object),
@@ -80,7 +80,7 @@ pub(super) const CHECKS: &[Check] = &[
             join pg_catalog.pg_default_acl d on d.defaclnamespace = o.oid
             join pg_catalog.pg_roles r on r.oid = d.defaclrole
             cross join aclexplode(d.defaclacl) a
-            join stranger x on x.schema = o.oid and x.role = a.grantee
+            join holder x on x.role = a.grantee and x.tenant is distinct from o.tenant
             join role_name n on n.oid = a.grantee
             group by s.nspname, o.tenant, r.rolname, d.defaclobjtype",
         judge: |_, text| row(text, others_defaults),

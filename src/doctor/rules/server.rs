@@ -61,7 +61,7 @@ pub(super) const CHECKS: &[Check] = &[
             cross join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
             join role_name n on n.oid = a.grantee
             where p.pronamespace = 'pg_catalog'::regnamespace and a.grantee in (select role from sharing)
-            and p.proname in ('pg_read_file', 'pg_read_binary_file', 'pg_read_file_old', 'pg_ls_dir', 'pg_ls_logdir',
+            and p.proname in ('pg_read_file', 'pg_read_binary_file', 'pg_ls_dir', 'pg_ls_logdir',
                 'pg_ls_waldir', 'pg_ls_tmpdir', 'pg_ls_archive_statusdir', 'pg_ls_logicalmapdir', 'pg_ls_logicalsnapdir',
                 'pg_ls_replslotdir', 'pg_stat_file', 'pg_current_logfile', 'lo_import', 'lo_export',
                 'pg_reload_conf', 'pg_rotate_logfile', 'pg_promote', 'pg_switch_wal', 'pg_create_restore_point',
@@ -69,8 +69,7 @@ pub(super) const CHECKS: &[Check] = &[
                 'pg_backup_stop', 'pg_log_backend_memory_contexts', 'pg_get_backend_memory_contexts',
                 'pg_get_shmem_allocations', 'pg_show_all_file_settings', 'pg_hba_file_rules', 'pg_ident_file_mappings',
                 'pg_config', 'pg_stat_reset', 'pg_stat_reset_shared', 'pg_stat_reset_slru',
-                'pg_stat_reset_replication_slot', 'pg_replication_origin_create', 'pg_replication_origin_drop',
-                'pg_file_write', 'pg_file_rename', 'pg_file_unlink', 'pg_file_sync', 'pg_logdir_ls')
+                'pg_stat_reset_replication_slot', 'pg_replication_origin_create', 'pg_replication_origin_drop')
             group by p.oid, p.proname",
         judge: |_, text| row(text, steering),
     },
