@@ -9,7 +9,7 @@ mod fixture;
 
 use std::collections::BTreeSet;
 
-use fixture::{Fixture, good, play};
+use fixture::{Fixture, connect, good, play};
 use pgward::base::ClusterName;
 use pgward::cli::demo::cluster::Cluster;
 use pgward::doctor::{self, Breadth, Found, Question};
@@ -140,6 +140,26 @@ async fn a_tenants_column_by_another_name_is_known_by_its_policy_or_named() {
     let named = ask(&["tenant_id", "org"]).await;
     assert!(has(&named, "table-without-row-security", "table {S}.u"), "{named:#?}");
     assert_eq!(named.not_examined, []);
+}
+
+#[tokio::test]
+async fn in_a_tenants_own_database_what_leads_out_of_it_is_found_and_the_rest_is_its_own_affair() {
+    let server = sick().await.primary();
+    let fixture = Fixture::new(server, "alone").await;
+    let client = connect(server, "alone o\"wn").await;
+    let sql = "create table t (tenant_id text); grant all on t to public; grant create on schema public to public;
+        create materialized view m as select * from t; grant select on m to public;
+        create function f() returns int language sql security definer as 'select 1';
+        create extension dblink; create extension pg_stat_statements;
+        grant execute on function pg_read_file(text) to public";
+    client.batch_execute(sql).await.unwrap();
+    let cluster = ClusterName::parse("main").unwrap();
+    let question = Question::new(&fixture.settings, &cluster, "alone o\"wn", &["tenant_id".to_owned()]);
+    let found = doctor::examine(&client, &question, Breadth::Database).await.unwrap().database;
+    assert_eq!(found.not_examined, []);
+    let mut ids: Vec<&str> = found.findings.iter().map(|finding| finding.rule.id).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, ["definer-function-search-path", "extension-reaches-out", "server-function"], "{found:#?}");
 }
 
 #[tokio::test]

@@ -29,6 +29,12 @@ sharing (role) as (
     union
     select 0::oid from input where (given ->> 'shares')::bool
 ),
+-- The same of every tenant in this database, alone in it or not.
+anybody (role) as (
+    select r.role from reach r join login l on l.oid = r.login where l.here
+    union
+    select 0::oid from input, jsonb_array_elements(given -> 'logins') l where (l ->> 'here')::bool
+),
 -- Schemas of one tenant's own.
 own_schema as (
     select n.oid, s ->> 'schema' as name, s ->> 'tenant' as tenant
@@ -47,9 +53,9 @@ common_schema as (
     where n.nspname not in ('pg_catalog', 'information_schema', 'pgward') and n.nspname !~ '^pg_'
     and n.oid not in (select oid from own_schema)
 ),
-open_schema (oid) as (
-    select distinct n.oid from pg_catalog.pg_namespace n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
-    where a.privilege_type = 'USAGE' and a.grantee in (select role from sharing)
+open_schema (oid, role) as (
+    select n.oid, a.grantee from pg_catalog.pg_namespace n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
+    where a.privilege_type = 'USAGE'
 ),
 extension_member (class, object, extension) as (
     select d.classid, d.objid, e.extname from pg_catalog.pg_depend d
@@ -74,7 +80,7 @@ shared_grant as (
 -- What they can name and use in any way.
 reachable (oid) as (
     select c.oid from pg_catalog.pg_class c
-    where c.relnamespace in (select oid from open_schema)
+    where c.relnamespace in (select oid from open_schema where role in (select role from shared))
     and (c.oid in (select relation from shared_grant) or exists (
         select from pg_catalog.pg_attribute t, aclexplode(t.attacl) a
         where t.attrelid = c.oid and not t.attisdropped and a.grantee in (select role from shared)))
@@ -128,9 +134,9 @@ reads (view, relation) as (
     join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::regclass and d.objid = r.oid
         and d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid <> r.ev_class
 ),
--- Functions that tenants who share the database can run, by which grants. System functions are not among them.
+-- Functions other than PostgreSQL's own, and tenants' grants on functions of all kinds.
 routine as (
-    select p.*, format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)) as name,
+    select p.*, format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)) as name,
         n.nspname, o.rolsuper or o.rolbypassrls as mighty, quote_ident(o.rolname) as owner
     from pg_catalog.pg_proc p join common_schema n on n.oid = p.pronamespace
     join pg_catalog.pg_roles o on o.oid = p.proowner
@@ -139,6 +145,6 @@ routine as (
 routine_grant as (
     select p.oid as routine, a.grantee
     from pg_catalog.pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
-    where a.privilege_type = 'EXECUTE' and a.grantee in (select role from sharing)
-    and p.pronamespace in (select oid from open_schema)
+    where a.privilege_type = 'EXECUTE' and a.grantee in (select role from anybody)
+    and p.pronamespace in (select oid from open_schema where role in (select role from anybody))
 )

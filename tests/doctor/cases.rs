@@ -189,7 +189,7 @@ pub fn functions() -> Vec<Case> {
              {rest} as 'select 1'; alter function {{S}}.\"f; x\" owner to {{name}}_owner"
         )
     };
-    let object = "function {S}.\"f; x\"(a integer, \"b; c\" text)";
+    let object = "function {S}.\"f; x\"(integer, text)";
     let gone = "drop owned by {name}_owner; drop role {name}_owner";
     let policys = |rest: &str| {
         format!(
@@ -216,8 +216,8 @@ pub fn functions() -> Vec<Case> {
         case("policy-function-parallel", "function {S}.f()", &policys("stable parallel safe")).tidy(no_policy),
         case(
             "function-leakproof",
-            "function {S}.f(a text)",
-            "create function {S}.f(a text) returns bool language sql leakproof as 'select true'",
+            "function {S}.f(text)",
+            "create function {S}.f(text) returns bool language sql leakproof as 'select true'",
         )
         .tidy("drop function {S}.f"),
         case(

@@ -160,7 +160,7 @@ impl Fixture {
     }
 }
 
-async fn connect(server: &Server, database: &str) -> Client {
+pub async fn connect(server: &Server, database: &str) -> Client {
     let config: tokio_postgres::Config = server.url().parse().unwrap();
     let (client, connection) = config.clone().dbname(database).connect(tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);

@@ -153,3 +153,17 @@ fn defaults(grant: Defaults) -> Finding {
         format!("alter default privileges for role {owner}{schema} revoke all on {kind} from {};", grantees.join(", ")),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// PostgreSQL 17's privilege, which the server that the tests start need not have.
+    #[test]
+    fn maintain_is_named_and_revoked() {
+        let found = row(r#"{"name": "public.t", "privilege": "MAINTAIN", "grantees": ["app", "public"]}"#, on_table);
+        let found = found.unwrap().findings.remove(0);
+        assert_eq!(found.rule, &MAINTAIN);
+        assert_eq!(found.mend, "revoke maintain on public.t from app, public;".to_owned().into());
+    }
+}

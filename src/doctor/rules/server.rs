@@ -38,7 +38,7 @@ pub(super) const CHECKS: &[Check] = &[
                 array_agg(distinct n.name order by n.name) as grantees
             from (
                 select p.oid, p.proacl, p.proowner,
-                    format('pg_catalog.%I(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) as name,
+                    format('pg_catalog.%I(%s)', p.proname, oidvectortypes(p.proargtypes)) as name,
                     case when p.proname in ('pg_stat_get_activity', 'pg_stat_get_backend_activity') then 'activity'
                         when p.proname in ('pg_cancel_backend', 'pg_terminate_backend') then 'signals'
                         when p.proname ~ '^(lo_|loread$|lowrite$)' and p.proname not in ('lo_import', 'lo_export')
@@ -55,12 +55,12 @@ pub(super) const CHECKS: &[Check] = &[
         about: "functions that steer the server",
         scope: Scope::Database,
         rules: &[&SERVER],
-        sql: "select format('pg_catalog.%I(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) as name,
+        sql: "select format('pg_catalog.%I(%s)', p.proname, oidvectortypes(p.proargtypes)) as name,
                 array_agg(distinct n.name order by n.name) as grantees
             from pg_catalog.pg_proc p
             cross join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
             join role_name n on n.oid = a.grantee
-            where p.pronamespace = 'pg_catalog'::regnamespace and a.grantee in (select role from sharing)
+            where p.pronamespace = 'pg_catalog'::regnamespace and a.grantee in (select role from anybody)
             and p.proname in ('pg_read_file', 'pg_read_binary_file', 'pg_ls_dir', 'pg_ls_logdir',
                 'pg_ls_waldir', 'pg_ls_tmpdir', 'pg_ls_archive_statusdir', 'pg_ls_logicalmapdir', 'pg_ls_logicalsnapdir',
                 'pg_ls_replslotdir', 'pg_stat_file', 'pg_current_logfile', 'lo_import', 'lo_export',
@@ -80,7 +80,7 @@ pub(super) const CHECKS: &[Check] = &[
         sql: "select quote_ident(e.extname) as extension, e.extname in ('pg_stat_statements', 'pg_stat_monitor') as statistics,
                 e.extname in ('dblink', 'adminpack', 'http', 'pg_net', 'pg_cron', 'pg_background', 'plproxy', 'pg_curl',
                     'aws_s3', 'aws_lambda', 'aws_commons', 'multicorn') as outward,
-                array(select distinct format('%I.%I(%s)', s.nspname, p.proname, pg_get_function_identity_arguments(p.oid))
+                array(select distinct format('%I.%I(%s)', s.nspname, p.proname, oidvectortypes(p.proargtypes))
                     from extension_member m join pg_catalog.pg_proc p on p.oid = m.object
                     join pg_catalog.pg_namespace s on s.oid = p.pronamespace
                     join routine_grant g on g.routine = p.oid
@@ -94,8 +94,12 @@ pub(super) const CHECKS: &[Check] = &[
                     union select distinct n.name from extension_member m
                     join shared_grant g on g.relation = m.object and m.class = 'pg_catalog.pg_class'::regclass
                     join role_name n on n.oid = g.grantee where m.extension = e.extname order by 1) as grantees
-            from pg_catalog.pg_extension e
-            where e.extname in ('dblink', 'adminpack', 'http', 'pg_net', 'pg_cron', 'pg_background', 'plproxy', 'pg_curl',
+            from pg_catalog.pg_extension e, input
+            where case when e.extname in ('pg_stat_statements', 'pg_stat_monitor') then (given ->> 'rows')::bool
+                when e.extname in ('dblink', 'adminpack', 'http', 'pg_net', 'pg_cron', 'pg_background', 'plproxy',
+                    'pg_curl', 'aws_s3', 'aws_lambda', 'aws_commons', 'multicorn') then true
+                else (given ->> 'shares')::bool end
+            and e.extname in ('dblink', 'adminpack', 'http', 'pg_net', 'pg_cron', 'pg_background', 'plproxy', 'pg_curl',
                 'aws_s3', 'aws_lambda', 'aws_commons', 'multicorn', 'pg_stat_statements', 'pg_stat_monitor',
                 'pageinspect', 'pg_walinspect', 'pg_surgery', 'pg_visibility', 'pgrowlocks', 'pgstattuple',
                 'pg_freespacemap', 'pg_buffercache', 'old_snapshot', 'amcheck', 'pg_prewarm')",
@@ -114,7 +118,7 @@ pub(super) const CHECKS: &[Check] = &[
                 from pg_catalog.pg_foreign_data_wrapper
             ) x
             cross join aclexplode(x.acl) a join role_name n on n.oid = a.grantee
-            where a.grantee in (select role from sharing) group by x.kind, x.name",
+            where a.grantee in (select role from anybody) group by x.kind, x.name",
         judge: |_, text| row(text, foreign),
     },
     Check {
@@ -123,7 +127,7 @@ pub(super) const CHECKS: &[Check] = &[
         rules: &[&MAPPING],
         sql: "select n.name, quote_ident(u.srvname) as server
             from pg_catalog.pg_user_mappings u join role_name n on n.oid = u.umuser
-            where u.umuser in (select role from sharing)",
+            where u.umuser in (select role from anybody)",
         judge: |_, text| row(text, mapping),
     },
     Check {
