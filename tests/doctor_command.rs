@@ -228,6 +228,23 @@ async fn looking_needs_no_superuser_writes_nothing_and_takes_no_transaction_id()
 }
 
 #[tokio::test]
+async fn no_code_of_others_runs_in_the_session_that_looks() {
+    let cluster = quiet().await;
+    let fixture = Fixture::new(cluster.primary(), "trap").await;
+    fixture
+        .run(
+            "create function {S}.trap() returns text language plpgsql as $$begin raise 'sprung'; end$$;
+            create view pgward.role_settings as select {S}.trap() as role, 'x' as setting;
+            create function {S}.current_database() returns name language plpgsql as $$begin raise 'sprung'; end$$;
+            create table {S}.pg_class (oid oid); create temporary table pg_policy (oid oid);
+            alter role {app} set app.x = 'y'; set search_path = {S}, pg_catalog",
+        )
+        .await;
+    let found = fixture.found().await;
+    assert!(found.iter().any(|finding| finding.rule.id == "login-setting"), "{found:#?}");
+}
+
+#[tokio::test]
 async fn a_well_made_database_has_nothing_dangerous() {
     // The tests' own, and the demo's.
     let demo = include_str!("../src/cli/demo/data.rs");
