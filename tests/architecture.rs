@@ -17,7 +17,7 @@ const FLOORS: [&[&str]; 11] = [
     &["config"],
     &["wire", "sql", "net", "telemetry"],
     &["auth", "tenant", "limits", "audit", "backend"],
-    &["topology", "pool"],
+    &["topology", "pool", "doctor"],
     &["route"],
     &["session"],
     &["admin", "sidecar"],

@@ -337,3 +337,16 @@ fn every_error_is_documented_with_its_sqlstate_and_severity() {
         assert!(known, "docs/errors.md has what nobody says: {row:?}");
     }
 }
+
+// ------------------------------------------------------------------------------------------ doctor
+
+#[test]
+fn every_rule_of_the_doctor_is_documented_as_it_is() {
+    let rows = tables(&read("docs/doctor.md")).into_iter().filter(|row| row[0].starts_with('`'));
+    let documented: Vec<Vec<String>> = rows.collect();
+    let row = |rule: &&pgward::doctor::Rule| {
+        vec![format!("`{}`", rule.id), rule.severity.as_str().to_owned(), rule.finds.to_owned()]
+    };
+    let known: Vec<Vec<String>> = pgward::doctor::rules().iter().map(row).collect();
+    assert_eq!(documented, known, "docs/doctor.md (left) and the rules in src/doctor/rules (right)");
+}

@@ -1,10 +1,11 @@
 //! The command line: one file per command. Exit codes: 0 done, 1 failed (the reason is on standard
-//! error), 2 called wrongly.
+//! error), 2 called wrongly. `doctor` has more to say by them.
 
 mod audit;
 mod check;
 mod connect;
 pub mod demo;
+mod doctor;
 mod failure;
 mod health;
 mod install;
@@ -44,6 +45,7 @@ enum Command {
     Token(token::Arguments),
     Install(install::Arguments),
     Uninstall(uninstall::Arguments),
+    Doctor(doctor::Arguments),
     Health(health::Arguments),
     Audit(audit::Arguments),
     Demo(demo::Arguments),
@@ -74,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Install(arguments) => install::command(&arguments),
         Command::Uninstall(arguments) => uninstall::command(&arguments),
         Command::Audit(arguments) => audit::command(&arguments),
+        Command::Doctor(arguments) => return doctor::command(&arguments),
         Command::Health(arguments) => health::command(&arguments),
         Command::Demo(arguments) => demo::command(&arguments),
     };

@@ -53,10 +53,10 @@ pub struct Vetting {
 pub(super) struct Mended(Mutex<Option<Instant>>);
 
 /// A login is mended at most this often.
-const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Another session may spoil it again meanwhile.
-const TRIES: usize = 3;
+const TRIES: usize = 10;
 
 /// Opens a backend that can be lent.
 pub(super) async fn open(

@@ -1,6 +1,6 @@
 -- What PostgreSQL lets everybody do, and tenants that share a login are not to do to each other.
 
--- Statements by which a login could take its own privileges away, which are all tenants' that share it.
+-- Statements by which a login could drop or open what it owns: temporary tables of other tenants that share it, too.
 create or replace function pgward.guard() returns event_trigger
 language plpgsql security definer
 as $$
@@ -25,7 +25,8 @@ as $$
     where p.pronamespace = 'pg_catalog'::regnamespace
         and (p.proname in ('pg_cancel_backend', 'pg_terminate_backend', 'pg_stat_get_activity',
                 'pg_stat_get_backend_activity', 'pg_prepared_xact', 'loread', 'lowrite')
-            or p.proname like 'lo\_%')
+            -- Not lo_import and lo_export, which read and write the server's files and are nobody's anyway.
+            or p.proname like 'lo\_%' and p.proname not in ('lo_import', 'lo_export'))
     union all
     select d.objid::regprocedure from pg_depend d join pg_extension e on e.oid = d.refobjid
     where d.refclassid = 'pg_extension'::regclass and d.deptype = 'e' and d.classid = 'pg_proc'::regclass

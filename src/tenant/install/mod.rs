@@ -24,6 +24,9 @@ const SCHEMA: [(&str, &str); 4] = [
     ("creating the guard of shared logins", include_str!("guard.sql")),
 ];
 const DOORS: &str = include_str!("doors.sql");
+/// How often an installation is tried when others run at the same time.
+const TRIES: usize = 8;
+
 const UNINSTALL: &str = include_str!("uninstall.sql");
 
 /// What was done, for the person who asked for it.
@@ -101,7 +104,14 @@ impl<'a> Installation<'a> {
     pub async fn run(&self, client: &Client) -> Result<Installed, InstallError> {
         let (batches, mut installed) = self.plan()?;
         installed.settings_removed = self.strange_settings(client).await?;
-        transaction(client, &batches).await?;
+        let mut tries = 1;
+        while let Err(error) = transaction(client, &batches).await {
+            // Roles are the cluster's: another installation may have changed one at the same moment.
+            if !met_another(&error) || tries == TRIES {
+                return Err(error);
+            }
+            tries += 1;
+        }
         if self.tenants()?.iter().any(|tenant| tenant.isolation == Isolation::Rows) {
             installed.left_open = texts(client, "select * from pgward.left_open()", &[]).await?;
         }
@@ -243,6 +253,18 @@ pub async fn uninstall(client: &Client) -> Result<(), InstallError> {
 /// What [`uninstall`] runs, to review it.
 pub fn uninstall_script() -> String {
     format!("begin;\n{UNINSTALL}commit;\n")
+}
+
+/// Two that change the same row of the catalogue, or create the same role: PostgreSQL has one of them fail.
+fn met_another(error: &InstallError) -> bool {
+    let InstallError::Sql { source, .. } = error else { return false };
+    let Some(error) = source.as_db_error() else { return false };
+    match error.code().code() {
+        "XX000" => error.message().starts_with("tuple concurrently "),
+        "40P01" => true,
+        "23505" | "42710" => error.message().contains("role") || error.message().contains("pg_authid"),
+        _ => false,
+    }
 }
 
 async fn transaction(client: &Client, batches: &[Batch]) -> Result<(), InstallError> {

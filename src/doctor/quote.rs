@@ -1,0 +1,55 @@
+//! Names in SQL and in comments.
+
+/// A quoted identifier (PostgreSQL documentation, 4.1.1).
+pub(super) fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A setting's name, whose parts are identifiers.
+pub(super) fn setting(name: &str) -> String {
+    name.split('.').map(identifier).collect::<Vec<_>>().join(".")
+}
+
+/// Text that stays on its line: a name may hold a line break, which would end a comment or forge a line of a
+/// terminal.
+pub(super) fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// The names of a list such as search_path, without their quotes.
+pub(super) fn names(list: &str) -> Vec<String> {
+    let mut names = vec![String::new()];
+    let mut quoted = false;
+    let mut chars = list.chars().peekable();
+    while let Some(c) = chars.next() {
+        let Some(name) = names.last_mut() else { break };
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => {
+                chars.next();
+                name.push('"');
+            }
+            '"' => quoted = !quoted,
+            ',' if !quoted => names.push(String::new()),
+            c if c.is_whitespace() && !quoted => {}
+            c => name.push(c),
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_ends_neither_its_quotes_nor_its_comment() {
+        assert_eq!(identifier("a\"; drop"), "\"a\"\"; drop\"");
+        assert_eq!(one_line("a\n\x1b[2Jdrop"), "a\u{fffd}\u{fffd}[2Jdrop");
+    }
+
+    #[test]
+    fn a_list_is_split_outside_of_quotes_only() {
+        assert_eq!(names("pg_catalog, \"we\"\"ird, x\", pg_temp"), ["pg_catalog", "we\"ird, x", "pg_temp"]);
+        assert_eq!(names("\"\""), [""]);
+    }
+}
