@@ -6,6 +6,7 @@
 
 mod idle;
 mod pgbench;
+mod rows;
 mod stage;
 mod switch;
 mod table;
@@ -43,7 +44,7 @@ struct Arguments {
     idle: usize,
 
     /// What to run
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Pgbench, Part::Switch, Part::Idle])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Pgbench, Part::Switch, Part::Rows, Part::Idle])]
     parts: Vec<Part>,
 
     /// Where the figures go, as JSON
@@ -61,6 +62,8 @@ enum Part {
     Pgbench,
     /// Another tenant in every transaction
     Switch,
+    /// What row security costs
+    Rows,
     /// Memory of idle clients
     Idle,
 }
@@ -75,7 +78,7 @@ fn main() {
     figures.insert("machine".to_owned(), json!(stage.machine()));
     figures.insert("rounds".to_owned(), json!(arguments.rounds));
     figures.insert("seconds".to_owned(), json!(arguments.seconds));
-    for part in [Part::Pgbench, Part::Switch, Part::Idle] {
+    for part in [Part::Pgbench, Part::Switch, Part::Rows, Part::Idle] {
         if !arguments.parts.contains(&part) {
             continue;
         }
@@ -84,6 +87,7 @@ fn main() {
                 ("pgbench", pgbench::measure(&stage, arguments.rounds, arguments.seconds, &arguments.clients))
             }
             Part::Switch => ("switch", switch::measure(&stage, arguments.rounds, arguments.seconds)),
+            Part::Rows => ("rows", rows::measure(&stage, arguments.rounds)),
             Part::Idle => ("idle", idle::measure(&stage, arguments.idle)),
         };
         figures.insert(name.to_owned(), found);

@@ -177,13 +177,15 @@ fn data() -> String {
         grant select on all tables in schema own to own;
         create table sealed (tenant_id text, id int, value int, primary key (tenant_id, id));
         create table plain (like sealed including all);
+        create table bare (like sealed including all);
         insert into sealed select 't' || t, i, i from generate_series(0, {TENANTS} - 1) t, generate_series(1, 100) i;
         insert into plain select * from sealed;
+        insert into bare select * from sealed;
         alter table sealed enable row level security;
         alter table plain enable row level security;
         create policy own_rows on sealed using (tenant_id = (select pgward.tenant()));
         create policy own_rows on plain using (tenant_id = (select current_setting('app.tenant_id', true)));
-        grant select on sealed to pgward_app;
+        grant select, update on sealed, plain, bare to pgward_app;
         grant select on plain to {PLAIN};
         analyze"
     )
