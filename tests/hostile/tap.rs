@@ -100,7 +100,8 @@ impl Hostile {
 
     pub async fn try_log_in(&self, login: &Login, more: &[(&str, &str)]) -> (Wire, Vec<Message>) {
         let mut wire = self.connect().await;
-        let mut all = vec![("user", login.user.as_str()), ("database", login.database.as_str())];
+        let user = if self.place.is_pgward() { login.user.as_str() } else { "app" };
+        let mut all = vec![("user", user), ("database", login.database.as_str())];
         all.extend_from_slice(more);
         let password = self.place.password(login);
         let said = wire.log_in(V3_0, &all, &password).await;
