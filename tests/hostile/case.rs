@@ -53,7 +53,6 @@ pub enum Expected {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Session {
     Lives,
-    Ends,
     Either,
 }
 
@@ -122,10 +121,6 @@ impl Case {
 
     pub fn schema_only(self) -> Self {
         Self { levels: SCHEMA, ..self }
-    }
-
-    pub fn ends(self) -> Self {
-        Self { session: Session::Ends, ..self }
     }
 
     pub fn may_end(self) -> Self {

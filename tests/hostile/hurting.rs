@@ -107,7 +107,10 @@ async fn beside_a_statement(h: &Hostile, attempt: impl Future<Output = ()>) -> T
     other.send(query("select 'its own end' from pg_sleep(0.7)")).await;
     attempt.await;
     let said = other.ready().await;
-    held(errors(&said).is_empty() && first(&said) == "its own end", format!("nobody was hit {:?}", errors(&said)))
+    held(
+        errors(&said).is_empty() && first(&said) == "its own end",
+        format!("nobody else was hit {}", errors(&said).join(" ")).trim_end(),
+    )
 }
 
 fn cancels() -> Vec<Case> {

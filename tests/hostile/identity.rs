@@ -401,7 +401,7 @@ fn own_role() -> Vec<Case> {
             "alter-role.other-password",
             19,
             "ALTER ROLE of another's password",
-            &["alter role kandy_other password 'known'"],
+            &["alter role pgward_readonly password 'known'"],
         )
         .denied("42501 42704"),
         sql(

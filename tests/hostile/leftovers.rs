@@ -37,23 +37,23 @@ fn settings() -> Vec<Case> {
         set("left.application-name", "application_name", &["set application_name = 'acme'"]),
         set("left.tablespace", "default_tablespace and default_table_access_method", &["set default_tablespace = 'pg_default'; set temp_tablespaces = ''; set default_toast_compression = 'pglz'"]),
         set("left.messages", "client_min_messages and check_function_bodies", &["set client_min_messages = error; set check_function_bodies = off; set array_nulls = off; set transform_null_equals = on; set synchronize_seqscans = off"]),
-        set("left.custom", "a setting of one's own", &["set app.left = 'note'"]),
+        set("left.custom", "a setting of one's own", &["set app.note = 'note'"]),
         set("left.tenants-setting", "the setting that the other's session has made itself", &["set app.own = 'note'"]),
         set("left.pin", "pgward.pin", &["set pgward.pin = on"]).of_pgward(),
         set("left.hidden", "settings hidden in DO", &["do $$ begin execute 'se' || 't timezone = ''Pacific/Apia'''; perform set_config('search_' || 'path', 'nowhere', false); perform set_config('app.' || 'left', 'note', false); end $$"]),
-        set("left.hidden-query", "settings hidden in query_to_xml", &["select query_to_xml('select s' || 'et_config(''app.left'', ''note'', false)', true, true, '')"]),
+        set("left.hidden-query", "settings hidden in query_to_xml", &["select query_to_xml('select s' || 'et_config(''app.note'', ''note'', false)', true, true, '')"]),
         set("left.hidden-function", "settings in a function of pg_temp", &["create function pg_temp.f() returns void language plpgsql as $$ begin perform set_config('timezone', 'Pacific/Apia', false); perform set_config('statement_timeout', '2', false); end $$", "select pg_temp.f()"]).may_end(),
-        set("left.hidden-encoding", "a text in another encoding that hides its settings", &["set client_encoding = 'SJIS'", "select '\u{ff95}\\'; set app.left = 'note'; --'"]).may_end(),
-        set("left.in-transaction", "settings in a transaction that is left open", &["begin; set timezone = 'Pacific/Apia'; set app.left = 'note'"]),
-        set("left.savepoints", "settings between savepoints", &["begin; savepoint a; set app.left = 'one'; savepoint b; set app.left = 'two'; rollback to a; set app.left = 'three'; release a; commit"]),
-        set("left.prepared-setting", "settings by EXECUTE of a prepared set_config", &["prepare p(text) as select set_config('app.left', $1, false); execute p('note'); deallocate p"]),
-        set("left.function-local", "SET LOCAL in a function that sets", &["create function pg_temp.f() returns text language sql set timezone = 'Pacific/Apia' as $$ select set_config('app.left', 'note', false) $$", "select pg_temp.f()"]),
-        extended("left.extended", 8, "settings by the extended protocol", &[("set app.left = 'note'", &[]), ("select set_config($1, $2, false)", &["timezone", "Pacific/Apia"])]),
-        set("left.long", "a setting of a megabyte", &["select length(set_config('app.left', repeat('x', 1000000), false))"]).may_end(),
-        set("left.many", "a thousand settings", &["do $$ begin for i in 1..1000 loop perform set_config('app.x' || i, 'note', false); end loop; end $$; set app.left = 'note'"]),
+        set("left.hidden-encoding", "a text in another encoding that hides its settings", &["set client_encoding = 'SJIS'", "select '\u{ff95}\\'; set app.note = 'note'; --'"]).may_end(),
+        set("left.in-transaction", "settings in a transaction that is left open", &["begin; set timezone = 'Pacific/Apia'; set app.note = 'note'"]),
+        set("left.savepoints", "settings between savepoints", &["begin; savepoint a; set app.note = 'one'; savepoint b; set app.note = 'two'; rollback to a; set app.note = 'three'; release a; commit"]),
+        set("left.prepared-setting", "settings by EXECUTE of a prepared set_config", &["prepare p(text) as select set_config('app.note', $1, false); execute p('note'); deallocate p"]),
+        set("left.function-local", "SET LOCAL in a function that sets", &["create function pg_temp.f() returns text language sql set timezone = 'Pacific/Apia' as $$ select set_config('app.note', 'note', false) $$", "select pg_temp.f()"]),
+        extended("left.extended", 8, "settings by the extended protocol", &[("set app.note = 'note'", &[]), ("select set_config($1, $2, false)", &["timezone", "Pacific/Apia"])]),
+        set("left.long", "a setting of a megabyte", &["select length(set_config('app.note', repeat('x', 1000000), false))"]).may_end(),
+        set("left.many", "a thousand settings", &["do $$ begin for i in 1..1000 loop perform set_config('app.x' || i, 'note', false); end loop; end $$; set app.note = 'note'"]),
         run("left.vanished", 8, "settings, and gone without a word", |h| Box::pin(async move {
             let mut wire = h.session().await;
-            wire.send(query("set app.left = 'note'; set timezone = 'Pacific/Apia'; create temp table orders (x int)")).await;
+            wire.send(query("set app.note = 'note'; set timezone = 'Pacific/Apia'; create temp table orders (x int)")).await;
             drop(wire);
             let mut wire = h.session().await;
             ask(&mut wire, "set search_path = nowhere; set row_security = off").await;
@@ -165,7 +165,7 @@ fn transactions() -> Vec<Case> {
             for _ in 0..4 {
                 let mut wire = h.session().await;
                 wire.send([parse("s", "select generate_series(1, 1000)"), bind("p", "s", &[]), execute("p", 3)].concat()).await;
-                wire.send(batch("set app.left = 'note'")).await;
+                wire.send(batch("set app.note = 'note'")).await;
                 drop(wire);
             }
             Ok("nothing is left".to_owned())
@@ -221,10 +221,10 @@ fn transactions() -> Vec<Case> {
         run("open.races", 11, "Parse, Bind, Describe and Close against hand-overs, gone at random", |h| Box::pin(async move {
             for n in 0..24usize {
                 let mut wire = h.session().await;
-                let bytes = [parse("s", "select 1"), describe('S', "s"), bind("p", "s", &[]), describe('P', "p"), execute("p", 1), close('P', "p"), close('S', "s"), sync(), query("set app.left = 'note'")].concat();
+                let bytes = [parse("s", "select 1"), describe('S', "s"), bind("p", "s", &[]), describe('P', "p"), execute("p", 1), close('P', "p"), close('S', "s"), sync(), query("set app.note = 'note'")].concat();
                 wire.send(&bytes[..(n * 13).min(bytes.len())]).await;
                 let mut other = h.log_in(&crate::place::login("t4"), &[]).await.0;
-                held(first(&ask(&mut other, "select coalesce(nullif(current_setting('app.left', true), ''), 'none')").await) == "none", "nothing found")?;
+                held(first(&ask(&mut other, "select coalesce(nullif(current_setting('app.note', true), ''), 'none')").await) == "none", "nothing found")?;
                 leave(other).await;
             }
             Ok("nothing is left".to_owned())

@@ -6,11 +6,11 @@
 //! `PGWARD_CASES=role,context.set cargo test --test hostile -- --nocapture` runs the cases whose names begin so.
 //! `scripts/hostile` writes docs/hostile.md.
 
-#![allow(dead_code)]
 mod awaited;
 mod bouncer;
 mod case;
 mod context;
+mod ends;
 mod hurting;
 mod identity;
 mod judge;
@@ -62,6 +62,7 @@ fn cases() -> Vec<Case> {
     let families = [
         identity::cases(),
         context::cases(),
+        ends::cases(),
         routes::cases(),
         protocol::cases(),
         tokens::cases(),

@@ -9,7 +9,7 @@ use crate::tap::{ask, first, held, leave};
 pub fn cases() -> Vec<Case> {
     let mut cases = oracles();
     cases.extend(shared());
-    cases
+    cases.into_iter().map(Case::of_pgward).collect()
 }
 
 /// What can be learned (line 16).

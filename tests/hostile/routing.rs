@@ -66,12 +66,12 @@ fn elsewhere() -> Vec<Case> {
             let (me, stage) = (h.place.level.hostile(), h.place.stage());
             let mut wire = h.session().await;
             for tenant in ["t5", me, "t6", me] {
-                ask(&mut wire, "set app.left = 'note'; create temp table orders (x int)").await;
+                ask(&mut wire, "set app.note = 'note'; create temp table orders (x int)").await;
                 let said = ask(&mut wire, &format!("set pgward.token = '{}'", stage.token(tenant, "app"))).await;
                 held(errors(&said).is_empty(), format!("to {tenant}: {:?}", errors(&said)))?;
                 let count = first(&ask(&mut wire, "select count(*) from orders where item like '%'").await);
                 held(count == "100", format!("{tenant} sees {count} rows"))?;
-                let left = first(&ask(&mut wire, "select coalesce(nullif(current_setting('app.left', true), ''), 'none')").await);
+                let left = first(&ask(&mut wire, "select coalesce(nullif(current_setting('app.note', true), ''), 'none')").await);
                 held(left == "none", format!("{tenant} finds {left}"))?;
             }
             leave(wire).await;

@@ -35,7 +35,7 @@ const LEFT: &str = "select concat_ws(' ', \
     (select string_agg('temporary ' || objid::text, ' ') from pg_depend where refclassid = 'pg_namespace'::regclass \
         and refobjid = pg_my_temp_schema()), \
     nullif('token ' || current_setting('pgward.token', true), 'token '), \
-    nullif('note ' || current_setting('app.left', true), 'note '), \
+    nullif('note ' || current_setting('app.note', true), 'note '), \
     nullif('pin ' || current_setting('pgward.pin', true), 'pin '), \
     (select 'known randomness' where random() * 1e6::float8 in (select k from unnest('{known}'::float8[]) k)))";
 
