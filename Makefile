@@ -1,6 +1,6 @@
 # What there is to do here. `make` alone explains itself.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench soak regress matrix fmt clean
+.PHONY: help demo test bench soak regress matrix hostile fmt clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ regress: ## PostgreSQL's own regression suite straight, through PgBouncer and th
 matrix: ## docs/features.md anew: feature by feature, pgward and PgBouncer
 	@scripts/prepare bench
 	@scripts/matrix
+
+hostile: ## docs/hostile.md anew: what a hostile tenant may try, and what comes of it
+	@scripts/prepare bench
+	@scripts/hostile
 
 fmt: ## format the code
 	cargo fmt

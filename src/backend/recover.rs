@@ -24,10 +24,16 @@ pub async fn recover(backend: &mut Backend, transaction: Transaction) -> bool {
         settle(backend).await.map(|settled| settled.transaction)
     };
     match transaction {
-        Some(Transaction::Idle) => query(backend, b"DISCARD ALL").await,
-        Some(_) => query(backend, b"ROLLBACK").await && query(backend, b"DISCARD ALL").await,
+        Some(Transaction::Idle) => clean(backend).await,
+        Some(_) => query(backend, b"ROLLBACK").await && clean(backend).await,
         None => false,
     }
+}
+
+/// The seed of random() outlives DISCARD ALL: who chose it would know what the next session is given.
+async fn clean(backend: &mut Backend) -> bool {
+    let seed = format!("SELECT pg_catalog.setseed({})", rand::random_range(-1.0..1.0f64));
+    query(backend, b"DISCARD ALL").await && query(backend, seed.as_bytes()).await
 }
 
 /// Closes a backend that cannot be brought to rest, and returns when the server has let go of it: until

@@ -79,13 +79,19 @@ pub(super) async fn open(
         };
         let spoilt = match &error {
             BackendError::Unsound { .. } => true,
-            BackendError::Refused { sqlstate, .. } => sqlstate == "28P01" && vetting.shared,
+            BackendError::Refused { sqlstate, .. } => vetting.shared && may_be_spoilt(sqlstate),
             _ => false,
         };
         let Some(service) = vetting.service.as_ref().filter(|_| spoilt && tries < TRIES) else { return Err(error) };
         tracing::warn!(role = credentials.role, server = endpoint.name(), %error, "a login of tenants is being mended");
         mended.mend(endpoint, service, &credentials.role, begun).await?;
     }
+}
+
+/// Whether a login was refused for what somebody may have done to the role: its password, or a setting that the server
+/// cannot begin a session with. Not that the server is starting, full, or has no such database.
+fn may_be_spoilt(sqlstate: &str) -> bool {
+    !["57", "53", "3D", "08"].iter().any(|class| sqlstate.starts_with(class))
 }
 
 impl Vetting {
@@ -104,9 +110,9 @@ impl Vetting {
                 Err(AskError::Server { sqlstate, .. }) if sqlstate == "3F000" || sqlstate == "42883" => {
                     return Err(BackendError::NotInstalled { server, database: credentials.database.clone() });
                 }
-                // Its settings may even keep it from answering.
-                Err(AskError::Server { .. }) => false,
-                Err(source) => return Err(BackendError::Ask { server, source }),
+                // Its settings may even keep it from answering, or end it at once.
+                Err(AskError::Server { .. } | AskError::Lost) => false,
+                Err(source @ AskError::Garbled) => return Err(BackendError::Ask { server, source }),
             };
             if !sound {
                 return Err(BackendError::Unsound { server, role });

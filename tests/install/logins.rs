@@ -20,6 +20,8 @@ async fn settings_that_a_tenant_gives_the_shared_login_reach_nobody() {
         "alter role current_user set default_transaction_read_only = on",
         "alter role poisoned_app in database poisoned set statement_timeout = 1",
         "alter role session_user set lock_timeout = 1",
+        "alter role poisoned_app set idle_session_timeout = 1",
+        "alter role poisoned_app set local_preload_libraries = 'nothing'",
         "do $$ begin execute 'alter role poisoned_app set search_path = pg_temp' ; end $$",
         "alter role poisoned_app set role = 'none'; alter role poisoned_app set client_min_messages = error",
     ] {
