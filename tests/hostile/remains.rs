@@ -90,7 +90,7 @@ fn shared() -> Vec<Case> {
             leave(other).await;
             held(errors(&said).is_empty(), "it can be rolled back")
         })).rows_only().of_pgward(),
-        run("remains.leaked-context", 3, "a context value that another tenant gave away is good on the backend that it was made for, as long as that lives", |h| Box::pin(async move {
+        run("remains.leaked-context", 3, "a context value that another tenant gave away is good on the backend that it was made for, in transactions that begin within five minutes", |h| Box::pin(async move {
             let mut other = h.log_in(&login("t8"), &[]).await.0;
             let sealed = first(&ask(&mut other, "select current_setting('pgward.context')").await);
             leave(other).await;
