@@ -473,14 +473,14 @@ impl<'a> Reader<'a> {
 
     fn set_config(&mut self, at: usize) {
         let arguments = self.arguments(at + 1);
+        // The first literal is the only one that is in the shape. With too few arguments the call fails, but
+        // the server's log has its text.
+        let literal = arguments.iter().copied().flatten().find(|token| matches!(token.kind, Kind::Text { .. }));
+        self.facts.token |= literal.is_some_and(|token| token.body.eq_ignore_ascii_case(SETTING.as_bytes()));
         let [setting, value, is_local] = arguments.as_slice() else {
             self.unnamed_setting();
             return;
         };
-        let is_token = |token: &&Token<'_>| {
-            matches!(token.kind, Kind::Text { .. }) && token.body.eq_ignore_ascii_case(SETTING.as_bytes())
-        };
-        self.facts.token |= setting.iter().any(|token| is_token(&token));
         self.facts.names_setting |= setting.iter().any(|token| token.kind == Kind::Parameter);
         // The bare keyword and nothing else: not a cast, not `is_local => true` in another place.
         if matches!(is_local, [one] if one.is_word("true")) {

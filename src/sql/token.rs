@@ -216,6 +216,8 @@ mod tests {
             "select set_config('pgward.token', 'a' || 'b', false)",
             "select 1, set_config('pgward.token', 'a', false)",
             "select set_config('pgward.token', $1, $1)",
+            "select set_config('pgward.token', 'a')",
+            "select set_config(setting_name => 'pgward.token', new_value => 'a')",
         ] {
             let taken = token_statement(text.as_bytes());
             let spelt = text.contains("pgward . token");
