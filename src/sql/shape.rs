@@ -349,6 +349,13 @@ fn has_temporary(body: &[u8]) -> bool {
         .any(|at| body.get(at..at + 7).is_some_and(|word| word.eq_ignore_ascii_case(b"pg_temp")))
 }
 
+/// What follows the blanks and comments at the start of a text.
+pub(super) fn behind_blanks(text: &[u8]) -> &[u8] {
+    let mut lexer = Lexer::new(text);
+    // A comment that does not end hides the rest.
+    if lexer.skip_blanks().is_ok() { lexer.rest() } else { &[] }
+}
+
 /// The tokens' places, and the letters that stand for their kinds in the shape. For comparison with
 /// PostgreSQL's own lexer (tests/fuzz); `None` where the text cannot be followed.
 pub fn tokens(text: &[u8]) -> Option<Vec<(Range<usize>, char)>> {
