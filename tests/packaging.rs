@@ -33,7 +33,7 @@ fn scripts_can_be_run_and_parse() {
 fn make_has_its_targets_and_explains_them() {
     let output = Command::new("make").arg("-C").arg(root("")).arg("-s").output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    for target in ["demo", "test", "bench", "soak", "regress", "fmt", "clean"] {
+    for target in ["demo", "test", "fuzz", "bench", "soak", "regress", "fmt", "clean"] {
         assert!(said.contains(&format!("make {target}")), "make does not explain {target}:\n{said}");
     }
 }

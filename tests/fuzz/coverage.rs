@@ -8,13 +8,37 @@ mod input;
 mod targets;
 
 #[cfg(pgward_fuzz)]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    static CHECK: std::sync::LazyLock<fn(&[u8])> = std::sync::LazyLock::new(|| {
+mod led {
+    use std::fmt::Write;
+    use std::sync::LazyLock;
+
+    use crate::targets::{self, Target};
+
+    static TARGET: LazyLock<&Target> = LazyLock::new(|| {
         let name = std::env::var("PGWARD_FUZZ_TARGET").expect("PGWARD_FUZZ_TARGET names the target");
-        targets::named(&name).expect("a target of tests/fuzz/targets").check
+        targets::named(&name).expect("a target of tests/fuzz/targets")
     });
-    CHECK(data);
-});
+
+    libfuzzer_sys::fuzz_target!(
+        init: {
+            if let Ok(path) = std::env::var("PGWARD_FUZZ_WORDS") {
+                std::fs::write(path, dictionary()).expect("the dictionary can be written");
+            }
+        },
+        |data: &[u8]| (TARGET.check)(data)
+    );
+
+    /// The target's words as libFuzzer reads them.
+    fn dictionary() -> String {
+        let mut out = format!("# longest {}\n", TARGET.longest);
+        for word in TARGET.words {
+            out.push('"');
+            word.bytes().for_each(|byte| write!(out, "\\x{byte:02x}").expect("a string takes it"));
+            out.push_str("\"\n");
+        }
+        out
+    }
+}
 
 #[cfg(not(pgward_fuzz))]
 fn main() {
