@@ -144,9 +144,9 @@ fn uncast<'a, 't>(argument: &'a [Token<'t>]) -> Option<&'a Token<'t>> {
     }
 }
 
-/// An empty one is none, as with settings in general.
+/// An empty one is none, as with settings in general. No token has a quote, which would be doubled here.
 fn literal(token: &Token<'_>) -> Option<TokenValue> {
-    if !matches!(token.kind, Kind::Text { escapes: false }) {
+    if !matches!(token.kind, Kind::Text { escapes: false }) || token.body.contains(&b'\'') {
         return None;
     }
     let text = std::str::from_utf8(token.body).ok()?;
@@ -225,6 +225,7 @@ mod tests {
             "select set_config(('Pgward.token'), 'a', false)",
             "prepare q as select set_config('pgward.token'::text, $1, false)",
             "set pgward.token = E'\\x61'",
+            "set pgward.token = 'it''s'",
             "set pgward.token = a",
             "reset \"pgward\".\"token\"",
             "select set_config('pgward.token', 'a', true)",
