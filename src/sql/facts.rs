@@ -293,17 +293,17 @@ impl<'a> Reader<'a> {
 
     /// `at` is behind `SET`.
     fn set(&mut self, mut at: usize) {
-        if self.word(at, "local") {
+        if self.keyword(at, "local") {
             self.facts.token |= self.dotted(at + 1).is_some_and(|(name, _)| name == SETTING);
             if self.says_pg_temp(at) {
                 self.facts.pin(Pin::TemporaryTable);
             }
             return;
         }
-        if self.word(at, "constraints") {
+        if self.keyword(at, "constraints") {
             return;
         }
-        if self.word(at, "session") {
+        if self.keyword(at, "session") {
             at += 1;
             if self.word(at, "authorization") {
                 self.facts.resets = true;
@@ -313,7 +313,7 @@ impl<'a> Reader<'a> {
                 return;
             }
         }
-        if self.word(at, "transaction") {
+        if self.keyword(at, "transaction") {
             return;
         }
         let (name, end) = match self.dotted(at) {
@@ -333,6 +333,11 @@ impl<'a> Reader<'a> {
             Some(name) => self.setting(&name),
             None => self.unnamed_setting(),
         }
+    }
+
+    /// A word of `SET`'s own, which may just as well begin the name of a setting: `SET local.x = 1`.
+    fn keyword(&self, at: usize, lower: &str) -> bool {
+        self.word(at, lower) && !self.symbol(at + 1, ".") && !self.symbol(at + 1, "=") && !self.word(at + 1, "to")
     }
 
     /// A setting's name, and where it ends. `None`: it is spelt in escapes.
