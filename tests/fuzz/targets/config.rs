@@ -52,7 +52,7 @@ pub const TARGET: Target = Target {
         ".",
         "é",
     ],
-    rounds: 2_000,
+    rounds: 10_000,
     longest: 4_000,
 };
 

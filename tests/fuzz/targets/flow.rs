@@ -15,7 +15,7 @@ use super::Target;
 use crate::input::Input;
 
 pub const TARGET: Target =
-    Target { name: "flow", check, words: &["\0\0\0", "\u{3}\u{3}", "\u{4}\u{1}\u{5}"], rounds: 40_000, longest: 300 };
+    Target { name: "flow", check, words: &["\0\0\0", "\u{3}\u{3}", "\u{4}\u{1}\u{5}"], rounds: 300_000, longest: 300 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ask {
@@ -268,13 +268,10 @@ impl Proxy {
     }
 
     fn drain(&mut self, input: &mut Input<'_>) {
-        while !self.server.replies.is_empty() || !self.server.unread.is_empty() {
+        while !self.server.gone && !(self.server.replies.is_empty() && self.server.unread.is_empty()) {
             self.server.step(input);
-            while !self.server.replies.is_empty() {
+            while !self.server.gone && !self.server.replies.is_empty() {
                 self.receive();
-            }
-            if self.server.gone {
-                return;
             }
         }
     }

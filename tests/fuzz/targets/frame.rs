@@ -21,7 +21,7 @@ pub const TARGET: Target = Target {
         "SERROR\0C28000\0Mno\0\0",
         "\0\u{1}\0\0\0\u{1}a",
     ],
-    rounds: 25_000,
+    rounds: 60_000,
     longest: 600,
 };
 

@@ -9,7 +9,7 @@ use super::Target;
 use crate::input::Input;
 
 pub const TARGET: Target =
-    Target { name: "handover", check, words: &["\0\0\0\0\0\0\0\0", "\u{1}\u{1}\u{1}"], rounds: 60_000, longest: 120 };
+    Target { name: "handover", check, words: &["\0\0\0\0\0\0\0\0", "\u{1}\u{1}\u{1}"], rounds: 120_000, longest: 120 };
 
 const GATE: &[u8] = b"pgward_gate_0";
 const TAGS: &[u8] = b"123CDEGHIKNRSTVWZAcdnstv";

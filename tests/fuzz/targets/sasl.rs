@@ -34,7 +34,7 @@ pub const TARGET: Target = Target {
         "v=",
         "e=other-error",
     ],
-    rounds: 12_000,
+    rounds: 25_000,
     longest: 600,
 };
 

@@ -21,7 +21,7 @@ pub const TARGET: Target = Target {
         "replication",
         "é",
     ],
-    rounds: 60_000,
+    rounds: 200_000,
     longest: 12_000,
 };
 

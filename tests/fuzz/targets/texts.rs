@@ -16,6 +16,9 @@ pub const TARGET: Target = Target {
     words: &[
         "set ",
         "session ",
+        "constraints",
+        "authorization ",
+        "x.y",
         "reset ",
         "pgward.token",
         " to ",
@@ -62,7 +65,7 @@ pub const TARGET: Target = Target {
         "E'\\x41'",
         "'it''s'",
     ],
-    rounds: 5_000,
+    rounds: 40_000,
     longest: 300,
 };
 

@@ -90,7 +90,12 @@ fn set(node: &Value, facts: &Facts, sets: bool, told: &impl Fn(&str, bool)) {
     match kind {
         Kind::VarReset | Kind::VarResetAll | Kind::VarSetDefault => told("RESET", facts.resets),
         _ if name == "role" || name == "session_authorization" => told("SET ROLE", facts.pins.has(Pin::Role)),
-        _ => told("SET", sets),
+        _ => {
+            told("SET", sets);
+            let custom = facts.custom.as_deref().unwrap_or_default();
+            let known = !name.contains('.') || name.starts_with("pgward.") || custom.contains(&name);
+            told("the name of a custom setting", known || facts.pins.has(Pin::Setting));
+        }
     }
 }
 
