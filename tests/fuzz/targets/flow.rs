@@ -178,6 +178,10 @@ impl Server {
         (self.copy.is_some() && self.unread.is_empty()) || (!open && !self.failed_unseen)
     }
 
+    fn has_more(&self) -> bool {
+        !self.replies.is_empty() || !self.unread.is_empty()
+    }
+
     fn will_answer(&self) -> bool {
         // Notices, settings and notifications come at any time.
         let answer = |reply: &Reply| !b"NSA".contains(&reply.tag);
@@ -268,7 +272,7 @@ impl Proxy {
     }
 
     fn drain(&mut self, input: &mut Input<'_>) {
-        while !self.server.gone && !(self.server.replies.is_empty() && self.server.unread.is_empty()) {
+        while !self.server.gone && self.server.has_more() {
             self.server.step(input);
             while !self.server.gone && !self.server.replies.is_empty() {
                 self.receive();

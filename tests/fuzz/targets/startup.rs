@@ -70,7 +70,7 @@ type Expected = Result<Option<(First, usize)>, StartupError>;
 fn expected(bytes: &[u8]) -> Expected {
     let number = |at: usize| bytes.get(at..at + 4).map(|four| u32::from_be_bytes(four.try_into().unwrap()));
     let Some(length) = number(0) else { return Ok(None) };
-    if length < 8 || length > 10_000 {
+    if !(8..=10_000).contains(&length) {
         return Err(StartupError::Length(length));
     }
     let total = length as usize;
