@@ -1,6 +1,6 @@
 # What there is to do here. `make` alone explains itself.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench soak regress matrix hostile fmt clean
+.PHONY: help demo test fuzz bench soak regress matrix hostile fmt clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,6 +13,10 @@ demo: ## start PostgreSQL clusters, demo tenants and pgward; Ctrl-C stops all
 test: ## everything that is checked before a change is taken
 	@scripts/prepare test
 	@scripts/test
+
+fuzz: ## the fuzz targets led by coverage, SECONDS=60 each, TARGETS="frame sasl ..." or all
+	@scripts/prepare test
+	@scripts/fuzz $(or $(SECONDS),60) $(TARGETS)
 
 bench: ## pgward beside PgBouncer on this machine
 	@scripts/prepare bench

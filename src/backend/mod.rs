@@ -6,7 +6,7 @@ mod cancel;
 mod connect;
 mod login;
 mod recover;
-mod scram;
+pub mod scram;
 
 use std::time::Instant;
 

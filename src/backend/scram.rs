@@ -10,7 +10,7 @@ use crate::base::scram::{Key, hash, sign, xor};
 
 /// What a login is bound to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Binding {
+pub enum Binding {
     /// There is no TLS, or no hash of its certificate.
     Unsupported,
     /// The server does not offer it.
@@ -21,7 +21,7 @@ pub(super) enum Binding {
 
 /// A login under way.
 #[derive(Debug)]
-pub(super) struct KeyedScram {
+pub struct KeyedScram {
     keys: ScramKeys,
     /// The header, and what the login is bound to.
     binding: Vec<u8>,

@@ -124,6 +124,16 @@ mod tests {
     }
 
     #[test]
+    fn a_literal_that_is_not_in_the_shape_decided_whether_the_token_was_named() {
+        let mut analyser = Analyser::new(64);
+        for setting in ["b", "pgward.token"] {
+            let text = format!("select set_config('a' || '{setting}', 'x', false)");
+            assert!(!analyser.facts(text.as_bytes()).token, "{text}");
+            assert_eq!(Analyser::new(1).facts(text.as_bytes()), analyser.facts(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
     fn a_full_cache_forgets_and_stays_right() {
         let mut analyser = Analyser::new(4);
         for round in 0..3 {

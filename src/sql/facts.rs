@@ -293,17 +293,17 @@ impl<'a> Reader<'a> {
 
     /// `at` is behind `SET`.
     fn set(&mut self, mut at: usize) {
-        if self.word(at, "local") {
+        if self.keyword(at, "local") {
             self.facts.token |= self.dotted(at + 1).is_some_and(|(name, _)| name == SETTING);
             if self.says_pg_temp(at) {
                 self.facts.pin(Pin::TemporaryTable);
             }
             return;
         }
-        if self.word(at, "constraints") {
+        if self.keyword(at, "constraints") {
             return;
         }
-        if self.word(at, "session") {
+        if self.keyword(at, "session") {
             at += 1;
             if self.word(at, "authorization") {
                 self.facts.resets = true;
@@ -313,7 +313,7 @@ impl<'a> Reader<'a> {
                 return;
             }
         }
-        if self.word(at, "transaction") {
+        if self.keyword(at, "transaction") {
             return;
         }
         let (name, end) = match self.dotted(at) {
@@ -333,6 +333,11 @@ impl<'a> Reader<'a> {
             Some(name) => self.setting(&name),
             None => self.unnamed_setting(),
         }
+    }
+
+    /// A word of `SET`'s own, which may just as well begin the name of a setting: `SET local.x = 1`.
+    fn keyword(&self, at: usize, lower: &str) -> bool {
+        self.word(at, lower) && !self.symbol(at + 1, ".") && !self.symbol(at + 1, "=") && !self.word(at + 1, "to")
     }
 
     /// A setting's name, and where it ends. `None`: it is spelt in escapes.
@@ -473,14 +478,14 @@ impl<'a> Reader<'a> {
 
     fn set_config(&mut self, at: usize) {
         let arguments = self.arguments(at + 1);
+        // The first literal is the only one that is in the shape. With too few arguments the call fails, but
+        // the server's log has its text.
+        let literal = arguments.iter().copied().flatten().find(|token| matches!(token.kind, Kind::Text { .. }));
+        self.facts.token |= literal.is_some_and(|token| token.body.eq_ignore_ascii_case(SETTING.as_bytes()));
         let [setting, value, is_local] = arguments.as_slice() else {
             self.unnamed_setting();
             return;
         };
-        let is_token = |token: &&Token<'_>| {
-            matches!(token.kind, Kind::Text { .. }) && token.body.eq_ignore_ascii_case(SETTING.as_bytes())
-        };
-        self.facts.token |= setting.iter().any(|token| is_token(&token));
         self.facts.names_setting |= setting.iter().any(|token| token.kind == Kind::Parameter);
         // The bare keyword and nothing else: not a cast, not `is_local => true` in another place.
         if matches!(is_local, [one] if one.is_word("true")) {

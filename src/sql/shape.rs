@@ -1,5 +1,7 @@
 //! PostgreSQL's lexer (`scan.l`), as far as needed to tell words from literals and comments.
 
+use std::ops::Range;
+
 use memchr::{memchr, memchr2, memchr2_iter, memmem};
 
 use super::scan::{calls, in_word, suspicious};
@@ -347,6 +349,46 @@ fn has_temporary(body: &[u8]) -> bool {
         .any(|at| body.get(at..at + 7).is_some_and(|word| word.eq_ignore_ascii_case(b"pg_temp")))
 }
 
+/// What follows the blanks and comments at the start of a text.
+pub(super) fn behind_blanks(text: &[u8]) -> &[u8] {
+    let mut lexer = Lexer::new(text);
+    // A comment that does not end hides the rest.
+    if lexer.skip_blanks().is_ok() { lexer.rest() } else { &[] }
+}
+
+/// The tokens' places, and the letters that stand for their kinds in the shape. For comparison with
+/// PostgreSQL's own lexer (tests/fuzz); `None` where the text cannot be followed.
+pub fn tokens(text: &[u8]) -> Option<Vec<(Range<usize>, char)>> {
+    let mut lexer = Lexer::new(text);
+    let mut found = Vec::new();
+    loop {
+        lexer.skip_blanks().ok()?;
+        let from = lexer.at;
+        let Some(token) = lexer.token().ok()? else { return Some(found) };
+        found.push((from..lexer.at, char::from(letter(token.kind))));
+    }
+}
+
+/// The shape of a text; `None` where it cannot be followed.
+pub fn shape(text: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    write(text, &mut out).ok().map(|()| out)
+}
+
+const fn letter(kind: Kind) -> u8 {
+    match kind {
+        Kind::Word => b'w',
+        Kind::Quoted => b'q',
+        Kind::UnicodeName => b'u',
+        Kind::Parameter => b'p',
+        Kind::Symbol => b's',
+        Kind::Integer => b'i',
+        Kind::Decimal => b'd',
+        Kind::Bits => b'b',
+        Kind::Text { .. } => b't',
+    }
+}
+
 /// Writes the shape of `text` over `out`. No two shapes are alike: each token is its kind, what
 /// counts of its body, and a NUL, which no text holds.
 pub(super) fn write(text: &[u8], out: &mut Vec<u8>) -> Result<(), Odd> {
@@ -355,34 +397,22 @@ pub(super) fn write(text: &[u8], out: &mut Vec<u8>) -> Result<(), Odd> {
     for token in Lexer::new(text) {
         let token = token?;
         let mark = marker.mark(&token);
+        out.push(letter(token.kind));
         match token.kind {
-            Kind::Word => {
-                out.push(b'w');
-                out.extend(token.body.iter().map(u8::to_ascii_lowercase));
-            }
-            Kind::Quoted => name(b'q', token.body, out),
-            Kind::UnicodeName => name(b'u', token.body, out),
-            Kind::Parameter => name(b'p', token.body, out),
-            Kind::Symbol => name(b's', token.body, out),
-            Kind::Integer => out.push(b'i'),
-            Kind::Decimal => out.push(b'd'),
-            Kind::Bits => out.push(b'b'),
+            Kind::Word => out.extend(token.body.iter().map(u8::to_ascii_lowercase)),
+            Kind::Quoted | Kind::UnicodeName | Kind::Parameter | Kind::Symbol => out.extend_from_slice(token.body),
+            Kind::Integer | Kind::Decimal | Kind::Bits => {}
             Kind::Text { escapes } => {
-                out.push(b't');
                 out.push(b'0' + u8::from(mark.suspicious) + 2 * u8::from(mark.temporary) + 4 * u8::from(mark.calls));
                 if mark.whole {
-                    name(b'0' + u8::from(escapes), token.body, out);
+                    out.push(b'0' + u8::from(escapes));
+                    out.extend_from_slice(token.body);
                 }
             }
         }
         out.push(0);
     }
     Ok(())
-}
-
-fn name(tag: u8, body: &[u8], out: &mut Vec<u8>) {
-    out.push(tag);
-    out.extend_from_slice(body);
 }
 
 #[cfg(test)]

@@ -2,9 +2,10 @@
 
 use std::sync::LazyLock;
 
+use memchr::memchr2_iter;
 use memchr::memmem::Finder;
 
-use super::shape::{Kind, Lexer, Token};
+use super::shape::{Kind, Lexer, Token, behind_blanks};
 
 /// The setting that stands for the session's token. No server ever gets to see it.
 pub(super) const SETTING: &str = "pgward.token";
@@ -46,9 +47,22 @@ pub struct Call {
     pub is_local: Option<u16>,
 }
 
-/// In any case, within anything.
+/// In any case, within anything, with quotes, blanks and comments about the dot.
 pub fn mentions_token(text: &[u8]) -> bool {
-    text.windows(SETTING.len()).any(|part| part.eq_ignore_ascii_case(SETTING.as_bytes()))
+    let begins =
+        |text: &[u8], word: &[u8]| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+    // No farther, since each of a long text's comments could be looked through once for each word in it.
+    let near = |at: usize| text.get(at..text.len().min(at + 256));
+    memchr2_iter(b'p', b'P', text).filter_map(near).any(|text| {
+        begins(text, b"pgward") && {
+            let text = unquoted(text.get("pgward".len()..).unwrap_or_default());
+            behind_blanks(text).strip_prefix(b".").is_some_and(|text| begins(unquoted(behind_blanks(text)), b"token"))
+        }
+    })
+}
+
+fn unquoted(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\"").unwrap_or(text)
 }
 
 /// What the text does to the token, if it is one such statement and nothing else, with the setting spelt as
@@ -130,9 +144,9 @@ fn uncast<'a, 't>(argument: &'a [Token<'t>]) -> Option<&'a Token<'t>> {
     }
 }
 
-/// An empty one is none, as with settings in general.
+/// An empty one is none, as with settings in general. No token has a quote, which would be doubled here.
 fn literal(token: &Token<'_>) -> Option<TokenValue> {
-    if !matches!(token.kind, Kind::Text { escapes: false }) {
+    if !matches!(token.kind, Kind::Text { escapes: false }) || token.body.contains(&b'\'') {
         return None;
     }
     let text = std::str::from_utf8(token.body).ok()?;
@@ -203,11 +217,15 @@ mod tests {
             "set pgward . token = 'a'",
             "set pgward.token = 'a' and garbage",
             "SET PGWARD.TOKEN = 'a",
+            // What goes before cannot be read.
+            "select '\\'; set pgward /* x */ . \"Token\" = 'a'",
+            "select '\\'; set \"pgward\".token = 'a'",
             "select set_config('pgward.token'::text, 'a', false) as x",
             "select set_config(cast('pgward.token' as text), 'a', false)",
             "select set_config(('Pgward.token'), 'a', false)",
             "prepare q as select set_config('pgward.token'::text, $1, false)",
             "set pgward.token = E'\\x61'",
+            "set pgward.token = 'it''s'",
             "set pgward.token = a",
             "reset \"pgward\".\"token\"",
             "select set_config('pgward.token', 'a', true)",
@@ -216,6 +234,8 @@ mod tests {
             "select set_config('pgward.token', 'a' || 'b', false)",
             "select 1, set_config('pgward.token', 'a', false)",
             "select set_config('pgward.token', $1, $1)",
+            "select set_config('pgward.token', 'a')",
+            "select set_config(setting_name => 'pgward.token', new_value => 'a')",
         ] {
             let taken = token_statement(text.as_bytes());
             let spelt = text.contains("pgward . token");

@@ -285,15 +285,22 @@ impl Flow {
     }
 
     /// A COPY FROM STDIN begins. Syncs that were sent right behind its Execute or Query are ignored by
-    /// the server; anything else there that is no copy data fails the COPY.
+    /// the server; anything else there that is no copy data fails the COPY. What pgward answers itself the
+    /// server has not seen.
     fn copy_in(&mut self) {
         self.copy = Copy::In;
-        while let Some(Owed::Sync | Owed::CopyEnd) = self.owed.get(1)
-            && self.copy == Copy::In
-        {
-            if self.owed.remove(1) == Some(Owed::CopyEnd) {
-                self.copy = Copy::Ended;
+        let mut at = 1;
+        while self.copy == Copy::In {
+            match self.owed.get(at) {
+                Some(Owed::Own(_)) => {
+                    at += 1;
+                    continue;
+                }
+                Some(Owed::Sync) => {}
+                Some(Owed::CopyEnd) => self.copy = Copy::Ended,
+                _ => break,
             }
+            self.owed.remove(at);
         }
         self.unsynced = !matches!(self.owed.back(), Some(Owed::Query | Owed::Sync));
     }
@@ -402,6 +409,17 @@ mod tests {
         flow.copy_ended();
         flow.push(Owed::Sync);
         assert_eq!(flow.take(b'C', b"COPY 1\0"), Fate::Forward);
+        assert_eq!(flow.take(b'Z', b"I"), Fate::Settled(Transaction::Idle));
+    }
+
+    #[test]
+    fn a_sync_behind_an_answer_of_pgwards_own_was_waited_for_in_vain_during_a_copy() {
+        let mut flow = flow(&[Owed::Execute, Owed::Own(Own::ParseComplete), Owed::Sync]);
+        flow.take(b'G', b"");
+        flow.copy_ended();
+        flow.push(Owed::Sync);
+        assert_eq!(flow.take(b'C', b"COPY 1\0"), Fate::Forward);
+        assert_eq!(flow.next_own(), Some(Own::ParseComplete));
         assert_eq!(flow.take(b'Z', b"I"), Fate::Settled(Transaction::Idle));
     }
 

@@ -298,3 +298,15 @@ fn labels_and_bits_are_distinct() {
     assert_eq!(all.iter().count(), Pin::ALL.len());
     assert_eq!(all.without(Pins::of(Pin::Load)).iter().count(), Pin::ALL.len() - 1);
 }
+
+#[test]
+fn settings_whose_names_begin_with_a_word_of_set_were_taken_for_it() {
+    for name in ["local.x", "session.x", "transaction.x", "constraints.x"] {
+        for text in [format!("set {name} = 1"), format!("set session {name} to 1")] {
+            let facts = Analyser::new(1).facts(text.as_bytes());
+            assert_eq!(told(&facts), SETTING, "{text}");
+            assert_eq!(facts.custom.as_deref(), Some(&[name.to_owned()][..]), "{text}");
+        }
+        assert_eq!(told(&Analyser::new(1).facts(format!("set local {name} = 1").as_bytes())), NOTHING, "{name}");
+    }
+}
