@@ -39,7 +39,7 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
     let clusters = clusters(reader, &mut root, master_key.is_some());
     let part = root.section(reader, "limits");
     let limits = tenants::default_limits(reader, part);
-    let tenants = tenants::tenants(reader, &mut root, limits);
+    let (tenants, tenants_file) = tenants::tenants(reader, &mut root, limits);
     let part = root.section(reader, "plain");
     let plain = plain::plain(reader, part, limits);
     root.finish(reader);
@@ -55,6 +55,7 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
         pool,
         clusters,
         tenants,
+        tenants_file,
         plain,
     })
 }

@@ -21,8 +21,21 @@ pub struct Settings {
     pub pool: PoolRules,
     pub clusters: BTreeMap<ClusterName, Arc<Cluster>>,
     pub tenants: Tenants,
+    /// Where more of them stand.
+    pub tenants_file: Option<TenantsFile>,
     pub plain: Plain,
 }
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantsFile {
+    pub path: PathBuf,
+    /// What was read of it.
+    pub version: FileVersion,
+}
+
+/// Tells whether a file has changed: time of modification, size and inode. `None`: there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileVersion(pub(super) Option<(i64, i64, u64, u64)>);
 
 pub type Tenants = HashMap<TenantId, Arc<Tenant>>;
 
@@ -309,6 +322,8 @@ pub struct Tenant {
     pub roles: Roles,
     pub mode: PoolMode,
     pub limits: TenantLimits,
+    /// Nobody may log in, and nobody may stay.
+    pub suspended: bool,
 }
 
 /// Which login role serves which access of a tenant.

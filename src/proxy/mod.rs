@@ -101,6 +101,7 @@ impl Proxy {
         // Set once, here.
         let _ = cell.set(control.clone());
         reload::spawn_refreshers(&shared);
+        tokio::spawn(reload::watch(control.clone()));
         let mut addresses = Vec::new();
         for address in listen.addresses {
             let listener = listen::bind(address).map_err(|source| RunError::Listen { address, source })?;

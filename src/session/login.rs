@@ -282,6 +282,11 @@ pub(super) fn serve_identity(core: &Core, world: &World, identity: &Identity) ->
     let cluster = cluster.ok_or_else(|| refused("unknown_cluster", tenant.cluster.to_string()))?;
     let route = route::decide(tenant, &identity.access, identity.region.as_ref(), cluster)
         .map_err(|refusal| refused("no_route", refusal.to_string()))?;
+    if tenant.suspended {
+        core.stats.login("suspended");
+        tracing::info!(tenant = %identity.tenant, outcome = "suspended", "a login was refused");
+        return Err(refuse::suspended());
+    }
     let terms = Terms::of_tenant(tenant, route.login);
     let usage = core.shared.usages.of(&terms.id);
     let limit = terms.limits.max_clients;

@@ -19,6 +19,12 @@ pub(super) fn no_access() -> Report {
         .hint("Check that the user is the token's tenant, the database is that tenant's, and the role is one it has.")
 }
 
+/// Who has a valid token may know.
+pub(super) fn suspended() -> Report {
+    Report::fatal(SqlState::INVALID_AUTHORIZATION, "the tenant is suspended")
+        .hint("Whoever runs pgward can resume it; connect again then.")
+}
+
 pub(super) fn bad_token(hint: &'static str) -> Report {
     Report::fatal(SqlState::INVALID_AUTHORIZATION, "the token was not accepted").hint(hint)
 }
@@ -188,6 +194,7 @@ pub(super) fn kicked(kick: Kick, limit: Duration) -> Report {
             "pgward.token was set at the server, where it changes no tenant",
         )
         .hint("Use SET pgward.token = '...' as a statement of its own, outside of a transaction."),
+        Kick::Suspended => suspended(),
         Kick::Moved => {
             Report::fatal(SqlState::ADMIN_SHUTDOWN, "the configuration of this tenant or database has changed")
                 .hint("Connect again.")
