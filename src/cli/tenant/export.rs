@@ -17,7 +17,7 @@ use super::Failure;
 use crate::base::{TenantId, clock};
 use crate::cli::connect::Administrator;
 use crate::config::{Cluster, Isolation, Tenant};
-use crate::tenant::{Removal, TenantTable};
+use crate::tenant::{InstallError, Removal, TenantTable};
 
 const MANIFEST: &str = "manifest.json";
 
@@ -133,6 +133,7 @@ impl Source<'_> {
             copy(self.seat, &table.copy(self.tenant), &folder.join(&name)).await?;
             written.push((table.label(), name, rows));
         }
+        // It has only read.
         self.seat.batch_execute("commit").await?;
         Ok(written)
     }
@@ -164,15 +165,20 @@ impl Source<'_> {
 
     /// Those of the tenant's roles, which pg_dump of one schema leaves out.
     async fn large_objects(&self, folder: &Path) -> Result<(), Failure> {
-        copy(self.seat, &self.removal.large_objects(), &folder.join("large-objects.csv")).await
+        match self.removal.large_objects(self.seat).await? {
+            Some(sql) => copy(self.seat, &sql, &folder.join("large-objects.csv")).await,
+            None => Ok(()),
+        }
     }
 }
 
 /// What COPY sends, in a file that only its owner can read.
 async fn copy(client: &Client, sql: &str, path: &Path) -> Result<(), Failure> {
     let mut file = private(path)?;
-    let mut stream = pin!(client.copy_out(sql).await?);
-    while let Some(bytes) = stream.try_next().await? {
+    let doing = format!("exporting {}", path.file_name().unwrap_or_default().display());
+    let failed = |source| InstallError::Sql { doing: doing.clone(), source };
+    let mut stream = pin!(client.copy_out(sql).await.map_err(failed)?);
+    while let Some(bytes) = stream.try_next().await.map_err(failed)? {
         file.write_all(&bytes)?;
     }
     Ok(file.sync_all()?)

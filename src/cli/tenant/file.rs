@@ -186,6 +186,8 @@ pub(super) fn take_out(document: &mut DocumentMut, id: &TenantId) {
         }
         None => {
             let rest = document.trailing().as_str().unwrap_or_default().to_owned();
+            // The line that kept it apart from the heading.
+            let lead = if lead.ends_with("\n\n") { lead.trim_end_matches('\n').to_owned() + "\n" } else { lead };
             document.set_trailing(lead + &rest);
         }
     }

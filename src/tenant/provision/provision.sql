@@ -60,11 +60,14 @@ begin
 end
 $$;
 
--- Whether a text can be a value of this type.
+-- Whether a text can be a value of this type; null where there is no type.
 create or replace function pg_temp.pgward_fits(value text, type text) returns bool
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
+    if type is null then
+        return null;
+    end if;
     execute format('select %L::%s', value, type);
     return true;
 exception when data_exception then

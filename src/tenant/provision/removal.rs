@@ -202,13 +202,17 @@ impl<'a> Removal<'a> {
         tables::counts(client, self.tables(), self.tenant).await
     }
 
-    /// Sends the large objects of the tenant's own roles as CSV with a head line.
-    pub fn large_objects(&self) -> String {
+    /// Sends the large objects of the tenant's own roles as CSV with a head line. `None`: they have none.
+    pub async fn large_objects(&self, client: &Client) -> Result<Option<String>, ProvisionError> {
+        let (_, sql) = LARGE_OBJECTS;
+        if number(&install::texts(client, sql, &[&self.oids]).await?) == 0 {
+            return Ok(None);
+        }
         let oids = sql::array(self.oids.iter().map(String::as_str), "text");
-        format!(
+        Ok(Some(format!(
             "copy (select oid, lo_get(oid) as data from pg_catalog.pg_largeobject_metadata \
              where lomowner::text = any ({oids})) to stdout with (format csv, header)"
-        )
+        )))
     }
 
     /// In a transaction with the tenant's context, for those whom row security is forced upon.
@@ -249,6 +253,9 @@ impl<'a> Removal<'a> {
 
 const NAMESPACE: &str = "select count(*)::text from pg_catalog.pg_namespace where nspname = $1";
 
+const LARGE_OBJECTS: (&str, &str) =
+    ("large objects", "select count(*)::text from pg_catalog.pg_largeobject_metadata where lomowner::text = any ($1)");
+
 /// By the roles' numbers, which the catalogues keep even where a name is gone.
 const OF_ROLES: [(&str, &str); 6] = [
     (
@@ -256,7 +263,7 @@ const OF_ROLES: [(&str, &str); 6] = [
         "select count(*)::text from pg_catalog.pg_shdepend \
         where refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass and refobjid::text = any ($1)",
     ),
-    ("large objects", "select count(*)::text from pg_catalog.pg_largeobject_metadata where lomowner::text = any ($1)"),
+    LARGE_OBJECTS,
     ("default privileges", "select count(*)::text from pg_catalog.pg_default_acl where defaclrole::text = any ($1)"),
     ("settings", "select count(*)::text from pg_catalog.pg_db_role_setting where setrole::text = any ($1)"),
     (
