@@ -101,7 +101,6 @@ impl Proxy {
         // Set once, here.
         let _ = cell.set(control.clone());
         reload::spawn_refreshers(&shared);
-        tokio::spawn(reload::watch(control.clone()));
         let mut addresses = Vec::new();
         for address in listen.addresses {
             let listener = listen::bind(address).map_err(|source| RunError::Listen { address, source })?;
@@ -115,6 +114,7 @@ impl Proxy {
             http_address = Some(listener.local_addr().map_err(failed)?);
             tokio::spawn(http::serve(listener, control.clone(), draining.clone(), stop.clone()));
         }
+        tokio::spawn(reload::watch(control.clone()));
         Ok(Self { addresses, http: http_address, control, requests, path, draining, stop, threads })
     }
 

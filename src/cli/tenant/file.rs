@@ -28,7 +28,7 @@ impl TenantsFile {
                 config.display()
             )));
         };
-        let path = fs::canonicalize(&file.path)?;
+        let path = fs::canonicalize(&file.path).map_err(failed("find", &file.path))?;
         Ok(Self { config: config.to_owned(), path })
     }
 
@@ -59,17 +59,18 @@ impl TenantsFile {
     /// Changes the file, unless the configuration would then have problems.
     pub fn edit(&self, change: impl FnOnce(&mut DocumentMut)) -> Result<(), Failure> {
         let _alone = self.lock()?;
-        let before = fs::read_to_string(&self.path)?;
+        let before = fs::read_to_string(&self.path).map_err(failed("read", &self.path))?;
         let (text, _) = self.changed(change)?;
         if text != before {
-            replace(&self.path, &text)?;
+            replace(&self.path, &text).map_err(failed("write", &self.path))?;
         }
         Ok(())
     }
 
     fn read(&self) -> Result<DocumentMut, Failure> {
         // Not the parser's own words: they quote the line, which may hold a password.
-        fs::read_to_string(&self.path)?.parse().map_err(|error: toml_edit::TomlError| {
+        let text = fs::read_to_string(&self.path).map_err(failed("read", &self.path))?;
+        text.parse().map_err(|error: toml_edit::TomlError| {
             let at = error.span().map_or(0, |span| span.start);
             Failure::said(format!("{} is not valid TOML at byte {at}: {}", self.path.display(), error.message()))
         })
@@ -87,10 +88,16 @@ impl TenantsFile {
     /// Waits until nobody else is writing. The lock file stays: were it deleted, two could hold two of them.
     fn lock(&self) -> Result<File, Failure> {
         let path = beside(&self.path, "lock");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
-        file.lock()?;
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let file = file.map_err(failed("open", &path))?;
+        file.lock().map_err(failed("lock", &path))?;
         Ok(file)
     }
+}
+
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Failure {
+    let path = path.display().to_string();
+    move |error| Failure::said(format!("cannot {doing} {path}: {error}"))
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {

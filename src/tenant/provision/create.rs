@@ -122,8 +122,10 @@ impl<'a> Provision<'a> {
     async fn apply(&self, client: &Client, template: &Template) -> Result<(), ProvisionError> {
         let (role, tenant) = (self.role()?, self.tenant);
         let quoted = sql::identifier(role);
-        let lent = format!("pg_catalog.pg_has_role({}, 'member')::text", sql::literal(role));
-        let stranger = install::texts(client, &format!("select {lent}"), &[]).await? != ["true"];
+        // Since PostgreSQL 16, who creates a role is a member of it and may still not take its part.
+        let may = "select case when pg_catalog.current_setting('server_version_num')::int4 >= 160000 \
+            then pg_catalog.pg_has_role($1::name, 'set') else pg_catalog.pg_has_role($1::name, 'member') end::text";
+        let stranger = install::texts(client, may, &[&role]).await? != ["true"];
         let doing = format!("taking the part of {role}");
         if stranger {
             install::run(client, &doing, &format!("grant {quoted} to current_user")).await?;

@@ -92,9 +92,9 @@ impl<'a> Removal<'a> {
         for role in self.present(client).await? {
             let quoted = sql::identifier(&role);
             let mut sql = format!("alter role {quoted} nologin;");
-            let member = format!("select pg_catalog.pg_has_role({}, 'member')::text", sql::literal(&role));
+            let member = format!("select pg_catalog.pg_has_role({}, 'usage')::text", sql::literal(&role));
             if install::texts(client, &member, &[]).await? != ["true"] {
-                // Who drops what a role owns must be a member of it.
+                // Who drops what a role owns must have its privileges.
                 sql.push_str(&format!("grant {quoted} to current_user;"));
             }
             install::run(client, &format!("closing role {role}"), &sql).await?;
