@@ -1,7 +1,9 @@
 //! Commands that are killed, that meet each other, or that fail half-way.
 
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
+use super::spawned::Spawned;
 use super::{Place, Session, exists, login, output, said, session};
 use crate::support::{one, until};
 
@@ -158,6 +160,34 @@ async fn said_of(place: &Place, line: &str) -> String {
     let output = place.run(line).await;
     assert!(output.status.success(), "{}", said(&output));
     said(&output)
+}
+
+/// As a process of its own, since it is the log that is read.
+#[tokio::test]
+async fn a_broken_tenants_file_is_logged_once() {
+    let place = Place::new("logged").await;
+    let named = format!("tenants_file = {:?}", place.path("tenants.toml"));
+    let text = place.read("pgward.toml").replace("tenants_file = \"tenants.toml\"", &named);
+    let start = move || Spawned::start(Path::new(env!("CARGO_BIN_EXE_pgward")), &[], &text);
+    let spawned = tokio::task::spawn_blocking(start).await.unwrap();
+    let count = |words: &str| spawned.log().matches(words).count();
+    let good = place.read("tenants.toml");
+    for broken in 1..=2 {
+        std::fs::write(place.path("tenants.toml"), format!("[tenants.\n# {broken}")).unwrap();
+        until("a line of the log", async || count("the old one stays") == broken).await;
+        // Time for it to be looked at again and again, with something to do.
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_secs(1) {
+            let url = format!("postgresql://witness:{}@{}/logged", spawned.token("witness"), spawned.address);
+            let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+            tokio::spawn(connection);
+            assert_eq!(one(&client, "select count(*) from orders").await, "3");
+        }
+        assert_eq!(count("the old one stays"), broken, "{}", spawned.log());
+    }
+    std::fs::write(place.path("tenants.toml"), good + "\n").unwrap();
+    until("a line of the log", async || count("was read again") == 1).await;
+    assert_eq!(count("the old one stays"), 2);
 }
 
 /// The proxy takes over what is good, and goes on with what it has when it is not.

@@ -4,6 +4,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/spawned.rs"]
+mod spawned;
+
 mod catalogue;
 mod interrupted;
 mod life;

@@ -62,7 +62,10 @@ impl Export {
     /// Says how many rows each table had, at level `rows`.
     pub async fn run(&self, source: &Source<'_>) -> Result<BTreeMap<String, u64>, Failure> {
         let partial = self.beside(&format!("partial-{:08x}", rand::random::<u32>()));
-        DirBuilder::new().mode(0o700).create(&partial)?;
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&partial)
+            .map_err(|error| Failure::said(format!("cannot make the folder {}: {error}", partial.display())))?;
         let made = self.fill(source, &partial).await;
         if made.is_err() {
             // Half an export is of no use; the error at hand is the one to tell.

@@ -44,6 +44,8 @@ pub enum ProvisionError {
     StrangeRole { role: String, quoted: String, tenant: TenantId },
     #[error("schema {schema} belongs to {owner}, which is no role of tenant {tenant}, so it is not dropped")]
     StrangeSchema { schema: String, owner: String, tenant: TenantId },
+    #[error("what tenants share in database {0} is not there or not up to date; run pgward install first")]
+    NotInstalled(String),
     #[error("tenant {0} has no login role to apply a template as")]
     NoLogin(TenantId),
     #[error("there is no context key to seal the tenant's context with (context.keys)")]

@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 use super::tables::{self, Tables};
 use super::{Database, ProvisionError, Seen, TenantTable, mark, own_roles};
 use crate::config::{Isolation, Roles, Settings, Tenant};
-use crate::tenant::install::{self, sql};
+use crate::tenant::install::{self, Installation, sql};
 
 /// A tenant that is to go. The connection that it is given is, at levels `rows` and `schema`, one to the tenant's
 /// database, and otherwise one to another database of its cluster.
@@ -22,6 +22,10 @@ pub struct Removal<'a> {
 impl<'a> Removal<'a> {
     /// Looks at what there is, and makes sure that all of it is this tenant's.
     pub async fn begin(client: &Client, settings: &'a Settings, tenant: &'a Tenant) -> Result<Self, ProvisionError> {
+        let installation = Installation::new(settings, &tenant.cluster, &tenant.database);
+        if tenant.isolation.shares_database() && !installation.shared_is_there(client, tenant).await? {
+            return Err(ProvisionError::NotInstalled(tenant.database.clone()));
+        }
         let roles = own_roles(tenant);
         for role in &roles {
             check_role(client, tenant, role).await?;
@@ -285,8 +289,7 @@ async fn check_role(client: &Client, tenant: &Tenant, role: &str) -> Result<(), 
     if comment.first().is_none_or(|comment| *comment == mark(&tenant.id)) {
         return Ok(());
     }
-    let noted = "select 'noted' where to_regclass('pgward.logins') is not null";
-    if tenant.isolation == Isolation::Schema && !install::texts(client, noted, &[]).await?.is_empty() {
+    if tenant.isolation == Isolation::Schema {
         let sql = "select 'noted' from pgward.logins where role = $1 and tenant = $2";
         if !install::texts(client, sql, &[&role, &tenant.id.as_str()]).await?.is_empty() {
             return Ok(());
