@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::error::Error as _;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use tokio_postgres::config::{Host, SslMode};
@@ -27,12 +29,24 @@ pub(super) struct AdministrationArguments {
     #[arg(long = "database")]
     databases: Vec<String>,
 
+    #[command(flatten)]
+    url: UrlArgument,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct UrlArgument {
     /// Where and as whom to connect; without it, to the primary as PGUSER (or postgres) with PGPASSWORD
     ///
     /// TLS is spoken as the configuration says of the cluster. On the server itself, `?sslmode=disable` or a
     /// Unix socket (host=/var/run/postgresql) goes without.
     #[arg(long, env = "PGWARD_INSTALL_URL", hide_env_values = true, value_name = "postgresql://USER@HOST:PORT/")]
     url: Option<String>,
+}
+
+impl UrlArgument {
+    pub fn administrator(&self, cluster: &Cluster) -> Result<Administrator, ConnectError> {
+        Administrator::new(self.url.as_deref(), cluster)
+    }
 }
 
 impl AdministrationArguments {
@@ -48,7 +62,7 @@ impl AdministrationArguments {
     pub fn clusters<'a>(&self, settings: &'a Settings) -> Result<Vec<&'a Cluster>, Failure> {
         let Some(name) = &self.cluster else {
             let all: Vec<&Cluster> = settings.clusters.values().map(AsRef::as_ref).collect();
-            if self.url.is_some() && all.len() > 1 {
+            if self.url.url.is_some() && all.len() > 1 {
                 let known = names(settings);
                 return Err(Failure::said(format!("say with --cluster which one --url leads to; there is {known}")));
             }
@@ -73,7 +87,7 @@ impl AdministrationArguments {
     }
 
     pub fn administrator(&self, cluster: &Cluster) -> Result<Administrator, ConnectError> {
-        Administrator::new(self.url.as_deref(), cluster)
+        self.url.administrator(cluster)
     }
 }
 
@@ -171,6 +185,46 @@ impl Administrator {
         }
     }
 
+    /// The same connection for PostgreSQL's own programs, as environment variables: a password is nobody else's
+    /// business, and arguments are seen by all.
+    pub fn environment(&self, cluster: &Cluster, database: &str) -> Vec<(&'static str, OsString)> {
+        let hosts: Vec<String> = self.config.get_hosts().iter().map(host).collect();
+        let ports: Vec<String> = self.config.get_ports().iter().map(ToString::to_string).collect();
+        let mut variables: Vec<(&str, OsString)> = vec![
+            ("PGHOST", hosts.join(",").into()),
+            ("PGUSER", self.user().into()),
+            ("PGDATABASE", database.into()),
+            ("PGAPPNAME", "pgward".into()),
+        ];
+        if !ports.is_empty() {
+            variables.push(("PGPORT", ports.join(",").into()));
+        }
+        if let Some(password) = self.config.get_password() {
+            variables.push(("PGPASSWORD", OsString::from_vec(password.to_vec())));
+        }
+        let addresses: Vec<String> = self.config.get_hostaddrs().iter().map(ToString::to_string).collect();
+        if !addresses.is_empty() {
+            variables.push(("PGHOSTADDR", addresses.join(",").into()));
+        }
+        let tls = &cluster.tls;
+        let verified = self.tls.is_some() && tls.mode == ServerTlsMode::VerifyFull;
+        let mode = match &self.tls {
+            Some(_) if verified => "verify-full",
+            Some(_) => "require",
+            None => "disable",
+        };
+        variables.push(("PGSSLMODE", mode.into()));
+        if verified {
+            let ca = tls.ca.as_ref().map_or_else(|| "system".into(), |ca| ca.clone().into_os_string());
+            variables.push(("PGSSLROOTCERT", ca));
+        }
+        if let (Some(certificate), Some(key), true) = (&tls.certificate, &tls.key, self.tls.is_some()) {
+            variables.push(("PGSSLCERT", certificate.into()));
+            variables.push(("PGSSLKEY", key.into()));
+        }
+        variables
+    }
+
     fn user(&self) -> String {
         self.config.get_user().unwrap_or_default().to_owned()
     }
@@ -183,6 +237,13 @@ impl Administrator {
             Host::Unix(folder) => format!("{}:{}", folder.display(), port(i)),
         };
         self.config.get_hosts().iter().enumerate().map(name).collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn host(host: &Host) -> String {
+    match host {
+        Host::Tcp(name) => name.clone(),
+        Host::Unix(folder) => folder.display().to_string(),
     }
 }
 

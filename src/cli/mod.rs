@@ -11,6 +11,7 @@ mod health;
 mod install;
 mod output;
 mod run;
+mod tenant;
 mod token;
 mod uninstall;
 
@@ -43,6 +44,7 @@ enum Command {
     Check(check::Arguments),
     Run(run::Arguments),
     Token(token::Arguments),
+    Tenant(tenant::Arguments),
     Install(install::Arguments),
     Uninstall(uninstall::Arguments),
     Doctor(doctor::Arguments),
@@ -73,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::command(&arguments),
         Command::Run(arguments) => run::command(&arguments),
         Command::Token(arguments) => token::command(&arguments),
+        Command::Tenant(arguments) => tenant::command(&arguments),
         Command::Install(arguments) => install::command(&arguments),
         Command::Uninstall(arguments) => uninstall::command(&arguments),
         Command::Audit(arguments) => audit::command(&arguments),
@@ -105,7 +108,9 @@ mod tests {
         let mut cli = Cli::command();
         cli.build();
         cli.clone().debug_assert();
-        for command in cli.get_subcommands().filter(|command| command.get_name() != "help") {
+        let named = |command: &&clap::Command| command.get_name() != "help";
+        let nested = cli.get_subcommands().filter(named).flat_map(clap::Command::get_subcommands);
+        for command in cli.get_subcommands().chain(nested).filter(named) {
             assert!(command.get_about().is_some(), "{} has no help", command.get_name());
             for argument in command.get_arguments() {
                 assert!(argument.get_help().is_some(), "{} {} has no help", command.get_name(), argument.get_id());

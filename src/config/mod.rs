@@ -27,20 +27,33 @@ pub use reader::parse_duration;
 
 /// Reads and validates a configuration file. `Err` holds all problems found.
 pub fn load(path: &Path) -> Result<Settings, Vec<Problem>> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) => return Err(vec![Problem::file(path, &error)]),
-    };
-    parse(&text, path.parent().unwrap_or_else(|| Path::new(".")))
+    parse(&read(path)?, folder(path))
+}
+
+/// The same, as if this text stood in the tenants file that it names.
+pub fn load_with_tenants(path: &Path, tenants: &str) -> Result<Settings, Vec<Problem>> {
+    parse_by(Reader::with_tenants(folder(path), tenants), &read(path)?)
+}
+
+fn read(path: &Path) -> Result<String, Vec<Problem>> {
+    std::fs::read_to_string(path).map_err(|error| vec![Problem::file(path, &error)])
+}
+
+/// Where relative file names start.
+fn folder(path: &Path) -> &Path {
+    path.parent().unwrap_or_else(|| Path::new("."))
 }
 
 /// Validates configuration text; relative file names in it are taken from `folder`.
 pub fn parse(text: &str, folder: &Path) -> Result<Settings, Vec<Problem>> {
+    parse_by(Reader::new(folder), text)
+}
+
+fn parse_by(mut reader: Reader, text: &str) -> Result<Settings, Vec<Problem>> {
     let table: toml::Table = match text.parse() {
         Ok(table) => table,
         Err(error) => return Err(vec![Problem::syntax("the configuration file", &error)]),
     };
-    let mut reader = Reader::new(folder);
     let settings = sections::settings(&mut reader, table);
     let mut problems = reader.into_problems();
     match settings {

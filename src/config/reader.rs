@@ -13,11 +13,17 @@ use crate::base::Secret;
 pub(super) struct Reader {
     folder: PathBuf,
     problems: Vec<Problem>,
+    /// What is to be taken for the tenants file's content, before it is written.
+    tenants: Option<String>,
 }
 
 impl Reader {
     pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), problems: Vec::new() }
+        Self { folder: folder.to_owned(), problems: Vec::new(), tenants: None }
+    }
+
+    pub fn with_tenants(folder: &Path, tenants: &str) -> Self {
+        Self { tenants: Some(tenants.to_owned()), ..Self::new(folder) }
     }
 
     pub fn into_problems(self) -> Vec<Problem> {
@@ -30,6 +36,14 @@ impl Reader {
 
     pub fn resolve(&self, name: &str) -> PathBuf {
         self.folder.join(name)
+    }
+
+    /// The content of the tenants file.
+    pub fn tenants(&mut self, at: &str, name: &str) -> Option<Vec<u8>> {
+        match self.tenants.take() {
+            Some(text) => Some(text.into_bytes()),
+            None => self.file(at, name),
+        }
     }
 
     /// The content of a file that the configuration names.

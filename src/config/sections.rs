@@ -40,7 +40,7 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
     let clusters = clusters(reader, &mut root, master_key.is_some());
     let part = root.section(reader, "limits");
     let limits = tenants::default_limits(reader, part);
-    let tenants = tenants::tenants(reader, &mut root, limits);
+    let (tenants, tenants_file) = tenants::tenants(reader, &mut root, limits);
     let break_glass = break_glass::break_glass(reader, &mut root);
     let part = root.section(reader, "plain");
     let plain = plain::plain(reader, part, limits);
@@ -59,6 +59,7 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
         clusters,
         tenants,
         break_glass,
+        tenants_file,
         plain,
     })
 }

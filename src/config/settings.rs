@@ -24,8 +24,21 @@ pub struct Settings {
     pub clusters: BTreeMap<ClusterName, Arc<Cluster>>,
     pub tenants: Tenants,
     pub break_glass: Vec<BreakGlass>,
+    /// Where more of them stand.
+    pub tenants_file: Option<TenantsFile>,
     pub plain: Plain,
 }
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantsFile {
+    pub path: PathBuf,
+    /// What was read of it.
+    pub version: FileVersion,
+}
+
+/// Tells whether a file has changed: time of modification, size and inode. `None`: there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileVersion(pub(super) Option<(i64, i64, u64, u64)>);
 
 pub type Tenants = HashMap<TenantId, Arc<Tenant>>;
 
@@ -339,6 +352,8 @@ pub struct Tenant {
     pub limits: TenantLimits,
     /// Whether its statements are audited.
     pub audit_statements: bool,
+    /// Nobody may log in, and nobody may stay.
+    pub suspended: bool,
 }
 
 /// Which login role serves which access of a tenant.

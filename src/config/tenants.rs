@@ -1,5 +1,7 @@
 //! The tenants: in the configuration file itself, or in a file of their own that it names.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use toml::{Table, Value};
@@ -26,10 +28,24 @@ pub(super) fn limits(reader: &mut Reader, section: &mut Section, default: Tenant
     }
 }
 
-pub(super) fn tenants(reader: &mut Reader, root: &mut Section, limits: TenantLimits) -> Tenants {
+impl FileVersion {
+    /// Behind a symbolic link: the file that it leads to.
+    pub fn of(path: &Path) -> Self {
+        let found = std::fs::metadata(path);
+        Self(found.ok().map(|file| (file.mtime(), file.mtime_nsec(), file.size(), file.ino())))
+    }
+}
+
+pub(super) fn tenants(reader: &mut Reader, root: &mut Section, limits: TenantLimits) -> (Tenants, Option<TenantsFile>) {
     let mut entries = root.entries(reader, "tenants");
-    if let Some(name) = root.optional::<String>(reader, "tenants_file")
-        && let Some(bytes) = reader.file("tenants_file", &name)
+    let name = root.optional::<String>(reader, "tenants_file");
+    // Its version first: a change while it is read is one that comes after it.
+    let file = name.as_deref().map(|name| {
+        let path = reader.resolve(name);
+        TenantsFile { version: FileVersion::of(&path), path }
+    });
+    if let Some(name) = name
+        && let Some(bytes) = reader.tenants("tenants_file", &name)
     {
         match String::from_utf8_lossy(&bytes).parse::<Table>() {
             Ok(file) => {
@@ -49,7 +65,7 @@ pub(super) fn tenants(reader: &mut Reader, root: &mut Section, limits: TenantLim
             reader.problem(Problem::new(at, "is in the configuration file and in the tenants file"));
         }
     }
-    out
+    (out, file)
 }
 
 fn tenant(reader: &mut Reader, id: &TenantId, mut section: Section, default: TenantLimits) -> Option<Tenant> {
@@ -76,6 +92,7 @@ fn tenant(reader: &mut Reader, id: &TenantId, mut section: Section, default: Ten
     let mode = section.choice(reader, "mode", &PoolMode::ALL).unwrap_or(PoolMode::Transaction);
     let limits = limits(reader, &mut section, default);
     let audit_statements = audit::statements(reader, &mut section);
+    let suspended = section.optional(reader, "suspended").unwrap_or(false);
     section.finish(reader);
     let home = home?;
     let regions = regions.unwrap_or_else(|| vec![home.clone()]);
@@ -94,6 +111,7 @@ fn tenant(reader: &mut Reader, id: &TenantId, mut section: Section, default: Ten
         mode,
         limits,
         audit_statements,
+        suspended,
     })
 }
 

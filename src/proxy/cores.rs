@@ -114,7 +114,7 @@ async fn obey(core: Rc<Core>, mut commands: mpsc::UnboundedReceiver<Command>, co
                 }
                 core.kick_all(kick);
             }
-            Command::Moved(parties) => core.kick_moved(&parties),
+            Command::KickOf(parties, kick) => core.kick_of(&parties, kick),
             Command::End => break,
         }
     }

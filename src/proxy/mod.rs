@@ -132,6 +132,7 @@ impl Proxy {
             http_address = Some(listener.local_addr().map_err(failed)?);
             tokio::spawn(http::serve(listener, control.clone(), draining.clone(), stop.clone()));
         }
+        tokio::spawn(reload::watch(control.clone()));
         Ok(Self { addresses, http: http_address, control, requests, path, draining, stop, threads })
     }
 

@@ -3,11 +3,16 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::admin::{Control, ReloadError};
 use crate::base::Party;
-use crate::config::{self, PlainDatabase, Settings, Tenant};
-use crate::session::{Command, Shared, World};
+use crate::config::{self, FileVersion, PlainDatabase, Settings, Tenant};
+use crate::session::{Command, Kick, Shared, World};
+
+/// How often the tenants file is looked at. By its metadata, which works behind symbolic links and on mounted
+/// config maps as well, where notifications of changes do not.
+const LOOK: Duration = Duration::from_millis(250);
 
 pub(super) fn reload(path: &Path, control: &Control) -> Result<(), ReloadError> {
     let outcome = replace(path, control);
@@ -34,16 +39,49 @@ fn replace(path: &Path, control: &Control) -> Result<(), ReloadError> {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
         ReloadError(vec![format!("{error}{cause}")])
     })?;
-    let moved = Arc::new(moved(shared, &before, &world));
+    let suspended = suspended(&before.settings, &world.settings);
+    let moved = moved(shared, &before, &world);
     if let Some(rules) = &world.settings.audit {
         shared.audit.renew(rules);
     }
     shared.world.store(Arc::new(world));
-    if !moved.is_empty() {
-        control.cores.iter().for_each(|core| core.send(Command::Moved(Arc::clone(&moved))));
+    for (parties, kick) in [(suspended, Kick::Suspended), (moved, Kick::Moved)] {
+        if !parties.is_empty() {
+            let parties = Arc::new(parties);
+            control.cores.iter().for_each(|core| core.send(Command::KickOf(Arc::clone(&parties), kick)));
+        }
     }
     spawn_refreshers(shared);
     Ok(())
+}
+
+/// Reloads whenever the tenants file is another than the one in force. One that is refused is not tried again
+/// before it changes.
+pub(super) async fn watch(control: Control) {
+    let mut refused = None;
+    let mut interval = tokio::time::interval(LOOK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = control.draining.cancelled() => return,
+            _ = interval.tick() => {}
+        }
+        let file = control.shared.world.load().settings.tenants_file.clone();
+        let Some(file) = file else { continue };
+        let path = file.path.clone();
+        let Ok(found) = tokio::task::spawn_blocking(move || FileVersion::of(&path)).await else { continue };
+        let seen = Some((file.path, found));
+        if found != file.version && seen != refused && control.reload().await.is_err() {
+            refused = seen;
+        }
+    }
+}
+
+/// Tenants whose sessions must end at once.
+fn suspended(before: &Settings, after: &Settings) -> HashSet<Party> {
+    let tenants = after.tenants.values().filter(|new| new.suspended);
+    let tenants = tenants.filter(|new| before.tenants.get(&new.id).is_some_and(|old| !old.suspended));
+    tenants.map(|new| Party::Tenant(new.id.clone())).collect()
 }
 
 /// Tenants and databases that are gone, or whose data or rights are not where they were. Their sessions
@@ -51,7 +89,7 @@ fn replace(path: &Path, control: &Control) -> Result<(), ReloadError> {
 fn moved(shared: &Shared, before: &World, after: &World) -> HashSet<Party> {
     let tenants = before.settings.tenants.values().filter(|old| {
         let new = after.settings.tenants.get(&old.id);
-        !new.is_some_and(|new| Tenant { limits: old.limits, ..Tenant::clone(new) } == ***old)
+        !new.is_some_and(|new| Tenant { limits: old.limits, suspended: old.suspended, ..Tenant::clone(new) } == ***old)
     });
     let mut moved: HashSet<Party> = tenants.map(|old| Party::Tenant(old.id.clone())).collect();
     // Those in use, since any name may have led somewhere.

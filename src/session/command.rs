@@ -47,8 +47,8 @@ pub enum Command {
     /// Carry the counters over to the shared metrics.
     Flush(oneshot::Sender<()>),
     Kick(Kick),
-    /// End the sessions of these parties at their next pause.
-    Moved(Arc<HashSet<Party>>),
+    /// End the sessions of these parties.
+    KickOf(Arc<HashSet<Party>>, Kick),
     /// Stop serving; sessions that are left are dropped.
     End,
 }

@@ -219,10 +219,10 @@ impl Core {
         entries.iter().for_each(|entry| entry.kick(kick));
     }
 
-    /// Ends sessions of tenants and databases that are not where they were.
-    pub fn kick_moved(&self, moved: &HashSet<Party>) {
+    /// Ends sessions of these tenants and databases.
+    pub fn kick_of(&self, parties: &HashSet<Party>, kick: Kick) {
         let entries: Vec<Rc<Entry>> = self.entries.borrow().values().cloned().collect();
-        entries.iter().filter(|entry| entry.is_of(moved)).for_each(|entry| entry.kick(Kick::Moved));
+        entries.iter().filter(|entry| entry.is_of(parties)).for_each(|entry| entry.kick(kick));
     }
 
     /// Once in a while: sessions whose time is up, backends that are not worth keeping, counters.

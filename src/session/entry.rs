@@ -24,6 +24,8 @@ pub enum Kick {
     Expired,
     /// Now: the transaction was idle too long.
     IdleInTransaction,
+    /// Now: the tenant was suspended.
+    Suspended,
     /// At the next moment between transactions: the tenant or database was removed or moved.
     Moved,
     /// At the next moment between transactions: it would keep its backend, and too many of the tenant do.

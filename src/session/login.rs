@@ -355,6 +355,11 @@ pub(super) fn serve_identity(core: &Core, world: &World, identity: &Identity, wh
         let report = refused("no_route", refusal.to_string());
         audit_route(&core.shared.audit, who, identity, &refusal, report)
     })?;
+    if tenant.suspended {
+        core.stats.login("suspended");
+        tracing::info!(tenant = %identity.tenant, outcome = "suspended", "a login was refused");
+        return Err(refuse::suspended().because("suspended"));
+    }
     let mut terms = Terms::of_tenant(tenant, route.login);
     // What is done in an emergency is to be seen afterwards.
     terms.audit_statements |= identity.break_glass.is_some();

@@ -31,6 +31,12 @@ pub(super) fn break_glass_reason(length: &std::ops::RangeInclusive<usize>) -> Re
         .because("break_glass_reason")
 }
 
+/// Who has a valid token may know.
+pub(super) fn suspended() -> Report {
+    Report::fatal(SqlState::INVALID_AUTHORIZATION, "the tenant is suspended")
+        .hint("Whoever runs pgward can resume it; connect again then.")
+}
+
 pub(super) fn bad_token(hint: &'static str) -> Report {
     Report::fatal(SqlState::INVALID_AUTHORIZATION, "the token was not accepted").hint(hint)
 }
@@ -227,6 +233,7 @@ pub(super) fn kicked(kick: Kick, limit: Duration) -> Report {
         )
         .because("token_hidden")
         .hint("Use SET pgward.token = '...' as a statement of its own, outside of a transaction."),
+        Kick::Suspended => suspended(),
         Kick::Moved => {
             Report::fatal(SqlState::ADMIN_SHUTDOWN, "the configuration of this tenant or database has changed")
                 .because("moved")

@@ -49,6 +49,7 @@ mod databases;
 mod facts;
 mod listen;
 mod scan;
+mod script;
 mod shape;
 mod token;
 
@@ -59,5 +60,6 @@ pub use databases::database_wanted_alone;
 pub use facts::{Deallocate, Facts, Pin, Pins, is_prepare};
 pub use listen::{ListenOrder, ListenOrders, begins_with_listen, listen_orders};
 pub use scan::{lets_go, scan};
+pub use script::ends_transaction;
 pub use shape::{shape, tokens};
 pub use token::{TokenStatement, TokenValue, mentions_token, token_statement};

@@ -58,6 +58,15 @@ impl Sealer {
         self.turn.fetch_add(1, Ordering::Release);
     }
 
+    /// The sealed value for one backend, without claims.
+    pub fn context(&self, pid: u32, tenant: &TenantId) -> String {
+        let mut tail = String::new();
+        hex(&mut tail, tenant.as_str().as_bytes());
+        tail.push('.');
+        hex(&mut tail, b"{}");
+        self.seal(pid, &tail)
+    }
+
     fn seal(&self, pid: u32, tail: &str) -> String {
         let key = self.key.load();
         let mut sealed = format!("2.{}.{pid}.{}.{tail}", key.kid, clock::unix_now());

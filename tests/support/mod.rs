@@ -125,7 +125,7 @@ pub struct Stage {
     pub control: pgward::admin::Control,
     pub path: PathBuf,
     pub stopped: Option<tokio::task::JoinHandle<()>>,
-    _folder: tempfile::TempDir,
+    _folder: Option<tempfile::TempDir>,
 }
 
 impl Stage {
@@ -139,11 +139,18 @@ impl Stage {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pgward.toml");
         std::fs::write(&path, text).unwrap();
+        let mut stage = Self::at(path).await;
+        stage._folder = Some(folder);
+        stage
+    }
+
+    /// With the configuration in a file of the caller's.
+    pub async fn at(path: PathBuf) -> Self {
         let settings = config::load(&path).unwrap_or_else(|problems| panic!("{problems:#?}"));
         let proxy = Proxy::start(path.clone(), settings.clone()).await.unwrap();
         let (address, control) = (proxy.addresses[0], proxy.control.clone());
         let stopped = Some(tokio::spawn(proxy.serve()));
-        Self { address, settings: Arc::new(settings), control, path, stopped, _folder: folder }
+        Self { address, settings: Arc::new(settings), control, path, stopped, _folder: None }
     }
 
     pub fn token(&self, tenant: &str, role: &str) -> String {

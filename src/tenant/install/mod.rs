@@ -3,7 +3,7 @@
 //! What stands in the files beside this one is the same for everybody; [`sql`] writes what depends on the
 //! configuration. All of it can be run again, and over what an older version installed.
 
-mod sql;
+pub(super) mod sql;
 
 use std::collections::BTreeMap;
 
@@ -58,7 +58,7 @@ pub enum InstallError {
 }
 
 /// The server's own words, which the driver's error leaves out.
-fn words(error: &tokio_postgres::Error) -> String {
+pub(super) fn words(error: &tokio_postgres::Error) -> String {
     let Some(error) = error.as_db_error() else { return String::new() };
     let more = [error.detail(), error.hint()].into_iter().flatten();
     more.fold(format!(": {} (SQLSTATE {})", error.message(), error.code().code()), |text, more| {
@@ -67,15 +67,15 @@ fn words(error: &tokio_postgres::Error) -> String {
 }
 
 /// One statement batch and what it is for.
-struct Batch {
-    doing: String,
-    sql: String,
+pub(super) struct Batch {
+    pub doing: String,
+    pub sql: String,
     /// Keys or verifiers are in it.
     secret: bool,
 }
 
 impl Batch {
-    fn open(doing: impl Into<String>, sql: impl Into<String>) -> Self {
+    pub fn open(doing: impl Into<String>, sql: impl Into<String>) -> Self {
         Self { doing: doing.into(), sql: sql.into(), secret: false }
     }
 
@@ -92,11 +92,23 @@ pub struct Installation<'a> {
     pub database: &'a str,
     /// Delete context keys that the configuration does not have.
     pub prune: bool,
+    pub scope: Scope<'a>,
+}
+
+/// Whom an installation is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope<'a> {
+    /// All tenants of the database, and what they share.
+    All,
+    /// What they share, and of what is tenants' own that of this one.
+    With(&'a TenantId),
+    /// What is this tenant's own. What is shared is there already.
+    Only(&'a TenantId),
 }
 
 impl<'a> Installation<'a> {
     pub fn new(settings: &'a Settings, cluster: &'a ClusterName, database: &'a str) -> Self {
-        Self { settings, cluster, database, prune: false }
+        Self { settings, cluster, database, prune: false, scope: Scope::All }
     }
 
     /// Runs everything in one transaction on a connection to the database, as a role that may create roles and
@@ -112,10 +124,37 @@ impl<'a> Installation<'a> {
             }
             tries += 1;
         }
-        if self.tenants()?.iter().any(|tenant| tenant.isolation == Isolation::Rows) {
-            installed.left_open = texts(client, "select * from pgward.left_open()", &[]).await?;
-        }
+        installed.left_open = self.left_open(client).await?;
         Ok(installed)
+    }
+
+    /// What only a superuser could have closed.
+    pub(super) async fn left_open(&self, client: &Client) -> Result<Vec<String>, InstallError> {
+        let rows = self.tenants()?.iter().any(|tenant| tenant.isolation == Isolation::Rows);
+        match self.scope {
+            Scope::All | Scope::With(_) if rows => texts(client, "select * from pgward.left_open()", &[]).await,
+            Scope::All | Scope::With(_) | Scope::Only(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Whether what this tenant shares with others is there, of this version and with the keys and logins of the
+    /// configuration.
+    pub(super) async fn shared_is_there(&self, client: &Client, tenant: &Tenant) -> Result<bool, InstallError> {
+        let version = "select coalesce(obj_description(to_regnamespace('pgward'), 'pg_namespace'), '') \
+            where to_regclass('pgward.applied') is not null";
+        let found = texts(client, version, &[]).await?;
+        if !found.first().is_some_and(|found| found.starts_with(&format!("pgward {SCHEMA_VERSION}:"))) {
+            return Ok(false);
+        }
+        if tenant.isolation != Isolation::Rows {
+            return Ok(true);
+        }
+        let logins: Vec<&str> = self.cluster()?.logins.values().map(|login| login.role.as_str()).collect();
+        let kids: Vec<&str> = self.settings.context.keys.keys().map(String::as_str).collect();
+        let missing = "select name::text from unnest($1::text[]) name where not exists (select from pgward.logins l \
+            join pg_roles r on r.rolname = l.role where l.role = name and l.tenant is null) union all \
+            select wanted from unnest($2::text[]) wanted where not exists (select from pgward.keys k where k.kid = wanted)";
+        Ok(texts(client, missing, &[&logins, &kids]).await?.is_empty())
     }
 
     /// The same as text, for a DBA to read. `secrets`: to run it as well; without, keys and passwords are left out.
@@ -148,10 +187,11 @@ impl<'a> Installation<'a> {
     fn logins(&self) -> Result<BTreeMap<&'a str, (&'a Login, Option<&'a TenantId>)>, InstallError> {
         let (cluster, tenants) = (self.cluster()?, self.tenants()?);
         let mut logins = BTreeMap::new();
-        if tenants.iter().any(|tenant| tenant.isolation == Isolation::Rows) {
+        let shared = !matches!(self.scope, Scope::Only(_));
+        if shared && tenants.iter().any(|tenant| tenant.isolation == Isolation::Rows) {
             logins.extend(cluster.logins.values().map(|login| (login.role.as_str(), (login, None))));
         }
-        for tenant in tenants {
+        for tenant in self.own(&tenants) {
             if let Roles::Own(own) = &tenant.roles {
                 logins.extend(own.values().map(|login| (login.role.as_str(), (login, Some(&tenant.id)))));
             }
@@ -159,19 +199,29 @@ impl<'a> Installation<'a> {
         Ok(logins)
     }
 
-    fn plan(&self) -> Result<(Vec<Batch>, Installed), InstallError> {
+    /// Those that get what is their own.
+    fn own(&self, tenants: &[&'a Tenant]) -> Vec<&'a Tenant> {
+        let meant = |tenant: &&&Tenant| match self.scope {
+            Scope::All => true,
+            Scope::With(id) | Scope::Only(id) => tenant.id == *id,
+        };
+        tenants.iter().filter(meant).copied().collect()
+    }
+
+    pub(super) fn plan(&self) -> Result<(Vec<Batch>, Installed), InstallError> {
         let (cluster, tenants, logins) = (self.cluster()?, self.tenants()?, self.logins()?);
+        let base = !matches!(self.scope, Scope::Only(_));
         let shared = tenants.iter().any(|tenant| tenant.isolation.shares_database());
-        let rows = tenants.iter().any(|tenant| tenant.isolation == Isolation::Rows);
+        let rows = base && tenants.iter().any(|tenant| tenant.isolation == Isolation::Rows);
         let mut installed = Installed::default();
         let mut batches = vec![Batch::open("preparing", ROLES)];
-        if shared {
+        if shared && base {
             batches.extend(SCHEMA.map(|(doing, sql)| Batch::open(doing, sql)));
         }
         if rows {
             self.plan_keys(&mut batches, &mut installed);
         }
-        if let Some(key) = channels::secret(self.settings).filter(|_| shared) {
+        if let Some(key) = channels::secret(self.settings).filter(|_| shared && base) {
             batches.push(Batch::secret("storing the key for notification channels", sql::key(channels::KEY_ID, &key)));
         }
         for (role, (login, tenant)) in &logins {
@@ -184,7 +234,7 @@ impl<'a> Installation<'a> {
             }
             installed.roles.push((*role).to_owned());
         }
-        if let Some(service) = cluster.service.as_ref().filter(|_| shared) {
+        if let Some(service) = cluster.service.as_ref().filter(|_| shared && base) {
             let role = &service.role;
             let sql = format!("{}\n{}", sql::login(service, self.database), sql::service(role));
             batches.push(Batch::open(format!("creating pgward's own login role {role}"), sql));
@@ -192,7 +242,7 @@ impl<'a> Installation<'a> {
             batches.push(Batch::secret(format!("setting the password of {role}"), password));
             installed.roles.push(role.clone());
         }
-        for tenant in &tenants {
+        for tenant in self.own(&tenants) {
             let Roles::Own(own) = &tenant.roles else { continue };
             let sql = match (tenant.isolation, tenant.search_path.first()) {
                 (Isolation::Schema, Some(schema)) => {
@@ -266,23 +316,26 @@ fn met_another(error: &InstallError) -> bool {
         _ => false,
     }
 }
+/// Two installations in one database would meet in its catalogue.
+pub(super) const BEGIN: &str = "begin; select pg_catalog.pg_advisory_xact_lock(1885828964, 0)";
 
 async fn transaction(client: &Client, batches: &[Batch]) -> Result<(), InstallError> {
-    let run = async |doing: &str, sql: &str| {
-        client.batch_execute(sql).await.map_err(|source| InstallError::Sql { doing: doing.to_owned(), source })
-    };
-    run("beginning", "begin").await?;
+    run(client, "beginning", BEGIN).await?;
     for batch in batches {
-        if let Err(error) = run(&batch.doing, &batch.sql).await {
+        if let Err(error) = run(client, &batch.doing, &batch.sql).await {
             // The error at hand is the one to tell; a failing rollback ends with the connection anyway.
             let _ = client.batch_execute("rollback").await;
             return Err(error);
         }
     }
-    run("committing", "commit").await
+    run(client, "committing", "commit").await
 }
 
-async fn texts(
+pub(super) async fn run(client: &Client, doing: &str, sql: &str) -> Result<(), InstallError> {
+    client.batch_execute(sql).await.map_err(|source| InstallError::Sql { doing: doing.to_owned(), source })
+}
+
+pub(super) async fn texts(
     client: &Client,
     sql: &str,
     parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)],

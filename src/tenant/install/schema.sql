@@ -54,6 +54,10 @@ alter table pgward.logins add column if not exists verifier text;
 alter table pgward.logins add column if not exists settings text[] not null default '{}';
 revoke all on pgward.logins from public;
 
+-- Tenants of level rows that a template was applied to, which is done once.
+create table if not exists pgward.applied (tenant text primary key, template text not null, at timestamptz not null default now());
+revoke all on pgward.applied from public;
+
 -- What was taken from PUBLIC, as the statement that gives it back.
 create table if not exists pgward.revoked (statement text primary key);
 revoke all on pgward.revoked from public;

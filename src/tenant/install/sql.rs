@@ -6,16 +6,16 @@ use crate::base::Secret;
 use crate::config::Login;
 
 /// A quoted identifier (PostgreSQL documentation, 4.1.1).
-pub(super) fn identifier(name: &str) -> String {
+pub(in crate::tenant) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// A string constant that means the same under every setting of standard_conforming_strings.
-pub(super) fn literal(text: &str) -> String {
+pub(in crate::tenant) fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
-fn array<'a>(items: impl Iterator<Item = &'a str>, of: &str) -> String {
+pub(in crate::tenant) fn array<'a>(items: impl Iterator<Item = &'a str>, of: &str) -> String {
     let items: Vec<String> = items.map(literal).collect();
     format!("array[{}]::{of}[]", items.join(", "))
 }

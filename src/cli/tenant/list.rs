@@ -1,0 +1,82 @@
+use serde_json::json;
+
+use super::Failure;
+use crate::base::ClusterName;
+use crate::cli::ConfigArgument;
+use crate::cli::output::say;
+use crate::config::Tenant;
+
+/// List the tenants
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: ConfigArgument,
+
+    /// Those at this level only
+    #[arg(long, value_parser = ["rows", "schema", "database", "cluster"])]
+    isolation: Option<String>,
+
+    /// Those on this cluster only
+    #[arg(long, value_parser = ClusterName::parse)]
+    cluster: Option<ClusterName>,
+
+    /// Those that are suspended only
+    #[arg(long)]
+    suspended: bool,
+
+    /// As a JSON array
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    fn asks_for(&self, tenant: &Tenant) -> bool {
+        self.isolation.as_ref().is_none_or(|level| level == tenant.isolation.as_str())
+            && self.cluster.as_ref().is_none_or(|cluster| *cluster == tenant.cluster)
+            && (tenant.suspended || !self.suspended)
+    }
+}
+
+const HEAD: [&str; 6] = ["TENANT", "ISOLATION", "CLUSTER", "DATABASE", "HOME", "SUSPENDED"];
+
+pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
+    let settings = arguments.config.load()?;
+    let mut tenants: Vec<&Tenant> = settings.tenants.values().map(AsRef::as_ref).collect();
+    tenants.retain(|tenant| arguments.asks_for(tenant));
+    tenants.sort_by(|a, b| a.id.cmp(&b.id));
+    if arguments.json {
+        let rows: Vec<_> = tenants.iter().map(|tenant| json(tenant)).collect();
+        say(format_args!("{:#}", json!(rows)));
+        return Ok(());
+    }
+    let cells = tenants.iter().map(|tenant| {
+        let suspended = if tenant.suspended { "yes" } else { "no" };
+        let (id, level, cluster) = (tenant.id.as_str(), tenant.isolation.as_str(), tenant.cluster.as_str());
+        [id, level, cluster, &tenant.database, tenant.home.as_str(), suspended]
+    });
+    table(std::iter::once(HEAD).chain(cells).collect());
+    Ok(())
+}
+
+fn json(tenant: &Tenant) -> serde_json::Value {
+    json!({
+        "tenant": tenant.id.as_str(),
+        "isolation": tenant.isolation.as_str(),
+        "cluster": tenant.cluster.as_str(),
+        "database": tenant.database,
+        "home": tenant.home.as_str(),
+        "suspended": tenant.suspended,
+    })
+}
+
+/// Prints columns as wide as what is in them.
+pub(super) fn table<const N: usize>(rows: Vec<[&str; N]>) {
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    for row in &rows {
+        let cells = row.iter().enumerate().map(|(column, cell)| {
+            let width = width(column).unwrap_or(0);
+            format!("{cell:width$}")
+        });
+        say(cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+}

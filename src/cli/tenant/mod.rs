@@ -1,0 +1,95 @@
+//! `pgward tenant`: the catalogue, which is the configuration's `tenants_file`, and what stands on the clusters for it.
+//!
+//! Adding makes everything in PostgreSQL first and writes the file last; removing suspends in the file first and
+//! takes the entry out last. So whatever the file has is there, and whatever was interrupted is finished by the same
+//! command again.
+
+mod act;
+mod add;
+mod export;
+mod file;
+mod list;
+mod remove;
+mod show;
+mod suspend;
+
+use std::sync::Arc;
+
+use tokio_postgres::Client;
+
+use super::connect::{Administrator, UrlArgument};
+use super::failure::Failure;
+use super::output::warn;
+use super::{ConfigArgument, runtime};
+use crate::base::TenantId;
+use crate::config::{Cluster, Settings, Tenant};
+use crate::tenant;
+
+/// Where databases are made and dropped from; every cluster has it.
+const MAINTENANCE: &str = "postgres";
+
+/// Add, list, show, suspend, resume or remove tenants
+///
+/// The tenants are those of the configuration. What is added, changed or removed stands in the file that its
+/// `tenants_file` names; a running pgward takes a change of it over by itself, within half a second.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Add(Box<add::Arguments>),
+    List(list::Arguments),
+    Show(show::Arguments),
+    Suspend(suspend::Arguments),
+    Resume(suspend::ResumeArguments),
+    Remove(remove::Arguments),
+}
+
+pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
+    match &arguments.command {
+        Command::Add(arguments) => add::command(arguments),
+        Command::List(arguments) => list::command(arguments),
+        Command::Show(arguments) => show::command(arguments),
+        Command::Suspend(arguments) => suspend::suspend(arguments),
+        Command::Resume(arguments) => suspend::resume(arguments),
+        Command::Remove(arguments) => remove::command(arguments),
+    }
+}
+
+/// Which tenant, of which configuration.
+#[derive(Debug, clap::Args)]
+struct TenantArgument {
+    #[command(flatten)]
+    config: ConfigArgument,
+
+    /// The tenant
+    #[arg(value_parser = TenantId::parse, value_name = "TENANT")]
+    name: TenantId,
+}
+
+impl TenantArgument {
+    fn find(&self, settings: &Settings) -> Result<Arc<Tenant>, Failure> {
+        let found = settings.tenants.get(&self.name).cloned();
+        found.ok_or_else(|| Failure::said(format!("there is no tenant {} in the configuration", self.name)))
+    }
+}
+
+/// The tenant's cluster, which the configuration has.
+fn cluster<'a>(settings: &'a Settings, tenant: &Tenant) -> Result<&'a Cluster, Failure> {
+    let found = settings.clusters.get(&tenant.cluster).map(AsRef::as_ref);
+    found.ok_or_else(|| Failure::said(format!("there is no cluster {} in the configuration", tenant.cluster)))
+}
+
+/// A connection that nobody else adds or removes this tenant by, as long as it lasts: to the tenant's database where
+/// that is shared, else to one that outlives the tenant's.
+async fn seat(administrator: &Administrator, tenant: &Tenant) -> Result<Client, Failure> {
+    let database = if tenant.isolation.shares_database() { tenant.database.as_str() } else { MAINTENANCE };
+    let client = administrator.connect(database).await?;
+    let id = &tenant.id;
+    let waiting = || warn(format_args!("another command works on tenant {id}; waiting for it"));
+    tenant::lock(&client, id, waiting).await?;
+    Ok(client)
+}

@@ -1,0 +1,218 @@
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
+
+use super::act::{Deed, recorded};
+use super::export::{Export, Source};
+use super::file::{TenantsFile, set_suspended, take_out};
+use super::list::table;
+use super::{Failure, TenantArgument, UrlArgument, cluster, runtime, seat};
+use crate::cli::connect::Administrator;
+use crate::cli::output::{say, warn};
+use crate::config::{Cluster, Isolation, Settings, Tenant, parse_duration};
+use crate::tenant::Removal;
+
+/// Remove a tenant with all that it has, and look whether anything is left
+///
+/// The tenant is suspended, exported if that is asked for, deleted from PostgreSQL and looked for again, and at last
+/// taken out of the tenants file. Interrupted or failed, the same command again goes on where it ended.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    tenant: TenantArgument,
+
+    #[command(flatten)]
+    url: UrlArgument,
+
+    /// Do it
+    #[arg(long, required = true)]
+    yes: bool,
+
+    /// First export everything into this folder, which must not be there, or be an earlier export of this tenant
+    #[arg(long, value_name = "FOLDER")]
+    export: Option<PathBuf>,
+
+    /// At level rows: how long transactions of other tenants that began before may take to end
+    #[arg(long, default_value = "1m", value_parser = duration, value_name = "TIME")]
+    wait: Duration,
+
+    /// At level rows: a table whose policy does not tell which rows are whose; they are left to you. Repeatable
+    #[arg(long, value_name = "SCHEMA.TABLE")]
+    leave: Vec<String>,
+}
+
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    parse_duration(text).ok_or("write a number and ms, s, m, h or d, such as 90s or 12h")
+}
+
+/// By then a running pgward has noticed that the tenant is suspended, and has ended its sessions.
+const NOTICED: Duration = Duration::from_secs(2);
+
+/// How long a tenant's own backends may take to come to rest before they are ended.
+const REST: Duration = Duration::from_secs(5);
+
+pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
+    let settings = arguments.tenant.config.load()?;
+    let file = TenantsFile::of(&arguments.tenant.config.path, &settings)?;
+    let tenant = arguments.tenant.find(&settings)?;
+    file.must_have(&tenant.id)?;
+    recorded(Deed::Remove, &tenant.id, || runtime()?.block_on(arguments.remove(&settings, &file, &tenant)))?;
+    say(format_args!("nothing is left of tenant {}, and it is no longer in {}", tenant.id, file.path().display()));
+    Ok(())
+}
+
+/// What a removal works with.
+struct Work<'a> {
+    administrator: Administrator,
+    cluster: &'a Cluster,
+    tenant: &'a Tenant,
+    seat: Client,
+    removal: Removal<'a>,
+}
+
+impl Arguments {
+    async fn remove(&self, settings: &Settings, file: &TenantsFile, tenant: &Tenant) -> Result<(), Failure> {
+        let cluster = cluster(settings, tenant)?;
+        let administrator = self.url.administrator(cluster)?;
+        let seat = seat(&administrator, tenant).await?;
+        let removal = Removal::begin(&seat, settings, tenant).await?;
+        self.doubts(&removal)?;
+        let export = self.export.as_deref().map(|folder| Export::into(folder, &tenant.id)).transpose()?;
+        file.edit(|document| set_suspended(document, &tenant.id, true))?;
+        let work = Work { administrator, cluster, tenant, seat, removal };
+        self.quieten(&work).await?;
+        let mut exported = None;
+        if let Some(export) = &export {
+            if work.removal.has_data(&work.seat).await? || !export.is_there() {
+                let Work { administrator, cluster, seat, removal, .. } = &work;
+                let source = Source { administrator, cluster, tenant, seat, removal };
+                exported = Some(recorded_export(export, source).await?);
+            } else {
+                say(format_args!("{} has been exported before, and nothing is left to export", tenant.id));
+            }
+        }
+        if tenant.isolation == Isolation::Rows {
+            for (table, count) in work.removal.erase(&work.seat, exported.as_ref()).await? {
+                say(format_args!("deleted {count} rows of {table}"));
+            }
+        } else {
+            work.drop_all().await?;
+        }
+        work.prove().await?;
+        file.edit(|document| take_out(document, &tenant.id))
+    }
+
+    /// What a removal at level rows would not reach.
+    fn doubts(&self, removal: &Removal<'_>) -> Result<(), Failure> {
+        let unclear: Vec<&String> = removal.unclear().iter().filter(|table| !self.leave.contains(table)).collect();
+        if !unclear.is_empty() {
+            let tables = unclear.iter().map(|table| table.as_str()).collect::<Vec<_>>().join(", ");
+            return Err(Failure::said(format!(
+                "no single column says whose a row is in {tables}, so the tenant's rows there cannot be found; nothing \
+                 was done. Delete them yourself and repeat with --leave, once for each of these tables"
+            )));
+        }
+        if !removal.otherwise().is_empty() {
+            let tables = removal.otherwise().join(", ");
+            warn(format_args!("not looked at, since their row security does not ask pgward.tenant(): {tables}"));
+        }
+        Ok(())
+    }
+
+    /// Waits until the tenant does nothing any more, and sees to it that it cannot.
+    async fn quieten(&self, work: &Work<'_>) -> Result<(), Failure> {
+        let rows = work.tenant.isolation == Isolation::Rows;
+        if rows {
+            tokio::time::sleep(NOTICED).await;
+        }
+        let since = Removal::now(&work.seat).await?;
+        let limit = if rows { self.wait } else { REST };
+        let begin = Instant::now();
+        loop {
+            let busy = work.removal.busy(&work.seat, &since).await?;
+            if busy == 0 {
+                break;
+            }
+            if begin.elapsed() >= limit {
+                if !rows {
+                    break;
+                }
+                return Err(Failure::said(format!(
+                    "{busy} transactions of the shared logins are open since before tenant {0} was suspended, and one \
+                     could be its last; end them, or wait longer with --wait. Nothing was deleted; {0} stays suspended",
+                    work.tenant.id
+                )));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        if rows {
+            return Ok(());
+        }
+        let begin = Instant::now();
+        while work.removal.close(&work.seat).await? > 0 {
+            if begin.elapsed() >= REST {
+                return Err(Failure::said("sessions of the tenant's roles do not end; see pg_stat_activity"));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+}
+
+async fn recorded_export(
+    export: &Export,
+    source: Source<'_>,
+) -> Result<std::collections::BTreeMap<String, u64>, Failure> {
+    use super::act::{Act, Stage, record};
+    let put = |stage| record(&Act { deed: Deed::Export, tenant: source.tenant.id.clone(), stage });
+    put(Stage::Begun);
+    let done = export.run(&source).await;
+    put(match &done {
+        Ok(_) => Stage::Done,
+        Err(failure) => Stage::Failed(failure.to_string()),
+    });
+    let counts = done?;
+    say(format_args!("exported {} to {}", source.tenant.id, export.folder().display()));
+    Ok(counts)
+}
+
+impl Work<'_> {
+    async fn drop_all(&self) -> Result<(), Failure> {
+        let schema = self.tenant.isolation == Isolation::Schema;
+        if !schema {
+            self.removal.drop_database(&self.seat).await?;
+        }
+        for database in self.removal.databases(&self.seat).await? {
+            if !schema || database != self.tenant.database {
+                let client = self.administrator.connect(&database).await?;
+                self.removal.drop_owned(&client).await?;
+            }
+        }
+        if schema {
+            self.removal.drop_schema(&self.seat).await?;
+        } else {
+            // What no database holds, such as privileges on tablespaces.
+            self.removal.drop_owned(&self.seat).await?;
+            self.removal.drop_roles(&self.seat).await?;
+        }
+        Ok(())
+    }
+
+    /// On a connection of its own, that has seen nothing of what was done.
+    async fn prove(&self) -> Result<(), Failure> {
+        let database =
+            if self.tenant.isolation.shares_database() { self.tenant.database.as_str() } else { super::MAINTENANCE };
+        let client = self.administrator.connect(database).await?;
+        let seen = self.removal.proof(&client).await?;
+        let head = ["LOOKED FOR", "FOUND"];
+        table(std::iter::once(head).chain(seen.iter().map(|seen| [seen.what.as_str(), seen.found.as_str()])).collect());
+        if seen.iter().all(|seen| seen.sound) {
+            return Ok(());
+        }
+        Err(Failure::said(format!(
+            "something is left of tenant {0}; it stays suspended, and in the tenants file. Run the same command again",
+            self.tenant.id
+        )))
+    }
+}
