@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::redact::{Text, holds_token};
-use crate::base::{Access, Party, Region, ServerName, SqlState};
+use crate::base::{Access, Party, Region, ServerName, SqlState, TenantId};
 use crate::sql::without_constants;
 
 /// Longer statements are recorded by length and hash.
@@ -136,6 +136,22 @@ pub enum Event {
         who: Arc<Who>,
         statement: Statement,
     },
+    /// A command that changes tenants or what is installed for them.
+    Administration {
+        act: &'static str,
+        tenant: Option<TenantId>,
+        /// `database@cluster`.
+        place: Option<Text>,
+        operator: Option<Text>,
+        outcome: &'static str,
+    },
+    /// A login role of tenants was not as it was installed, and has been put right; or it is not used, since it could
+    /// get around isolation.
+    LoginRole {
+        role: Text,
+        place: Text,
+        outcome: &'static str,
+    },
 }
 
 impl Event {
@@ -156,6 +172,8 @@ impl Event {
             Self::Reload { .. } => "reload",
             Self::Shutdown { .. } => "shutdown",
             Self::Statement { .. } => "statement",
+            Self::Administration { .. } => "administration",
+            Self::LoginRole { .. } => "login_role",
         }
     }
 
@@ -172,7 +190,11 @@ impl Event {
             | Self::ResidencyRefused { who, .. }
             | Self::Command { who, .. }
             | Self::Statement { who, .. } => Some(who),
-            Self::CancelRefused { .. } | Self::Reload { .. } | Self::Shutdown { .. } => None,
+            Self::CancelRefused { .. }
+            | Self::Reload { .. }
+            | Self::Shutdown { .. }
+            | Self::Administration { .. }
+            | Self::LoginRole { .. } => None,
         }
     }
 
@@ -185,6 +207,7 @@ impl Event {
             | Self::ResidencyRefused { who, refusal, .. } => (who.peer, refusal.reason),
             Self::ContextForged { who } => (who.peer, ""),
             Self::CancelRefused { peer } => (*peer, ""),
+            Self::LoginRole { outcome, .. } => (None, *outcome),
             _ => return None,
         };
         let party = matches!(self, Self::ContextForged { .. } | Self::Denied { .. } | Self::SwitchRefused { .. });
@@ -238,6 +261,18 @@ impl Event {
                 line.outcome = Some(if *done { "done" } else { "refused" });
             }
             Self::Shutdown { source } => line.source = Some(*source),
+            Self::Administration { act, tenant, place, operator, outcome } => {
+                line.act = Some(act);
+                line.tenant = tenant.as_ref().map(TenantId::as_str);
+                line.place = place.as_ref();
+                line.operator = operator.as_ref();
+                line.outcome = Some(outcome);
+            }
+            Self::LoginRole { role, place, outcome } => {
+                line.login_role = Some(role);
+                line.place = Some(place);
+                line.outcome = Some(outcome);
+            }
             Self::Statement { statement, .. } => line.statement(statement),
             Self::Login { .. } | Self::Switch { .. } | Self::TenantLeft { .. } | Self::ContextForged { .. } => {}
         }
@@ -303,6 +338,14 @@ pub(super) struct Members<'a> {
     pub command: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub act: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login_role: Option<&'a Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub place: Option<&'a Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operator: Option<&'a Text>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -6,6 +6,7 @@ use super::ConfigArgument;
 use super::connect::{AdministrationArguments, Administrator};
 use super::failure::Failure;
 use super::output::{say, warn};
+use super::record::{Act, Deed};
 use crate::config::{Cluster, Settings};
 use crate::doctor::{self, Allowed, Breadth, Place, Question, Report, Severity};
 
@@ -179,7 +180,10 @@ impl<'a> Visit<'a> {
             let known = self.clusters.iter().find(|(cluster, ..)| cluster.name.as_str() == place.cluster);
             let (Some((_, administrator, _)), Some(database)) = (known, &place.database) else { continue };
             let client = administrator.connect(database).await.map_err(Stopped::not_mended)?;
-            let mended = doctor::mend(&client, findings.into_iter()).await.map_err(Stopped::not_mended)?;
+            let at = format!("{database}@{}", place.cluster);
+            let work = async { Ok(doctor::mend(&client, findings.into_iter()).await?) };
+            let act = Act::at(self.settings, Deed::Mend, &at);
+            let mended = act.recorded(work).await.map_err(Stopped::not_mended)?;
             warn(format_args!("{mended} findings mended by way of database {database} of cluster {}", place.cluster));
         }
         Ok(())

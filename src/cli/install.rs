@@ -2,6 +2,7 @@ use super::ConfigArgument;
 use super::connect::AdministrationArguments;
 use super::failure::Failure;
 use super::output::{say, warn};
+use super::record::{Act, Deed};
 use crate::tenant::{Installation, Installed};
 
 /// Create the schema `pgward`, its functions and the login roles in a cluster's databases
@@ -53,7 +54,9 @@ pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
             let client = administrator.connect(database).await?;
             let prune = arguments.prune;
             let installation = Installation { prune, ..Installation::new(&settings, &cluster.name, database) };
-            let installed = installation.run(&client).await?;
+            let place = format!("{database}@{}", cluster.name);
+            let work = async { Ok(installation.run(&client).await?) };
+            let installed = Act::at(&settings, Deed::Install, &place).recorded(work).await?;
             say(format_args!("installed in database {database} of cluster {}", cluster.name));
             tell(&installed);
         }

@@ -10,6 +10,7 @@ mod failure;
 mod health;
 mod install;
 mod output;
+mod record;
 mod run;
 mod tenant;
 mod token;

@@ -2,6 +2,7 @@ use super::ConfigArgument;
 use super::connect::AdministrationArguments;
 use super::failure::Failure;
 use super::output::say;
+use super::record::{Act, Deed};
 use crate::tenant;
 
 /// Take the schema `pgward` out of a cluster's databases again
@@ -37,7 +38,9 @@ pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
     super::runtime()?.block_on(async {
         for database in &arguments.administration.databases(&settings, cluster) {
             let client = administrator.connect(database).await?;
-            tenant::uninstall(&client).await?;
+            let place = format!("{database}@{}", cluster.name);
+            let work = async { Ok(tenant::uninstall(&client).await?) };
+            Act::at(&settings, Deed::Uninstall, &place).recorded(work).await?;
             say(format_args!("uninstalled from database {database} of cluster {}", cluster.name));
         }
         Ok(())

@@ -9,6 +9,7 @@ use dashmap::DashMap;
 
 use super::budget::Budget;
 use super::vetting::{Mended, Vetting};
+use crate::audit::Audit;
 use crate::backend::{Credentials, Endpoint, Greeting, LoginSecret};
 use crate::base::{ClusterName, ServerName};
 use crate::config::{PoolRules, Server};
@@ -25,7 +26,6 @@ pub struct PoolKey {
     pub secret: LoginSecret,
 }
 
-#[derive(Debug)]
 pub struct Pool {
     pub(super) id: usize,
     pub key: PoolKey,
@@ -39,14 +39,15 @@ pub struct Pool {
     /// What to make sure of before a backend is lent.
     vetting: ArcSwapOption<Vetting>,
     pub(super) mended: Mended,
+    pub(super) audit: Audit,
 }
 
-#[derive(Debug)]
 pub struct Pools {
     cores: usize,
     pools: DashMap<PoolKey, Arc<Pool>>,
     budgets: DashMap<(ClusterName, ServerName), Arc<Budget>>,
     next_id: AtomicUsize,
+    audit: Audit,
 }
 
 /// One pool, for the console and the metrics.
@@ -80,6 +81,12 @@ pub struct BackendRow {
     pub in_state: Duration,
     /// It is too old and will not be lent again.
     pub close_needed: bool,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("id", &self.id).field("key", &self.key).finish_non_exhaustive()
+    }
 }
 
 impl Pool {
@@ -131,8 +138,8 @@ impl Pool {
 }
 
 impl Pools {
-    pub fn new(cores: usize) -> Self {
-        Self { cores, pools: DashMap::new(), budgets: DashMap::new(), next_id: AtomicUsize::new(0) }
+    pub fn new(cores: usize, audit: Audit) -> Self {
+        Self { cores, pools: DashMap::new(), budgets: DashMap::new(), next_id: AtomicUsize::new(0), audit }
     }
 
     /// The pool of a key, with the limits and the TLS of the configuration in force.
@@ -159,6 +166,7 @@ impl Pools {
                         retired: ArcSwapOption::empty(),
                         vetting: ArcSwapOption::from_pointee(vetting.clone()),
                         mended: Mended::default(),
+                        audit: self.audit.clone(),
                     })
                 };
                 Arc::clone(&self.pools.entry(key.clone()).or_insert_with(fresh))

@@ -247,7 +247,7 @@ impl Shard {
         let pool = &local.pool;
         let endpoint = pool.endpoint();
         let (vetting, credentials) = (pool.vetting(), pool.credentials());
-        let (backend, greeting) = vetting::open(&endpoint, &credentials, vetting.as_deref(), &pool.mended).await?;
+        let (backend, greeting) = vetting::open(&endpoint, &credentials, vetting.as_deref(), pool).await?;
         let cancel = Arc::new(CancelTarget {
             endpoint,
             pid: backend.pid,

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
+use super::registry::Pool;
+use crate::audit::{Event, Text};
 use crate::backend::{self, AskError, Backend, BackendError, Credentials, Endpoint, Greeting};
 
 /// What would let a session around it. `$1`: tenants are kept apart by row security.
@@ -63,7 +65,7 @@ pub(super) async fn open(
     endpoint: &Endpoint,
     credentials: &Credentials,
     vetting: Option<&Vetting>,
-    mended: &Mended,
+    pool: &Pool,
 ) -> Result<(Backend, Greeting), BackendError> {
     let Some(vetting) = vetting else { return backend::open(endpoint, credentials).await };
     let mut tries = 0;
@@ -77,6 +79,14 @@ pub(super) async fn open(
             },
             Err(error) => error,
         };
+        let note = |outcome| {
+            let (role, place) =
+                (Text::new(&credentials.role), format!("{}@{}", credentials.database, pool.key.cluster));
+            pool.audit.record(|| Event::LoginRole { role, place: Text::new(&place), outcome });
+        };
+        if matches!(error, BackendError::Unsafe { .. }) {
+            note("unsafe");
+        }
         let spoilt = match &error {
             BackendError::Unsound { .. } => true,
             BackendError::Refused { sqlstate, .. } => vetting.shared && may_be_spoilt(sqlstate),
@@ -84,7 +94,9 @@ pub(super) async fn open(
         };
         let Some(service) = vetting.service.as_ref().filter(|_| spoilt && tries < TRIES) else { return Err(error) };
         tracing::warn!(role = credentials.role, server = endpoint.name(), %error, "a login of tenants is being mended");
-        mended.mend(endpoint, service, &credentials.role, begun).await?;
+        let mended = pool.mended.mend(endpoint, service, &credentials.role, begun).await;
+        note(if mended.is_ok() { "mended" } else { "not_mended" });
+        mended?;
     }
 }
 

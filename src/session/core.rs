@@ -46,7 +46,7 @@ impl Shared {
         let usages = Usages::default();
         Self {
             world: ArcSwap::from_pointee(world),
-            pools: Pools::new(cores),
+            pools: Pools::new(cores, audit.clone()),
             lookups: usages.apart(Party::Database("".into())),
             listening: usages.apart(Party::Database("".into())),
             usages,

@@ -9,7 +9,7 @@ const FRESH: &str = "[pool]\nlifetime = \"0s\"\n";
 
 #[tokio::test]
 async fn settings_that_a_tenant_gives_the_shared_login_reach_nobody() {
-    let place = Place::with("poisoned", FRESH).await;
+    let place = Place::with("poisoned", &format!("{FRESH}[audit]\nfile = \"audit.jsonl\"\n")).await;
     place.install().await;
     let stage = place.stage().await;
     let usual = "select current_setting('work_mem') || ' ' || current_setting('default_transaction_read_only') || ' ' \
@@ -34,6 +34,12 @@ async fn settings_that_a_tenant_gives_the_shared_login_reach_nobody() {
         let left = "select count(*) from pg_db_role_setting s join pg_roles r on r.oid = s.setrole where rolname = 'poisoned_app'";
         assert_eq!(one(&witness, left).await, "0", "{poison}");
     }
+    let recorded = async || {
+        let text = std::fs::read_to_string(stage.path.with_file_name("audit.jsonl")).unwrap();
+        // Those of one second are one line.
+        text.lines().any(|line| line.contains("\"login_role\":\"poisoned_app\"") && line.contains("\"mended\""))
+    };
+    until("it is recorded", recorded).await;
 }
 
 #[tokio::test]

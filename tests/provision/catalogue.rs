@@ -98,3 +98,46 @@ async fn the_file_keeps_its_mode_and_what_cannot_be_written_stays_as_it_is() {
     place.fails("suspend witness").await;
     assert_eq!(place.read("tenants.toml"), before);
 }
+
+#[tokio::test]
+async fn every_act_is_recorded_and_one_that_cannot_be_is_not_done() {
+    let place = Place::with("recorded", "[audit]\nfile = \"log/pgward.jsonl\"\n").await;
+    let stage = place.stage().await;
+    place.done("add recorded_own --isolation schema --cluster main --database recorded --home lk").await;
+    place.done("suspend recorded_own").await;
+    let template = place.template("template", &[("1.sql", "select 1 / 0")]);
+    place
+        .fails(&format!(
+            "add failing_own --isolation schema --cluster main --database recorded --home lk --template {template}"
+        ))
+        .await;
+    let recorded = place.read("log/pgward.admin.jsonl");
+    let acts: Vec<String> = recorded
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .filter(|line| line["event"] == "administration")
+        .map(|line| format!("{} {} {}", line["act"], line["tenant"], line["outcome"]).replace('"', ""))
+        .collect();
+    assert_eq!(
+        acts,
+        [
+            "tenant_add recorded_own begun",
+            "tenant_add recorded_own done",
+            "tenant_suspend recorded_own begun",
+            "tenant_suspend recorded_own done",
+            "tenant_add failing_own begun",
+            "tenant_add failing_own failed",
+        ]
+    );
+    assert!(!recorded.contains("SCRAM") && !recorded.contains(&place.url));
+    // The running pgward goes on with its own.
+    assert!(place.read("log/pgward.jsonl").contains("\"event\":\"start\""));
+    drop(stage);
+    let file = place.path("log/pgward.admin.jsonl");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    let before = place.read("tenants.toml");
+    let said = place.fails("resume recorded_own").await;
+    assert!(said.contains("pgward.admin.jsonl cannot be written"), "{said}");
+    assert_eq!(place.read("tenants.toml"), before);
+}

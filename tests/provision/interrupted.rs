@@ -131,7 +131,7 @@ async fn a_template_that_fails_leaves_nothing_behind_but_what_the_same_command_m
         let template = place.template("template", &[("1.sql", "create table first (a int)"), ("2.sql", bad)]);
         let add = format!("add {tenant} --home lk --cluster main {options} --template {template}");
         let said = place.fails(&add).await;
-        assert!(said.contains("2.sql") && said.contains("22012") && said.contains("\"stage\":\"failed\""), "{said}");
+        assert!(said.contains("2.sql") && said.contains("22012"), "{said}");
         let left = format!(
             "select (select count(*) from pg_roles where rolname = '{tenant}') \
              + (select count(*) from pg_namespace where nspname = '{tenant}')"

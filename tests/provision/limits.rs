@@ -94,7 +94,7 @@ async fn an_administrator_need_not_be_a_superuser() {
     let notes = "create table notes (note text); select * from pgward.protect('notes', add_column => true); \
         grant select, insert on notes to modest_app";
     let seeds = place.template("rows", &[("1.sql", "insert into notes (note) values ('seed')")]);
-    place.done(&format!("add modest_r --home lk --isolation rows --cluster main --database modest")).await;
+    place.done("add modest_r --home lk --isolation rows --cluster main --database modest").await;
     manager.batch_execute(notes).await.unwrap();
     place
         .done(&format!("add modest_t --home lk --isolation rows --cluster main --database modest --template {seeds}"))

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use toml_edit::{Array, InlineTable, Table, Value, value};
 
-use super::act::{Deed, recorded};
+use super::super::record::{Act, Deed};
 use super::file::{TenantsFile, put};
 use super::{Failure, TenantArgument, UrlArgument, cluster, runtime, seat};
 use crate::base::Access;
@@ -105,13 +105,13 @@ pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
     })?;
     let tenant = TenantArgument::find(&arguments.tenant, &proposed)?;
     same(&settings, &tenant)?;
-    recorded(Deed::Add, id, || {
-        let provision = Provision { settings: &proposed, tenant: &tenant, template: template.as_ref() };
-        runtime()?.block_on(arguments.provide(&provision))?;
+    let provision = Provision { settings: &proposed, tenant: &tenant, template: template.as_ref() };
+    runtime()?.block_on(Act::on_tenant(&settings, Deed::AddTenant, id).recorded(async {
+        arguments.provide(&provision).await?;
         file.edit(|document| put(document, id, entry))?;
         // Somebody may have written another one of this name by hand.
         same(&arguments.tenant.config.load()?, &tenant)
-    })?;
+    }))?;
     let (level, path) = (tenant.isolation.as_str(), file.path().display());
     say(format_args!(
         "tenant {id} is there, at level {level}, and in {path}; a running pgward follows within a second"

@@ -4,7 +4,6 @@
 //! takes the entry out last. So whatever the file has is there, and whatever was interrupted is finished by the same
 //! command again.
 
-mod act;
 mod add;
 mod export;
 mod file;

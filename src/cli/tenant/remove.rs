@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
-use super::act::{Deed, recorded};
+use super::super::record::{Act, Deed};
 use super::export::{Export, Source};
 use super::file::{TenantsFile, set_suspended, take_out};
 use super::list::table;
@@ -57,7 +57,8 @@ pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
     let file = TenantsFile::of(&arguments.tenant.config.path, &settings)?;
     let tenant = arguments.tenant.find(&settings)?;
     file.must_have(&tenant.id)?;
-    recorded(Deed::Remove, &tenant.id, || runtime()?.block_on(arguments.remove(&settings, &file, &tenant)))?;
+    let act = Act::on_tenant(&settings, Deed::RemoveTenant, &tenant.id);
+    runtime()?.block_on(act.recorded(arguments.remove(&settings, &file, &tenant)))?;
     say(format_args!("nothing is left of tenant {}, and it is no longer in {}", tenant.id, file.path().display()));
     Ok(())
 }
@@ -87,7 +88,7 @@ impl Arguments {
             if work.removal.has_data(&work.seat).await? || !export.is_there() {
                 let Work { administrator, cluster, seat, removal, .. } = &work;
                 let source = Source { administrator, cluster, tenant, seat, removal };
-                exported = Some(recorded_export(export, source).await?);
+                exported = Some(recorded_export(settings, export, source).await?);
             } else {
                 say(format_args!("{} has been exported before, and nothing is left to export", tenant.id));
             }
@@ -161,18 +162,11 @@ impl Arguments {
 }
 
 async fn recorded_export(
+    settings: &Settings,
     export: &Export,
     source: Source<'_>,
 ) -> Result<std::collections::BTreeMap<String, u64>, Failure> {
-    use super::act::{Act, Stage, record};
-    let put = |stage| record(&Act { deed: Deed::Export, tenant: source.tenant.id.clone(), stage });
-    put(Stage::Begun);
-    let done = export.run(&source).await;
-    put(match &done {
-        Ok(_) => Stage::Done,
-        Err(failure) => Stage::Failed(failure.to_string()),
-    });
-    let counts = done?;
+    let counts = Act::on_tenant(settings, Deed::ExportTenant, &source.tenant.id).recorded(export.run(&source)).await?;
     say(format_args!("exported {} to {}", source.tenant.id, export.folder().display()));
     Ok(counts)
 }

@@ -1,4 +1,4 @@
-use super::act::{Deed, recorded};
+use super::super::record::{Act, Deed};
 use super::file::{TenantsFile, set_suspended};
 use super::{Failure, TenantArgument};
 use crate::cli::output::say;
@@ -33,8 +33,10 @@ fn set(argument: &TenantArgument, suspended: bool) -> Result<(), Failure> {
     let file = TenantsFile::of(&argument.config.path, &settings)?;
     let tenant = argument.find(&settings)?;
     file.must_have(&tenant.id)?;
-    let (deed, now) = if suspended { (Deed::Suspend, "suspended") } else { (Deed::Resume, "no longer suspended") };
-    recorded(deed, &tenant.id, || file.edit(|document| set_suspended(document, &tenant.id, suspended)))?;
+    let (deed, now) =
+        if suspended { (Deed::SuspendTenant, "suspended") } else { (Deed::ResumeTenant, "no longer suspended") };
+    let edit = async { file.edit(|document| set_suspended(document, &tenant.id, suspended)) };
+    super::super::runtime()?.block_on(Act::on_tenant(&settings, deed, &tenant.id).recorded(edit))?;
     let (id, path) = (&tenant.id, file.path().display());
     say(format_args!("tenant {id} is {now} in {path}; a running pgward follows within a second"));
     Ok(())
