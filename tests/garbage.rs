@@ -312,6 +312,23 @@ async fn a_sync_within_a_copy_is_ignored_as_the_server_does() {
     stage.at_rest(0).await;
 }
 
+/// Bad data fails the COPY, so the Sync behind it is answered, which nobody knows who has not seen the error. The
+/// query's answers are still to come when as many are there as were counted on.
+#[tokio::test]
+async fn another_session_got_the_answers_to_a_query_behind_a_failed_copy() {
+    let stage = Stage::new("[pool]\nmax_per_login = 1\n").await;
+    let (mut raw, mut other) = (stage.raw("kandy").await, stage.raw("kandy").await);
+    raw.send([extended("copy orders (item) from stdin"), flush()].concat()).await;
+    raw.until(|message| message.tag == b'G').await;
+    let ends = [copy_data(b"one\ttoo many\n"), sync(), copy_done(), sync(), query("select pg_sleep(1), 'another''s'")];
+    raw.send(ends.concat()).await;
+    for _ in 0..3 {
+        assert_eq!(other.one("select 'own'").await, "own");
+    }
+    drop((raw, other));
+    stage.at_rest(0).await;
+}
+
 /// One thing a client may do.
 #[derive(Debug, Clone)]
 enum Act {

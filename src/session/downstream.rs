@@ -252,6 +252,11 @@ impl Session {
         if is_outdated(body) {
             self.renew_statement();
         }
+        if let Some(link) = &mut self.link
+            && answer::field(body, b'R') == Some(b"CopyGetData")
+        {
+            link.lease.conn.backend.flow.copy_refused();
+        }
         self.lose(|flow, lost| flow.error(lost));
         if let Some(link) = &mut self.link {
             link.unlistens = Vec::new();

@@ -339,8 +339,11 @@ impl Session {
         let expected = self.link.as_mut().filter(|link| !link.lease.conn.backend.flow.is_empty());
         match expected {
             Some(link) => {
-                if header.tag != b'd' {
-                    link.lease.conn.backend.flow.copy_ended();
+                let flow = &mut link.lease.conn.backend.flow;
+                if header.tag == b'd' {
+                    flow.copy_data()
+                } else {
+                    flow.copy_ended()
                 }
                 self.pass_message(header, relay);
             }

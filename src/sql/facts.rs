@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::shape::{Kind, Lexer, Mark, Marker, RUN_TEXT, Token};
+use super::shape::{Kind, Lexer, Mark, Marker, RUN_TEXT, Token, cut};
 use super::token::SETTING;
 
 /// Why a session must keep its backend.
@@ -360,7 +360,11 @@ impl<'a> Reader<'a> {
         let token = self.tokens.get(at)?;
         let plain = !matches!(token.kind, Kind::Quoted | Kind::UnicodeName)
             || (!token.body.contains(&b'"') && !token.body.contains(&b'\\'));
-        plain.then(|| String::from_utf8_lossy(token.body).to_ascii_lowercase())
+        plain.then(|| {
+            let mut name = String::from_utf8_lossy(token.body).to_ascii_lowercase();
+            cut(&mut name);
+            name
+        })
     }
 
     /// The session sets this, by its name in lower case.
@@ -400,11 +404,9 @@ impl<'a> Reader<'a> {
         };
         let alone = (0..at).chain(name + 1..self.tokens.len()).all(|at| self.symbol(at, ";"));
         match self.tokens.get(name) {
-            Some(token) if alone && !token.is_word("all") => match token.kind {
-                Kind::Word => Deallocate::One(String::from_utf8_lossy(token.body).to_ascii_lowercase().into()),
-                Kind::Quoted => Deallocate::One(String::from_utf8_lossy(token.body).replace("\"\"", "\"").into()),
-                _ => Deallocate::All,
-            },
+            Some(token) if alone && !token.is_word("all") => {
+                token.identifier().map_or(Deallocate::All, |name| Deallocate::One(name.into()))
+            }
             _ => Deallocate::All,
         }
     }

@@ -47,7 +47,7 @@ impl Token<'_> {
         self.kind == Kind::Symbol && self.body == symbol.as_bytes()
     }
 
-    /// As a name that PostgreSQL reads: folded unless quoted, cut to 63 bytes (NAMEDATALEN - 1).
+    /// As a name that PostgreSQL reads: folded unless quoted, and cut.
     pub fn identifier(&self) -> Option<String> {
         let text = std::str::from_utf8(self.body).ok()?;
         let mut name = match self.kind {
@@ -55,8 +55,7 @@ impl Token<'_> {
             Kind::Quoted => text.replace("\"\"", "\""),
             _ => return None,
         };
-        let cut = (0..=name.len().min(63)).rev().find(|at| name.is_char_boundary(*at))?;
-        name.truncate(cut);
+        cut(&mut name);
         Some(name)
     }
 
@@ -66,6 +65,12 @@ impl Token<'_> {
         matches!(self.kind, Kind::Word | Kind::Quoted | Kind::UnicodeName)
             && self.body.eq_ignore_ascii_case(lower.as_bytes())
     }
+}
+
+/// To 63 bytes (NAMEDATALEN - 1), as PostgreSQL cuts every name.
+pub(super) fn cut(name: &mut String) {
+    let end = (0..=name.len().min(63)).rev().find(|at| name.is_char_boundary(*at));
+    name.truncate(end.unwrap_or(0));
 }
 
 pub(super) struct Lexer<'a> {

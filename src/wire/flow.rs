@@ -94,6 +94,12 @@ pub struct Flow {
     /// sent yet.
     skipping: bool,
     copy: Copy,
+    /// Copy data went out, and no end of it yet.
+    data: bool,
+    /// A Sync went out behind such data. The server ignores it, unless it has found fault with the data.
+    sync_behind_data: bool,
+    /// Such a Sync may have been answered, so nobody knows which answer is to what.
+    unsure: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +114,7 @@ enum Copy {
 
 impl Flow {
     pub fn push(&mut self, owed: Owed) {
+        self.sync_behind_data |= self.data && owed == Owed::Sync;
         if owed == Owed::Sync && self.copy == Copy::In {
             return;
         }
@@ -121,8 +128,14 @@ impl Flow {
         self.skipping
     }
 
+    /// The client sent copy data.
+    pub fn copy_data(&mut self) {
+        self.data = true;
+    }
+
     /// The client ended its COPY; a Sync counts again.
     pub fn copy_ended(&mut self) {
+        self.data = false;
         if self.copy == Copy::In {
             self.copy = Copy::Ended;
         } else if !self.owed.is_empty() {
@@ -226,12 +239,19 @@ impl Flow {
     /// An ErrorResponse: the server ends the Query or, within an extended batch, skips to the next Sync.
     /// Calls `lost` for what was skipped, in order.
     pub fn error(&mut self, lost: impl FnMut(Lost)) {
+        // Found in the data, it came before the Sync perhaps, which is answered then.
+        self.unsure |= self.copy != Copy::No && self.sync_behind_data;
         self.copy = Copy::No;
         match self.owed.front() {
             Some(Owed::Query | Owed::Sync) => {}
             None if !self.unsynced => {}
             _ => self.skip(lost),
         }
+    }
+
+    /// The error to come is the answer to CopyFail: all before that was read as part of the COPY.
+    pub fn copy_refused(&mut self) {
+        self.sync_behind_data &= self.copy != Copy::Ended;
     }
 
     /// Forgets what the server skips: everything before the next Sync, a Query too (ignore_till_sync in
@@ -278,7 +298,12 @@ impl Flow {
         match self.pop() {
             Some(Owed::Sync | Owed::Query) => {
                 self.copy = Copy::No;
-                if self.owed.is_empty() { Fate::Settled(transaction) } else { Fate::Forward }
+                if !self.owed.is_empty() {
+                    return Fate::Forward;
+                }
+                (self.data, self.sync_behind_data) = (false, false);
+                // More may be to come, and it would be taken for an answer to whoever has the backend then.
+                if self.unsure { Fate::Unexpected } else { Fate::Settled(transaction) }
             }
             _ => Fate::Unexpected,
         }
@@ -439,6 +464,37 @@ mod tests {
         let mut no_copy = flow(&[Owed::Query]);
         no_copy.copy_ended();
         assert_eq!(no_copy.take(b'Z', b"I"), Fate::Settled(Transaction::Idle));
+    }
+
+    #[test]
+    fn a_backend_was_given_back_too_early_when_a_sync_came_before_the_error_of_a_copy() {
+        let failed = || {
+            let mut flow = flow(&[Owed::Execute]);
+            flow.take(b'G', b"");
+            // Behind bad data, so that the server answers it, and behind it the COPY's end and a query.
+            flow.copy_data();
+            flow.push(Owed::Sync);
+            flow.copy_ended();
+            flow.push(Owed::Sync);
+            flow
+        };
+        let mut by_data = failed();
+        by_data.push(Owed::Query);
+        by_data.error(|_| {});
+        assert_eq!(by_data.take(b'Z', b"I"), Fate::Forward);
+        assert_eq!(by_data.take(b'Z', b"I"), Fate::Unexpected, "the query's answers are to come");
+        let mut by_the_client = failed();
+        by_the_client.copy_refused();
+        by_the_client.error(|_| {});
+        assert_eq!(by_the_client.take(b'Z', b"I"), Fate::Settled(Transaction::Idle));
+        // As drivers do it: a Sync with the Execute, and another behind the COPY's end.
+        let mut usual = flow(&[Owed::Execute, Owed::Sync]);
+        usual.take(b'G', b"");
+        usual.copy_data();
+        usual.copy_ended();
+        usual.push(Owed::Sync);
+        usual.error(|_| {});
+        assert_eq!(usual.take(b'Z', b"I"), Fate::Settled(Transaction::Idle));
     }
 
     #[test]

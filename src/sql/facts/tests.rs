@@ -310,3 +310,12 @@ fn settings_whose_names_begin_with_a_word_of_set_were_taken_for_it() {
         assert_eq!(told(&Analyser::new(1).facts(format!("set local {name} = 1").as_bytes())), NOTHING, "{name}");
     }
 }
+
+#[test]
+fn names_were_longer_than_postgresql_keeps_them() {
+    let (long, kept) = ("x".repeat(70), "x".repeat(63));
+    let facts = Analyser::new(1).facts(format!("set App.{long} = 1").as_bytes());
+    assert_eq!(facts.custom.as_deref(), Some(&[format!("app.{kept}")][..]));
+    let facts = Analyser::new(1).facts(format!("deallocate {long}").as_bytes());
+    assert_eq!(facts.deallocates, Some(Deallocate::One(kept.into())));
+}
