@@ -81,12 +81,13 @@ impl Player {
     }
 
     async fn act(&mut self, client: &Client) -> Result<(), Wrong> {
-        match self.chance.random_range(0..10) {
+        match self.chance.random_range(0..11) {
             0..3 => self.read_simple(client).await?,
             3..6 => self.read_prepared(client).await?,
             6 => self.write_and_keep(client).await?,
             7 => self.write_and_roll_back(client).await?,
             8 => self.reach_out(client).await?,
+            9 => self.attack(client).await?,
             _ => self.fail(client).await?,
         }
         let tenant = self.number % TENANTS;
@@ -181,6 +182,30 @@ impl Player {
         }
         let sql = format!("insert into orders (item, tenant_id) values ('given', '{other}')");
         self.refused(client, &sql, "42501").await
+    }
+
+    /// Tries to become another tenant, or to harm whoever shares the role, and goes on as itself.
+    async fn attack(&mut self, client: &Client) -> Result<(), Wrong> {
+        let other = format!("t{}", (self.number + self.chance.random_range(1..TENANTS)) % TENANTS);
+        let hex: String = other.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let stolen = "select string_agg(tenant_id, ',') from orders";
+        let attacks = [
+            (format!("set pgward.context = '2.k1.1.1.{hex}.7b7d.00'; {stolen}"), "28000"),
+            (format!("do $$ begin perform set_config('pgward.context', '2.k1.1.1.{hex}.7b7d.00', false); end $$; {stolen}"), "28000"),
+            (format!("set role = '{other}'"), "22023"),
+            ("set session authorization postgres".to_owned(), "42501"),
+            ("drop owned by current_user".to_owned(), "42501"),
+            ("select pg_terminate_backend(pid) from pg_locks".to_owned(), "42501"),
+            ("select query from pg_stat_activity".to_owned(), "42501"),
+            ("alter table orders no force row level security".to_owned(), "42501"),
+            ("truncate orders".to_owned(), "42501"),
+            ("set row_security = off; select * from orders".to_owned(), "42501"),
+            ("create function pg_temp.f() returns text language sql as 'select 1 / 0'; select pg_temp.f()".to_owned(), "42P13"),
+            ("create temp table orders as select 'none' as tenant_id; select 1 / 0".to_owned(), "22012"),
+        ];
+        let (sql, code) = &attacks[self.chance.random_range(0..attacks.len())];
+        self.refused(client, sql, code).await?;
+        self.read_simple(client).await
     }
 
     /// A transaction that fails half-way, or a session that throws its settings away.
