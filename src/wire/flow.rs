@@ -94,11 +94,16 @@ pub struct Flow {
     /// sent yet.
     skipping: bool,
     copy: Copy,
-    /// Copy data went out, and no end of it yet.
+    /// Copy data went out since nothing was owed.
     data: bool,
-    /// A Sync went out behind such data. The server ignores it, unless it has found fault with the data.
-    sync_behind_data: bool,
-    /// Such a Sync may have been answered, so nobody knows which answer is to what.
+    /// And no end of it yet.
+    data_open: bool,
+    /// A request went out behind such data: a Sync, which the server ignores, or another, for which it closes
+    /// the connection, unless it has found fault with the data by then.
+    request_behind_data: bool,
+    /// The error to come is the answer to CopyFail.
+    refused: bool,
+    /// Such a request may have been answered, so nobody knows which answer is to what.
     unsure: bool,
 }
 
@@ -114,7 +119,9 @@ enum Copy {
 
 impl Flow {
     pub fn push(&mut self, owed: Owed) {
-        self.sync_behind_data |= self.data && owed == Owed::Sync;
+        // An end that was sent before the COPY began may be another's.
+        let behind_data = self.data_open || (self.data && self.copy == Copy::In);
+        self.request_behind_data |= behind_data && !matches!(owed, Owed::Own(_) | Owed::CopyEnd);
         if owed == Owed::Sync && self.copy == Copy::In {
             return;
         }
@@ -130,12 +137,12 @@ impl Flow {
 
     /// The client sent copy data.
     pub fn copy_data(&mut self) {
-        self.data = true;
+        (self.data, self.data_open) = (true, true);
     }
 
     /// The client ended its COPY; a Sync counts again.
     pub fn copy_ended(&mut self) {
-        self.data = false;
+        self.data_open = false;
         if self.copy == Copy::In {
             self.copy = Copy::Ended;
         } else if !self.owed.is_empty() {
@@ -239,8 +246,9 @@ impl Flow {
     /// An ErrorResponse: the server ends the Query or, within an extended batch, skips to the next Sync.
     /// Calls `lost` for what was skipped, in order.
     pub fn error(&mut self, lost: impl FnMut(Lost)) {
-        // Found in the data, it came before the Sync perhaps, which is answered then.
-        self.unsure |= self.copy != Copy::No && self.sync_behind_data;
+        // Found in the data, it came before the request perhaps, which is answered then.
+        let by_data = !std::mem::take(&mut self.refused);
+        self.unsure |= by_data && self.copy != Copy::No && self.request_behind_data;
         self.copy = Copy::No;
         match self.owed.front() {
             Some(Owed::Query | Owed::Sync) => {}
@@ -251,7 +259,7 @@ impl Flow {
 
     /// The error to come is the answer to CopyFail: all before that was read as part of the COPY.
     pub fn copy_refused(&mut self) {
-        self.sync_behind_data &= self.copy != Copy::Ended;
+        self.refused = self.copy == Copy::Ended;
     }
 
     /// Forgets what the server skips: everything before the next Sync, a Query too (ignore_till_sync in
@@ -301,7 +309,7 @@ impl Flow {
                 if !self.owed.is_empty() {
                     return Fate::Forward;
                 }
-                (self.data, self.sync_behind_data) = (false, false);
+                (self.data, self.data_open, self.request_behind_data) = (false, false, false);
                 // More may be to come, and it would be taken for an answer to whoever has the backend then.
                 if self.unsure { Fate::Unexpected } else { Fate::Settled(transaction) }
             }

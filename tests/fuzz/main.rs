@@ -1,7 +1,7 @@
 //! The fuzz targets, each run over its kept inputs and a bounded number of random ones. `make fuzz` runs the
 //! same targets with libFuzzer, led by coverage (coverage.rs); docs/fuzzing.md says what they promise.
 //!
-//! Two variables of the environment: `PGWARD_FUZZ_SEED`, a number, makes the same random inputs again, and
+//! Variables of the environment: `PGWARD_FUZZ_SEED`, a number, makes the same random inputs again, and
 //! `PGWARD_FUZZ_INPUT`, a file, is the only input then. `PGWARD_FUZZ_TIMES` multiplies how many there are.
 
 mod corpus;

@@ -3,8 +3,8 @@
 //! The model follows postgres.c and copyfromparse.c: after an error in an extended message it ignores all up
 //! to the next Sync, within COPY FROM STDIN it ignores Sync, and outside of one it ignores copy data.
 //!
-//! Whether a Sync behind copy data is answered hangs on whether the server has found fault with the data by
-//! then. Where that is so the stream may turn out to be unexpected, but a backend is never settled too early.
+//! What becomes of a request behind copy data and before their end hangs on whether the server has found fault
+//! with the data by then. Where that is so the stream may turn out to be unexpected, but a backend is never settled too early.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -191,9 +191,12 @@ struct Proxy {
     server: Server,
     statements: BTreeMap<StatementId, Known>,
     own: usize,
-    /// Copy data was sent, and no end of it yet.
+    /// Copy data was sent, ever, and without an end yet.
+    data: bool,
     open_data: bool,
-    /// A Sync was sent behind it.
+    /// The server said that it reads copy data, and was sent no end since.
+    copying: bool,
+    /// A request was sent behind it, whose fate hangs on when the server finds fault with the data.
     doubtful: bool,
     /// The session was ended for an answer out of step.
     ended: bool,
@@ -205,15 +208,17 @@ impl Proxy {
         match ask {
             Ask::CopyData | Ask::CopyEnd if self.flow.is_empty() => return,
             Ask::CopyData => {
-                self.open_data = true;
+                (self.data, self.open_data) = (true, true);
                 self.flow.copy_data();
             }
             Ask::CopyEnd => {
-                self.open_data = false;
+                (self.open_data, self.copying) = (false, false);
                 self.flow.copy_ended();
             }
             Ask::Owed(owed) => {
-                self.doubtful |= owed == Owed::Sync && self.open_data;
+                let sent = !matches!(owed, Owed::Own(_));
+                let late = owed == Owed::Sync && self.data && self.copying;
+                self.doubtful |= sent && (self.open_data || late);
                 if let Owed::Parse { statement: Some(id), .. } = owed {
                     self.statements.insert(id, Known::Asked);
                 }
@@ -251,6 +256,7 @@ impl Proxy {
     /// Reads one message of the server's.
     fn receive(&mut self) {
         let Some(Reply { tag, body, hidden }) = self.server.replies.pop_front() else { return };
+        self.copying = tag == b'G' || (self.copying && !b"CIsEZ".contains(&tag));
         if tag == b'E' {
             if body == b"CopyGetData" {
                 self.flow.copy_refused();
