@@ -42,7 +42,11 @@ async fn policies_of_postgrests_and_supabases_kind_work_and_sealed_claims_cannot
     }
     for (client, id) in [(&ann, ANN), (&bob, BOB), (&ann, ANN)] {
         assert_eq!(one(client, "select string_agg(note, ',') from notes").await, format!("of {id}"));
-        assert_eq!(one(client, "select pgward.claims()").await, format!("{{\"sub\": \"{id}\"}}"), "the named ones alone");
+        assert_eq!(
+            one(client, "select pgward.claims()").await,
+            format!("{{\"sub\": \"{id}\"}}"),
+            "the named ones alone"
+        );
         assert_eq!(one(client, "select current_setting('app.plan')").await, "pro");
     }
     // A plain setting is as good as the SQL that runs in the session, within the tenant.

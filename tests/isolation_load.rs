@@ -191,7 +191,12 @@ impl Player {
         let stolen = "select string_agg(tenant_id, ',') from orders";
         let attacks = [
             (format!("set pgward.context = '2.k1.1.1.{hex}.7b7d.00'; {stolen}"), "28000"),
-            (format!("do $$ begin perform set_config('pgward.context', '2.k1.1.1.{hex}.7b7d.00', false); end $$; {stolen}"), "28000"),
+            (
+                format!(
+                    "do $$ begin perform set_config('pgward.context', '2.k1.1.1.{hex}.7b7d.00', false); end $$; {stolen}"
+                ),
+                "28000",
+            ),
             (format!("set role = '{other}'"), "22023"),
             ("set session authorization postgres".to_owned(), "42501"),
             ("drop owned by current_user".to_owned(), "42501"),
@@ -200,7 +205,11 @@ impl Player {
             ("alter table orders no force row level security".to_owned(), "42501"),
             ("truncate orders".to_owned(), "42501"),
             ("set row_security = off; select * from orders".to_owned(), "42501"),
-            ("create function pg_temp.f() returns text language sql as 'select 1 / 0'; select pg_temp.f()".to_owned(), "42P13"),
+            (
+                "create function pg_temp.f() returns text language sql as 'select 1 / 0'; select pg_temp.f()"
+                    .to_owned(),
+                "22012",
+            ),
             ("create temp table orders as select 'none' as tenant_id; select 1 / 0".to_owned(), "22012"),
         ];
         let (sql, code) = &attacks[self.chance.random_range(0..attacks.len())];

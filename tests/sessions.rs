@@ -8,7 +8,8 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use pgward::cli::demo::cluster::{Cluster, Stop};
 use support::raw::{
-    Raw, bind, cancel_request, copy_data, copy_done, describe, errors, execute, extended, gists, parse, query, sync,
+    Raw, bind, cancel_request, close, copy_data, copy_done, describe, errors, execute, extended, gists, parse, query,
+    sync,
 };
 use support::{HEAD, Stage, cluster, code, configuration, furnish, one, until};
 use tokio_postgres::{AsyncMessage, Client, NoTls};
@@ -319,6 +320,30 @@ async fn prepared_statements_follow_their_sessions_over_fewer_backends() {
         task.await.unwrap();
     }
     stage.at_rest(0).await;
+}
+
+#[tokio::test]
+async fn a_description_that_came_late_was_taken_for_the_statement_that_had_replaced_its_own() {
+    let stage = Stage::new("[pool]\nmax_per_login = 1\n").await;
+    let (mut raw, mut other) = (stage.raw("acme").await, stage.raw("globex").await);
+    for name in ["", "named"] {
+        raw.send(
+            [
+                parse(name, "select generate_series(1, 3)"),
+                describe('S', name),
+                close('S', name),
+                parse(name, "select 'a'"),
+                sync(),
+            ]
+            .concat(),
+        )
+        .await;
+        assert_eq!(errors(&raw.ready().await), [""; 0]);
+        // On a backend that another had meanwhile, the statement is made anew.
+        other.query("select 1").await;
+        raw.send([bind("", name, &[]), execute("", 0), sync()].concat()).await;
+        assert_eq!(gists(&raw.ready().await), ["2", "D a", "C SELECT 1\0", "Z I"], "{name:?}");
+    }
 }
 
 #[tokio::test]

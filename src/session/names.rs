@@ -27,6 +27,8 @@ pub(super) struct Named {
 pub(super) enum Describing {
     /// The client asked, by this name.
     Tell(Box<[u8]>),
+    /// It did, and has made another of that name since: what comes is of one that is gone.
+    Gone,
     /// To know what this one's rows look like.
     Learn(Rc<Statement>),
     /// To see whether they still look as the client was told, before the statement of this name is used.
@@ -60,16 +62,28 @@ impl Names {
     /// A Parse that makes this name was asked for.
     pub fn asked(&mut self, name: &[u8], statement: Rc<Statement>) {
         self.pending.push_back(Pending::Name(name.into()));
+        self.replaced(name);
         self.named.insert(name.into(), Named { statement, told: None, stale: false });
     }
 
     /// A name that is not asked for but given.
     pub fn adopt(&mut self, name: &[u8], statement: Rc<Statement>) {
+        self.replaced(name);
         self.named.insert(name.into(), Named { statement, told: None, stale: false });
     }
 
     pub fn asked_unnamed(&mut self) {
         self.pending.push_back(Pending::Unnamed);
+        self.replaced(b"");
+    }
+
+    /// Descriptions that are still to come are of the statement that had the name before.
+    fn replaced(&mut self, name: &[u8]) {
+        for why in &mut self.describing {
+            if matches!(why, Describing::Tell(told) if **told == *name) {
+                *why = Describing::Gone;
+            }
+        }
     }
 
     /// A Parse that the server will refuse, as its name is taken.

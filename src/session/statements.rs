@@ -256,6 +256,7 @@ impl Session {
         let (Some(why), Some(shape)) = (self.names.describing.pop_front(), answer::shape(body)) else { return };
         match why {
             Describing::Tell(name) => self.names.tell(&name, shape),
+            Describing::Gone => {}
             Describing::Learn(statement) => match statement.shape.get() {
                 None => statement.shape.set(Some(shape)),
                 Some(known) if known == shape => {}

@@ -172,7 +172,18 @@ async fn tenants_cannot_strip_end_or_watch_what_they_share() {
     for files in ["select lo_import('/etc/passwd')", "select lo_export(1, '/tmp/x')"] {
         assert_eq!(code(&own.simple_query(files).await.unwrap_err()), "42501", "{files}");
     }
-    assert_eq!(code(&own.simple_query("select query from pg_stat_activity").await.unwrap_err()), "42501");
+    let others =
+        "select count(*) from pg_stat_activity where usename is distinct from current_user and query !~ 'insufficient'";
+    assert_eq!(one(&own, others).await, one(&own, &format!("{others} and query = ''")).await, "texts of its own alone");
+    assert_eq!(
+        one(
+            &own,
+            "select count(*) > 0 from pg_stat_activity where usename = current_user and query ~ 'pg_stat_activity'"
+        )
+        .await,
+        "t"
+    );
+    assert_eq!(code(&own.simple_query("select * from pg_prepared_xacts").await.unwrap_err()), "42501");
     // Who has the duty can still look.
     admin.batch_execute("create role monitor; grant pg_monitor to monitor; set role monitor; select count(query) from pg_stat_activity").await.unwrap();
 }

@@ -56,7 +56,7 @@ begin
 end
 $$;
 
--- A schema that is open to these logins alone. The first owns it, and large objects are its own as well.
+-- A schema that is open to these logins alone. The first owns it.
 create or replace function pg_temp.pgward_schema(home name, logins name[]) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -64,7 +64,7 @@ declare
     super bool := (select r.rolsuper from pg_roles r where r.rolname = current_user);
     stranger bool := not pg_has_role(logins[1], 'member');
     login name;
-    large regprocedure;
+    own regprocedure;
 begin
     -- Only a member of a role can give it a schema; a superuser is one of all.
     if stranger then
@@ -75,8 +75,9 @@ begin
     foreach login in array logins loop
         execute format('grant usage on schema %I to %I', home, login);
         if super then
-            for large in select h from pgward.hazards() h where h::text ~ '^lo' loop
-                execute format('grant execute on function %s to %I', large, login);
+            -- What they show or end of a role is this tenant's alone.
+            for own in select h from pgward.hazards() h where h::text ~ '^(lo|pg_cancel|pg_terminate|pg_stat_get)' loop
+                execute format('grant execute on function %s to %I', own, login);
             end loop;
         end if;
     end loop;
