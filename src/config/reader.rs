@@ -72,6 +72,8 @@ impl Section {
     }
 
     pub fn at(&self, key: &str) -> String {
+        // TOML has keys of no characters, which would not show.
+        let key = if key.is_empty() { "\"\"" } else { key };
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{}", self.path, key) }
     }
 
