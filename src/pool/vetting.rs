@@ -89,6 +89,8 @@ pub(super) async fn open(
         }
         let spoilt = match &error {
             BackendError::Unsound { .. } => true,
+            // A session that is ended as soon as it has begun (idle_session_timeout) has words behind its login.
+            BackendError::Protocol { .. } => vetting.shared,
             BackendError::Refused { sqlstate, .. } => vetting.shared && may_be_spoilt(sqlstate),
             _ => false,
         };
