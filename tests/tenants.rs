@@ -88,7 +88,7 @@ async fn a_context_that_somebody_kept_is_good_for_a_few_minutes_and_transactions
     let world = stage.control.shared.world.load_full();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(one(&client, "select current_setting('pgward.context')").await, before);
-    world.sealer.as_ref().unwrap().turn();
+    world.sealer.as_ref().unwrap().grow_old();
     assert_ne!(one(&client, "select current_setting('pgward.context')").await, before);
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Source;
 use crate::pool::{BackendRow, PoolRow};
 use crate::session::{ClientRow, Command, CoreHandle, Shared};
 
@@ -13,7 +14,7 @@ use crate::session::{ClientRow, Command, CoreHandle, Shared};
 #[derive(Debug)]
 pub enum Request {
     /// Read the configuration again.
-    Reload(oneshot::Sender<Result<(), ReloadError>>),
+    Reload(Source, oneshot::Sender<Result<(), ReloadError>>),
     /// Drain and end.
     Shutdown,
 }
@@ -43,10 +44,15 @@ impl Control {
         Self { shared, cores, requests, draining }
     }
 
+    /// As somebody at the console asks for it.
     pub async fn reload(&self) -> Result<(), ReloadError> {
+        self.reload_for(Source::Console).await
+    }
+
+    pub async fn reload_for(&self, source: Source) -> Result<(), ReloadError> {
         let (reply, answer) = oneshot::channel();
         let gone = || ReloadError(vec!["pgward is shutting down".to_owned()]);
-        self.requests.send(Request::Reload(reply)).map_err(|_| gone())?;
+        self.requests.send(Request::Reload(source, reply)).map_err(|_| gone())?;
         // Once it drains, the proxy hears no requests; one that is under way is not waited for.
         tokio::select! {
             answer = answer => answer.map_err(|_| gone())?,

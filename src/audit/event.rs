@@ -71,6 +71,8 @@ pub enum Statement {
 pub enum Source {
     Console,
     Signal,
+    /// The tenants file has changed.
+    File,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -40,7 +40,7 @@ pub async fn ask(backend: &mut Backend, query: &str, values: &[&str]) -> Result<
             let message = input.split_to(header.total);
             let body = message.get(frame::HEADER..).unwrap_or_default();
             match header.tag {
-                b'D' => rows.push(answer::columns(body).ok_or(AskError::Garbled)?),
+                b'D' => rows.push(texts(body).ok_or(AskError::Garbled)?),
                 b'E' => {
                     let text =
                         |code| String::from_utf8_lossy(answer::field(body, code).unwrap_or_default()).into_owned();
@@ -58,4 +58,9 @@ pub async fn ask(backend: &mut Backend, query: &str, values: &[&str]) -> Result<
             _ => return Err(AskError::Lost),
         }
     }
+}
+
+fn texts(body: &[u8]) -> Option<Row> {
+    let text = |column: Option<&[u8]>| column.map(|text| std::str::from_utf8(text).map(str::to_owned)).transpose();
+    answer::row(body)?.into_iter().map(text).collect::<Result<_, _>>().ok()
 }

@@ -93,6 +93,11 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// A time on the command line.
+fn duration(text: &str) -> Result<std::time::Duration, &'static str> {
+    config::parse_duration(text).ok_or("write a number and ms, s, m, h or d, such as 90s or 12h")
+}
+
 /// A runtime for commands that talk to servers.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)

@@ -2,12 +2,12 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::ConfigArgument;
 use super::failure::Failure;
 use super::output::{say, warn};
+use super::{ConfigArgument, duration};
 use crate::auth;
 use crate::base::{Access, TenantId, clock};
-use crate::config::{Issuer, Roles, Settings, parse_duration};
+use crate::config::{Issuer, Roles, Settings};
 
 /// Sign a token for a tenant, for development
 ///
@@ -42,10 +42,6 @@ pub(super) struct Arguments {
     /// A further claim; the value is JSON, or a plain string if it is no JSON. Repeatable
     #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = claim)]
     claims: Vec<(String, Value)>,
-}
-
-fn duration(text: &str) -> Result<Duration, &'static str> {
-    parse_duration(text).ok_or("write a number and ms, s, m, h or d, such as 90s or 12h")
 }
 
 fn claim(text: &str) -> Result<(String, Value), &'static str> {

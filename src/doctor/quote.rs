@@ -1,9 +1,6 @@
 //! Names in SQL and in comments.
 
-/// A quoted identifier (PostgreSQL documentation, 4.1.1).
-pub(super) fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
+pub(super) use crate::sql::identifier;
 
 /// A setting's name, whose parts are identifiers.
 pub(super) fn setting(name: &str) -> String {
@@ -42,8 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_ends_neither_its_quotes_nor_its_comment() {
-        assert_eq!(identifier("a\"; drop"), "\"a\"\"; drop\"");
+    fn a_name_does_not_end_its_comment() {
         assert_eq!(one_line("a\n\x1b[2Jdrop"), "a\u{fffd}\u{fffd}[2Jdrop");
     }
 

@@ -60,6 +60,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Another session may spoil it again meanwhile.
 const TRIES: usize = 10;
 
+/// A login that is refused though it was mended has another reason, such as a password that the configuration has wrong.
+const TRIES_IF_REFUSED: usize = 3;
+
 /// Opens a backend that can be lent.
 pub(super) async fn open(
     endpoint: &Endpoint,
@@ -88,13 +91,15 @@ pub(super) async fn open(
             note("unsafe");
         }
         let spoilt = match &error {
-            BackendError::Unsound { .. } => true,
+            BackendError::Unsound { .. } => tries < TRIES,
             // A session that is ended as soon as it has begun (idle_session_timeout) has words behind its login.
-            BackendError::Protocol { .. } => vetting.shared,
-            BackendError::Refused { sqlstate, .. } => vetting.shared && may_be_spoilt(sqlstate),
+            BackendError::Protocol { .. } => vetting.shared && tries < TRIES,
+            BackendError::Refused { sqlstate, .. } => {
+                vetting.shared && may_be_spoilt(sqlstate) && tries < TRIES_IF_REFUSED
+            }
             _ => false,
         };
-        let Some(service) = vetting.service.as_ref().filter(|_| spoilt && tries < TRIES) else { return Err(error) };
+        let Some(service) = vetting.service.as_ref().filter(|_| spoilt) else { return Err(error) };
         tracing::warn!(role = credentials.role, server = endpoint.name(), %error, "a login of tenants is being mended");
         let mended = pool.mended.mend(endpoint, service, &credentials.role, begun).await;
         note(if mended.is_ok() { "mended" } else { "not_mended" });

@@ -96,7 +96,7 @@ async fn seal_anew(shared: Arc<Shared>, stop: CancellationToken) {
     let mut due = tokio::time::interval(SEALED_ANEW);
     while stop.run_until_cancelled(due.tick()).await.is_some() {
         if let Some(sealer) = &shared.world.load().sealer {
-            sealer.turn();
+            sealer.grow_old();
         }
     }
 }
@@ -148,7 +148,7 @@ impl Proxy {
                 _ = interrupt.recv() => break Source::Signal,
                 _ = hangup.recv() => drop(self.reload(Source::Signal)),
                 request = self.requests.recv() => match request {
-                    Some(Request::Reload(reply)) => drop(reply.send(self.reload(Source::Console))),
+                    Some(Request::Reload(source, reply)) => drop(reply.send(self.reload(source))),
                     Some(Request::Shutdown) | None => break Source::Console,
                 },
             }
@@ -162,7 +162,7 @@ impl Proxy {
     pub async fn serve(mut self) {
         while let Some(request) = self.requests.recv().await {
             match request {
-                Request::Reload(reply) => drop(reply.send(self.reload(Source::Console))),
+                Request::Reload(source, reply) => drop(reply.send(self.reload(source))),
                 Request::Shutdown => break,
             }
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin::{Control, ReloadError};
+use crate::audit::Source;
 use crate::base::Party;
 use crate::config::{self, FileVersion, PlainDatabase, Settings, Tenant};
 use crate::session::{Command, Kick, Shared, World};
@@ -71,7 +72,7 @@ pub(super) async fn watch(control: Control) {
         let path = file.path.clone();
         let Ok(found) = tokio::task::spawn_blocking(move || FileVersion::of(&path)).await else { continue };
         let seen = Some((file.path, found));
-        if found != file.version && seen != refused && control.reload().await.is_err() {
+        if found != file.version && seen != refused && control.reload_for(Source::File).await.is_err() {
             refused = seen;
         }
     }

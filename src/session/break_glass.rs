@@ -31,18 +31,16 @@ pub(super) fn enter(
         tracing::warn!(issuer = %identity.issuer, subject = identity.subject, why, "break-glass access was refused");
         refuse::no_access().because(why)
     };
-    let grants = world.settings.break_glass.iter();
-    let mut own =
-        grants.filter(|grant| *grant.issuer == *identity.issuer && Some(&grant.subject) == identity.subject.as_ref());
-    let tenant = TenantId::parse(tenant).map_err(|_| refused("break_glass_tenant"))?;
-    let grant = match own.clone().find(|grant| covers(grant, &tenant)) {
-        Some(grant) => grant,
-        None if own.next().is_some() => return Err(refused("break_glass_tenant")),
-        None => return Err(refused("break_glass_principal")),
+    let mut grants: Vec<&BreakGlass> = world.settings.break_glass.iter().collect();
+    let mut narrow = |why, fits: &dyn Fn(&BreakGlass) -> bool| {
+        grants.retain(|grant| fits(grant));
+        grants.first().copied().ok_or_else(|| refused(why))
     };
-    if grant.until.is_some_and(|until| now >= until) {
-        return Err(refused("break_glass_over"));
-    }
+    let subject = identity.subject.as_ref();
+    narrow("break_glass_principal", &|grant| *grant.issuer == *identity.issuer && Some(&grant.subject) == subject)?;
+    let tenant = TenantId::parse(tenant).map_err(|_| refused("break_glass_tenant"))?;
+    narrow("break_glass_tenant", &|grant| grant.tenants.as_ref().is_none_or(|tenants| tenants.contains(&tenant)))?;
+    let grant = narrow("break_glass_over", &|grant| grant.until.is_none_or(|until| now < until))?;
     let reason = reason.trim();
     if !REASON.contains(&reason.len()) || reason.chars().any(char::is_control) {
         core.stats.login("break_glass_reason");
@@ -61,8 +59,4 @@ pub(super) fn enter(
         break_glass: Some(reason.into()),
         ..identity
     })
-}
-
-fn covers(grant: &BreakGlass, tenant: &TenantId) -> bool {
-    grant.tenants.as_ref().is_none_or(|tenants| tenants.contains(tenant))
 }

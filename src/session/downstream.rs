@@ -25,7 +25,8 @@ use bytes::BytesMut;
 /// text is passed on without its SQLSTATE being counted.
 const READ_WHOLE: usize = 16 * 1024;
 
-/// What `pgward.tenant()` says of a context that is forged, changed or copied (install.sql).
+/// What `pgward.tenant()` says of a context that is forged, changed, copied or too old
+/// (context.sql).
 const NOT_GENUINE: &[u8] = b"pgward: the tenant context of this session is not genuine";
 
 /// How the look at one message ended.

@@ -19,6 +19,7 @@ use super::mailbox::{Mailbox, Stopped};
 use super::refuse;
 use crate::base::{Party, Report, Severity};
 use crate::pool::{BackendRow, Budget, Lease, Local, Pool, Request};
+use crate::sql::identifier;
 use crate::tenant::Context;
 use crate::wire::{Header, Origin, backend as answer, frame, frontend};
 
@@ -198,7 +199,8 @@ impl Hub {
         match command {
             Command::Listen { channel, to, done } => {
                 let known = self.listeners.contains_key(&channel);
-                let outcome = if known { Ok(()) } else { self.run(&format!("LISTEN {}", quoted(&channel))).await? };
+                let outcome =
+                    if known { Ok(()) } else { self.run(&format!("LISTEN {}", identifier(&channel))).await? };
                 if outcome.is_ok() {
                     self.listeners.entry(channel).or_default().push(to);
                 }
@@ -211,7 +213,7 @@ impl Hub {
                     listeners.retain(|mailbox| !Arc::ptr_eq(mailbox, &to));
                     if listeners.is_empty() {
                         self.listeners.remove(&channel);
-                        let _ = self.run(&format!("UNLISTEN {}", quoted(&channel))).await?;
+                        let _ = self.run(&format!("UNLISTEN {}", identifier(&channel))).await?;
                     }
                 }
             }
@@ -270,8 +272,4 @@ impl Hub {
         }
         Ok(Some(header.tag))
     }
-}
-
-fn quoted(channel: &str) -> String {
-    format!("\"{}\"", channel.replace('"', "\"\""))
 }

@@ -24,8 +24,8 @@ use crate::wire::encode;
 const MOST: usize = 10_000;
 
 /// How a session's channels are called on the server, and by whom they are listened to.
-#[derive(Clone)]
 pub(super) struct Hearing {
+    /// For a tenant that shares its database: what makes its channels its own.
     pub key: Option<Arc<ChannelKey>>,
     /// The pool whose hub listens: the session's own, or where tenants share a database that of pgward's own login,
     /// whose backends no tenant's role can end or look at.

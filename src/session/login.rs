@@ -30,6 +30,7 @@ use crate::limits::{ClientSlot, Usage};
 use crate::net::Stream;
 use crate::pool::{AcquireError, Lease, Local, Request};
 use crate::route;
+use crate::sql::identifier;
 use crate::tenant::{Context, Known};
 use crate::wire::handover::{Checker, Step};
 use crate::wire::startup::Startup;
@@ -77,7 +78,6 @@ pub(super) struct Admitted {
     pub slot: ClientSlot,
     pub local: Rc<Local>,
     pub context: Context,
-    /// For a tenant that shares its database.
     pub hearing: Hearing,
     pub expires_at: Option<u64>,
     /// What the token says of its bearer, for the audit log.
@@ -389,8 +389,7 @@ fn base_context(world: &World, tenant: &Tenant, identity: &Identity) -> Context 
     let sealed = |name: &String| name != break_glass::CLAIM && rules.claims.contains(name) || emergency(name);
     let claims = identity.claims.iter().filter(|(name, _)| sealed(name));
     let claims = claims.map(|(name, value)| (name.clone(), value.clone())).collect();
-    let quoted: Vec<String> =
-        tenant.search_path.iter().map(|schema| format!("\"{}\"", schema.replace('"', "\"\""))).collect();
+    let quoted: Vec<String> = tenant.search_path.iter().map(|schema| identifier(schema)).collect();
     let mut settings = vec![("search_path".to_owned(), quoted.join(", "))];
     for (name, source) in &rules.settings {
         settings.push((name.clone(), setting_value(source, tenant, identity)));

@@ -13,8 +13,7 @@ use super::cancel::CancelKey;
 use super::core::Core;
 use super::entry::{Entry, Held, Kick, Phase};
 use super::handshake::tell;
-use super::listen::Hearing;
-use super::listen::Mail;
+use super::listen::{Hearing, Mail};
 use super::names::Names;
 use super::notify::Channels;
 use super::refuse;
@@ -60,7 +59,6 @@ pub(super) struct Session {
     pub base: Arc<Context>,
     pub own: Option<Box<Own>>,
     pub names: Names,
-    /// For a tenant that shares its database: what makes notification channels its own.
     pub hearing: Hearing,
     pub channels: Option<Box<Channels>>,
     pub max_prepared: usize,

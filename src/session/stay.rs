@@ -14,6 +14,13 @@ use crate::audit::{Audit, Event, Refusal, Statement, Text, Token, Via, Who};
 use crate::auth::Identity;
 use crate::base::{Party, Report};
 use crate::route;
+use crate::sql::identifier;
+
+/// Reasons of refusals in a session that are worth a line.
+const DENIALS: [&str; 3] = ["no_tenant", "token_misplaced", "function_call"];
+
+/// Longer statements are recorded by their length alone. Copying them would cost memory that is everybody's.
+const LONGEST: usize = 64 * 1024;
 
 /// A session in the audit log: its end is recorded when this is dropped.
 pub struct Stay {
@@ -179,8 +186,8 @@ impl Session {
             return self.note_statement(Some(text), text.len());
         }
         // It may have been prepared by SQL, whose text has been recorded then.
-        let text = [b"execute \"", &*name.escape_ascii().to_string().replace('"', "\"\"").into_bytes(), b"\""].concat();
-        self.note_statement(Some(&text), text.len())
+        let text = format!("execute {}", identifier(&name.escape_ascii().to_string()));
+        self.note_statement(Some(text.as_bytes()), text.len())
     }
 
     pub(super) fn note_function(&self, number: u32) -> Result<(), End> {
@@ -238,9 +245,3 @@ impl Session {
         }
     }
 }
-
-/// Reasons of refusals in a session that are worth a line.
-const DENIALS: [&str; 3] = ["no_tenant", "token_misplaced", "function_call"];
-
-/// Longer statements are recorded by their length alone. Copying them would cost memory that is everybody's.
-const LONGEST: usize = 64 * 1024;

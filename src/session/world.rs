@@ -159,6 +159,7 @@ fn sealer(settings: &Settings, before: Option<&World>) -> Option<Arc<Sealer>> {
         if old.active == context.active && old.keys.get(&old.active) == Some(key) {
             return world.sealer.clone();
         }
+        // The one that there is: sessions keep the contexts that they logged in with, and those lead to it.
         if let Some(sealer) = &world.sealer {
             sealer.turn_to(&context.active, key);
             return Some(Arc::clone(sealer));

@@ -15,6 +15,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use crate::base::{Party, Secret, TenantId, clock};
+use crate::sql::identifier;
 use crate::wire::handover::Orders;
 
 /// Holds the active key, and lives through all that follow it. Sealing costs about a microsecond.
@@ -49,12 +50,12 @@ impl Sealer {
     pub fn turn_to(&self, kid: &str, key: &Secret) {
         if let Some(key) = SealingKey::new(kid, key) {
             self.key.store(key);
-            self.turn();
+            self.grow_old();
         }
     }
 
     /// What was sealed before is old now. To be called every [`SEALED_ANEW`].
-    pub fn turn(&self) {
+    pub fn grow_old(&self) {
         self.turn.fetch_add(1, Ordering::Release);
     }
 
@@ -249,7 +250,7 @@ impl Context {
 const SEALED: &str = "pgward.context";
 
 fn deallocate(name: &str) -> String {
-    format!("DEALLOCATE \"{}\"", name.replace('"', "\"\""))
+    format!("DEALLOCATE {}", identifier(name))
 }
 
 #[cfg(test)]
@@ -323,7 +324,7 @@ mod tests {
         assert_eq!(told(&Known::Context { context: &one, turn }), [SEALED]);
         assert_eq!(told(&Known::Sealed), [SEALED]);
         let turn = one.turn();
-        one.sealed.as_ref().unwrap().0.turn();
+        one.sealed.as_ref().unwrap().0.grow_old();
         assert_eq!(told(&Known::Context { context: &one, turn }), [SEALED]);
     }
 

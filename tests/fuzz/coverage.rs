@@ -1,8 +1,7 @@
 //! The same targets led by coverage: libFuzzer calls, and keeps the inputs that get to new code. `make fuzz`
 //! builds this with the instrumentation (scripts/fuzz); without it there is nothing to lead.
 #![cfg_attr(pgward_fuzz, no_main)]
-// The bounded run uses what is not used here.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "the bounded run uses what is not used here")]
 
 mod input;
 mod targets;

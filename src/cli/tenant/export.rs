@@ -17,6 +17,7 @@ use super::Failure;
 use crate::base::{TenantId, clock};
 use crate::cli::connect::Administrator;
 use crate::config::{Cluster, Isolation, Tenant};
+use crate::sql::identifier;
 use crate::tenant::{InstallError, Removal, TenantTable};
 
 const MANIFEST: &str = "manifest.json";
@@ -150,7 +151,7 @@ impl Source<'_> {
         let mut command = tokio::process::Command::new(&program);
         command.args(["--format=directory", "--no-password", "--file"]).arg(folder.join("dump"));
         if let (Isolation::Schema, Some(schema)) = (self.tenant.isolation, self.tenant.search_path.first()) {
-            command.arg(format!("--schema=\"{}\"", schema.replace('"', "\"\"")));
+            command.arg(format!("--schema={}", identifier(schema)));
         }
         command.envs(self.administrator.environment(self.cluster, &self.tenant.database));
         let done = command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true).output().await;

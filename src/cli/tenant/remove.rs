@@ -9,8 +9,9 @@ use super::file::{TenantsFile, set_suspended, take_out};
 use super::list::table;
 use super::{Failure, TenantArgument, UrlArgument, cluster, runtime, seat};
 use crate::cli::connect::Administrator;
+use crate::cli::duration;
 use crate::cli::output::{say, warn};
-use crate::config::{Cluster, Isolation, Settings, Tenant, parse_duration};
+use crate::config::{Cluster, Isolation, Settings, Tenant};
 use crate::tenant::Removal;
 
 /// Remove a tenant with all that it has, and look whether anything is left
@@ -40,10 +41,6 @@ pub(super) struct Arguments {
     /// At level rows: a table whose policy does not tell which rows are whose; they are left to you. Repeatable
     #[arg(long, value_name = "SCHEMA.TABLE")]
     leave: Vec<String>,
-}
-
-fn duration(text: &str) -> Result<Duration, &'static str> {
-    parse_duration(text).ok_or("write a number and ms, s, m, h or d, such as 90s or 12h")
 }
 
 /// By then a running pgward has noticed that the tenant is suspended, and has ended its sessions.

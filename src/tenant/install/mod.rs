@@ -24,10 +24,13 @@ const SCHEMA: [(&str, &str); 4] = [
     ("creating the guard of shared logins", include_str!("guard.sql")),
 ];
 const DOORS: &str = include_str!("doors.sql");
+const UNINSTALL: &str = include_str!("uninstall.sql");
+
+/// Two installations in one database would meet in its catalogue.
+pub(super) const BEGIN: &str = "begin; select pg_catalog.pg_advisory_xact_lock(1885828964, 0)";
+
 /// How often an installation is tried when others run at the same time.
 const TRIES: usize = 8;
-
-const UNINSTALL: &str = include_str!("uninstall.sql");
 
 /// What was done, for the person who asked for it.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -316,19 +319,35 @@ fn met_another(error: &InstallError) -> bool {
         _ => false,
     }
 }
-/// Two installations in one database would meet in its catalogue.
-pub(super) const BEGIN: &str = "begin; select pg_catalog.pg_advisory_xact_lock(1885828964, 0)";
 
 async fn transaction(client: &Client, batches: &[Batch]) -> Result<(), InstallError> {
-    run(client, "beginning", BEGIN).await?;
-    for batch in batches {
-        if let Err(error) = run(client, &batch.doing, &batch.sql).await {
+    let work = async || {
+        for batch in batches {
+            run(client, &batch.doing, &batch.sql).await?;
+        }
+        Ok(())
+    };
+    atomically(client, BEGIN, work).await
+}
+
+/// All or nothing. `begin` begins the transaction.
+pub(super) async fn atomically<T, E: From<InstallError>>(
+    client: &Client,
+    begin: &str,
+    work: impl AsyncFnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    run(client, "beginning", begin).await?;
+    match work().await {
+        Ok(done) => {
+            run(client, "committing", "commit").await?;
+            Ok(done)
+        }
+        Err(error) => {
             // The error at hand is the one to tell; a failing rollback ends with the connection anyway.
             let _ = client.batch_execute("rollback").await;
-            return Err(error);
+            Err(error)
         }
     }
-    run(client, "committing", "commit").await
 }
 
 pub(super) async fn run(client: &Client, doing: &str, sql: &str) -> Result<(), InstallError> {

@@ -1,7 +1,7 @@
 -- Login roles, and what is one tenant's own. These functions last as long as the connection.
 
--- A role that can log in and nothing else, with these settings ('name=value') and no others.
-create or replace function pg_temp.pgward_login(login name, home name, settings text[]) returns void
+-- A role that can log in and nothing else, unless more is allowed, with these settings ('name=value') and no others.
+create or replace function pg_temp.pgward_login(login name, home name, settings text[], allow_unsafe bool) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -11,7 +11,9 @@ begin
     if not exists (select from pg_roles r where r.rolname = login) then
         execute format('create role %I', login);
     end if;
-    if (select r.rolsuper from pg_roles r where r.rolname = current_user) then
+    if allow_unsafe then
+        null;
+    elsif (select r.rolsuper from pg_roles r where r.rolname = current_user) then
         execute format('alter role %I nosuperuser nocreatedb nocreaterole noreplication nobypassrls', login);
     elsif exists (select from pg_roles r where r.rolname = login
         and (r.rolsuper or r.rolcreatedb or r.rolcreaterole or r.rolreplication or r.rolbypassrls))

@@ -4,16 +4,7 @@ use sha2::{Digest, Sha256};
 
 use crate::base::Secret;
 use crate::config::Login;
-
-/// A quoted identifier (PostgreSQL documentation, 4.1.1).
-pub(in crate::tenant) fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// A string constant that means the same under every setting of standard_conforming_strings.
-pub(in crate::tenant) fn literal(text: &str) -> String {
-    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
-}
+pub(in crate::tenant) use crate::sql::{identifier, literal};
 
 pub(in crate::tenant) fn array<'a>(items: impl Iterator<Item = &'a str>, of: &str) -> String {
     let items: Vec<String> = items.map(literal).collect();
@@ -44,10 +35,11 @@ pub(super) fn prune_keys<'a>(kept: impl Iterator<Item = &'a str>) -> String {
 pub(super) fn login(login: &Login, database: &str) -> String {
     let settings: Vec<String> = login.settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
     format!(
-        "select pg_temp.pgward_login({}, {}, {});",
+        "select pg_temp.pgward_login({}, {}, {}, {});",
         literal(&login.role),
         literal(database),
-        array(settings.iter().map(String::as_str), "text")
+        array(settings.iter().map(String::as_str), "text"),
+        login.allow_unsafe
     )
 }
 

@@ -45,16 +45,7 @@ impl<'a> Provision<'a> {
         let scope = if ready { Scope::Only(&tenant.id) } else { Scope::With(&tenant.id) };
         let installation = Installation { scope, ..whole };
         let (batches, mut installed) = installation.plan()?;
-        install::run(client, "beginning", install::BEGIN).await?;
-        let applied = match self.within(client, batches).await {
-            Ok(applied) => applied,
-            Err(error) => {
-                // The error at hand is the one to tell; a failing rollback ends with the connection anyway.
-                let _ = client.batch_execute("rollback").await;
-                return Err(error);
-            }
-        };
-        install::run(client, "committing", "commit").await?;
+        let applied = install::atomically(client, install::BEGIN, async || self.within(client, batches).await).await?;
         installed.left_open = installation.left_open(client).await?;
         Ok(Provisioned { applied, installed: (!ready).then_some(installed) })
     }

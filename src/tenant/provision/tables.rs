@@ -154,14 +154,7 @@ pub(super) async fn erase(
     tables: &[TenantTable],
     exported: Option<&BTreeMap<String, u64>>,
 ) -> Result<Vec<u64>, ProvisionError> {
-    install::run(client, "beginning", "begin").await?;
-    let done = within(client, settings, tenant, tables, exported).await;
-    match &done {
-        Ok(_) => install::run(client, "committing", "commit").await?,
-        // The error at hand is the one to tell; a failing rollback ends with the connection anyway.
-        Err(_) => drop(client.batch_execute("rollback").await),
-    }
-    done
+    install::atomically(client, "begin", async || within(client, settings, tenant, tables, exported).await).await
 }
 
 async fn within(
