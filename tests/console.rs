@@ -144,7 +144,7 @@ async fn psql(running: &Running, arguments: &[&str]) -> Option<Output> {
 
 #[tokio::test]
 async fn every_show_answers_by_both_protocols_with_the_same_columns() {
-    let running = start(&configuration(&(tenant("zeta") + &tenant("acme")), 1)).await;
+    let running = start(&configuration(&(tenant("zeta") + "suspended = true\n" + &tenant("acme")), 1)).await;
     let console = running.connect().await;
     for what in SHOWS {
         let command = format!("SHOW {what}");
@@ -157,6 +157,7 @@ async fn every_show_answers_by_both_protocols_with_the_same_columns() {
     // Prepared, and its numbers in binary.
     let rows = console.query("show tenants", &[]).await.unwrap();
     assert_eq!(rows.iter().map(|row| row.get("tenant")).collect::<Vec<&str>>(), ["acme", "zeta"]);
+    assert_eq!(rows.iter().map(|row| row.get("suspended")).collect::<Vec<&str>>(), ["no", "yes"]);
     assert_eq!(rows[0].get::<_, i64>("transactions"), 0);
     assert_eq!(rows[0].get::<_, f64>("server_seconds"), 0.0);
     assert_eq!(rows[0].get::<_, &str>("isolation"), "database");
@@ -319,7 +320,7 @@ async fn sessions_and_their_backends_are_seen() {
     assert_eq!((pool["database"].as_str(), pool["user"].as_str()), ("postgres", "acme"));
     assert_eq!((pool["cluster"].as_str(), pool["server"].as_str()), ("main", "main-1"));
     let lent = show_row(&console, "SHOW TENANTS").await;
-    assert_eq!((lent["clients"].as_str(), lent["leases"].as_str()), ("1", "1"));
+    assert_eq!((lent["clients"].as_str(), lent["leases"].as_str(), lent["suspended"].as_str()), ("1", "1", "no"));
 
     app.batch_execute("commit").await.unwrap();
     // The backend goes back behind the client's answer, so what follows is awaited.

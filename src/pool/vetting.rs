@@ -60,6 +60,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Another session may spoil it again meanwhile.
 const TRIES: usize = 10;
 
+/// From this try on no session can, while the backend is being opened.
+const HELD_FROM: usize = 3;
+
 /// A login that is refused though it was mended has another reason, such as a password that the configuration has wrong.
 const TRIES_IF_REFUSED: usize = 3;
 
@@ -72,6 +75,7 @@ pub(super) async fn open(
 ) -> Result<(Backend, Greeting), BackendError> {
     let Some(vetting) = vetting else { return backend::open(endpoint, credentials).await };
     let mut tries = 0;
+    let mut held: Option<Backend> = None;
     loop {
         let begun = Instant::now();
         tries += 1;
@@ -82,6 +86,7 @@ pub(super) async fn open(
             },
             Err(error) => error,
         };
+        drop(held.take());
         let note = |outcome| {
             let (role, place) =
                 (Text::new(&credentials.role), format!("{}@{}", credentials.database, pool.key.cluster));
@@ -104,6 +109,9 @@ pub(super) async fn open(
         let mended = pool.mended.mend(endpoint, service, &credentials.role, begun).await;
         note(if mended.is_ok() { "mended" } else { "not_mended" });
         mended?;
+        if tries + 1 >= HELD_FROM {
+            held = Some(hold(endpoint, service, &credentials.role).await?);
+        }
     }
 }
 
@@ -175,6 +183,16 @@ impl Mended {
             Err(source) => Err(BackendError::Ask { server: endpoint.name(), source }),
         }
     }
+}
+
+/// A session of the service's, for as long as which no role's settings change.
+async fn hold(endpoint: &Endpoint, service: &Credentials, role: &str) -> Result<Backend, BackendError> {
+    let (mut backend, _) = backend::open(endpoint, service).await?;
+    for (query, values) in [("begin", &[][..]), ("select pgward.hold($1)", &[role])] {
+        let asked = within(endpoint, backend::ask(&mut backend, query, values)).await?;
+        asked.map_err(|source| BackendError::Ask { server: endpoint.name(), source })?;
+    }
+    Ok(backend)
 }
 
 async fn within<T>(endpoint: &Endpoint, asked: impl Future<Output = T>) -> Result<T, BackendError> {

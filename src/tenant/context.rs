@@ -25,7 +25,7 @@ pub struct Sealer {
     turn: AtomicU32,
 }
 
-/// How often contexts are sealed anew. `pgward.unseal()` takes them for five times as long, so that clocks may differ.
+/// How often contexts are sealed anew. `pgward.tenant()` takes them for five times as long, so that clocks may differ.
 pub const SEALED_ANEW: Duration = Duration::from_secs(60);
 
 struct SealingKey {

@@ -1,6 +1,8 @@
 //! Logins of tenants: what a tenant changes about the one that it shares is mended before the next backend is lent,
 //! and one that could get around isolation is not used.
 
+use tokio_postgres::Client;
+
 use super::{Place, Stage, cluster, code, install, one, parse};
 use crate::support::until;
 
@@ -40,6 +42,56 @@ async fn settings_that_a_tenant_gives_the_shared_login_reach_nobody() {
         text.lines().any(|line| line.contains("\"login_role\":\"poisoned_app\"") && line.contains("\"mended\""))
     };
     until("it is recorded", recorded).await;
+}
+
+/// What acme does in a session that stays, while globex begins new ones.
+async fn besieged(name: &'static str, siege: &str) {
+    let place = Place::with(name, FRESH).await;
+    place.install().await;
+    let stage = place.stage().await;
+    let usual = "select current_setting('work_mem')";
+    let before = one(&stage.connect("globex").await, usual).await;
+    let siege = siege.replace("{role}", &format!("{name}_app"));
+    // Mending may end it.
+    let lay = |hostile: Client| {
+        let siege = siege.clone();
+        tokio::spawn(async move { drop(hostile.batch_execute(&siege).await) })
+    };
+    let mut sieges = [lay(stage.connect("acme").await), lay(stage.connect("acme").await)];
+    for round in 0..15 {
+        let witness = stage.connect("globex").await;
+        assert_eq!(one(&witness, usual).await, before, "{round}");
+        for siege in &mut sieges {
+            if siege.is_finished() {
+                *siege = lay(stage.connect("acme").await);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn settings_that_come_and_go_while_sessions_begin_reach_nobody() {
+    let siege = "do $$ begin loop
+        alter role {role} set work_mem = '64kB'; commit; perform pg_sleep(0.004);
+        alter role {role} reset all; commit; perform pg_sleep(0.004);
+        end loop; end $$";
+    besieged("toggled", siege).await;
+}
+
+#[tokio::test]
+async fn a_login_whose_settings_are_set_again_and_again_can_be_used() {
+    let siege = "do $$ begin loop
+        begin alter role {role} set work_mem = '64kB'; exception when others then null; end; commit;
+        end loop; end $$";
+    besieged("again", siege).await;
+}
+
+#[tokio::test]
+async fn a_login_whose_settings_are_being_changed_for_hours_can_be_used() {
+    let siege = "do $$ begin
+        alter role {role} set work_mem = '64kB'; commit; alter role {role} set work_mem = '65kB'; perform pg_sleep(3600);
+        end $$";
+    besieged("hours", siege).await;
 }
 
 #[tokio::test]
@@ -164,7 +216,6 @@ async fn tenants_cannot_strip_end_or_watch_what_they_share() {
         "select pgward.mend('shared_app')",
         "select * from pgward.keys",
         "select * from pgward.logins",
-        "select pgward.unseal()",
         object,
     ] {
         assert_eq!(code(&hostile.simple_query(refused).await.unwrap_err()), "42501", "{refused}");

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod leaks;
 mod logins;
 mod protect;
 mod rotate;

@@ -1,58 +1,43 @@
 -- The sealed context: whose session this is.
 
--- Checks the session's context and returns its parts: version, kid, pid, time, tenant, claims, mac. The transaction must
--- have begun within five minutes of the time, before or behind it, since clocks may differ.
-create or replace function pgward.unseal() returns text[]
+-- The tenant of this session, NULL without one. For policies: tenant_id = (select pgward.tenant()). It runs in every
+-- statement that such a policy guards, so its parts are few: what is absent or false falls through to the end.
+create or replace function pgward.tenant() returns text
 language plpgsql stable security definer parallel restricted
 as $$
 declare
+    -- version.kid.pid.time.tenant.claims.mac; the mac is of all before it and has 64 digits.
     sealed pg_catalog.text := pg_catalog.current_setting('pgward.context', true);
-    parts pg_catalog.text[];
-    key pgward.keys;
-    mac pg_catalog.bytea;
+    inner_block pg_catalog.bytea;
+    outer_block pg_catalog.bytea;
+    mac pg_catalog.text;
 begin
+    select k.inner_block, k.outer_block into inner_block, outer_block
+    from pgward.keys k where k.kid operator(pg_catalog.=) pg_catalog.split_part(sealed, '.', 2);
+    mac := pg_catalog.encode(pg_catalog.sha256(outer_block operator(pg_catalog.||) pg_catalog.sha256(
+        inner_block operator(pg_catalog.||) pg_catalog.convert_to(pg_catalog.left(sealed, -65), 'UTF8'))), 'hex');
+    if (case
+        -- Hashes first, so that the time of the comparison does not tell how much of a guess was right.
+        when pg_catalog.hashtextextended(mac, 0)
+            operator(pg_catalog.=) pg_catalog.hashtextextended(pg_catalog.right(sealed, 64), 0)
+        then mac operator(pg_catalog.=) pg_catalog.right(sealed, 64)
+            and pg_catalog.starts_with(sealed, '2.')
+            and pg_catalog.split_part(sealed, '.', 3)::pg_catalog.int4 operator(pg_catalog.=) pg_catalog.pg_backend_pid()
+            -- The transaction began within five minutes of the time, before or behind it, since clocks may differ.
+            and pg_catalog.abs(pg_catalog.date_part('epoch', pg_catalog.transaction_timestamp())
+                operator(pg_catalog.-) pg_catalog.split_part(sealed, '.', 4)::pg_catalog.float8)
+                operator(pg_catalog.<=) 300::pg_catalog.float8
+        end)
+    then
+        return pg_catalog.convert_from(pg_catalog.decode(pg_catalog.split_part(sealed, '.', 5), 'hex'), 'UTF8');
+    end if;
     if sealed is null or sealed operator(pg_catalog.=) '' then
         return null;
-    end if;
-    parts := pg_catalog.string_to_array(sealed, '.');
-    if pg_catalog.array_length(parts, 1) operator(pg_catalog.=) 7
-        and parts[1] operator(pg_catalog.=) '2'
-        and parts[3] operator(pg_catalog.=) pg_catalog.pg_backend_pid()::pg_catalog.text
-    then
-        select k.* into key from pgward.keys k where k.kid operator(pg_catalog.=) parts[2];
-        if found then
-            mac := pg_catalog.sha256(key.outer_block operator(pg_catalog.||) pg_catalog.sha256(
-                key.inner_block operator(pg_catalog.||)
-                pg_catalog.convert_to(pg_catalog.array_to_string(parts[1:6], '.'), 'UTF8')));
-            -- Both sides are hashed with the key once more, so that the time of the comparison tells nothing.
-            if pg_catalog.sha256(key.outer_block operator(pg_catalog.||) pg_catalog.convert_to(parts[7], 'UTF8'))
-                operator(pg_catalog.=)
-                pg_catalog.sha256(key.outer_block operator(pg_catalog.||)
-                    pg_catalog.convert_to(pg_catalog.encode(mac, 'hex'), 'UTF8'))
-            then
-                -- What the time is, is known only now that it is known to be pgward's.
-                if pg_catalog.abs(extract(epoch from pg_catalog.transaction_timestamp())
-                    operator(pg_catalog.-) parts[4]::pg_catalog.numeric) operator(pg_catalog.<=) 300
-                then
-                    return parts;
-                end if;
-            end if;
-        end if;
     end if;
     raise exception using
         errcode = '28000',
         message = 'pgward: the tenant context of this session is not genuine',
         hint = 'The setting pgward.context belongs to pgward; reconnect to get a sound session.';
-end
-$$;
-revoke all on function pgward.unseal() from public;
-
--- The tenant of this session, NULL without one. For policies: tenant_id = (select pgward.tenant()).
-create or replace function pgward.tenant() returns text
-language plpgsql stable security definer parallel restricted
-as $$
-begin
-    return pg_catalog.convert_from(pg_catalog.decode((pgward.unseal())[5], 'hex'), 'UTF8');
 end
 $$;
 grant execute on function pgward.tenant() to public;
@@ -62,10 +47,16 @@ create or replace function pgward.claims() returns jsonb
 language plpgsql stable security definer parallel restricted
 as $$
 begin
-    return pg_catalog.convert_from(pg_catalog.decode((pgward.unseal())[6], 'hex'), 'UTF8')::pg_catalog.jsonb;
+    if pgward.tenant() is null then
+        return null;
+    end if;
+    return pg_catalog.convert_from(pg_catalog.decode(
+        pg_catalog.split_part(pg_catalog.current_setting('pgward.context'), '.', 6), 'hex'), 'UTF8')::pg_catalog.jsonb;
 end
 $$;
 grant execute on function pgward.claims() to public;
+
+drop function if exists pgward.unseal();
 
 -- The server's name for a notification channel of this session's tenant. PostgreSQL's channels belong to the
 -- database, so each tenant's are spelled in a way that no other can guess.

@@ -55,7 +55,7 @@ pub(super) fn known(role: &str, tenant: Option<&str>, verifier: &str) -> String 
 
 /// What pgward itself logs in as: it listens for tenants, and has their logins mended.
 pub(super) fn service(role: &str) -> String {
-    format!("grant execute on function pgward.mend(name) to {};", identifier(role))
+    format!("grant execute on function pgward.mend(name), pgward.hold(name) to {};", identifier(role))
 }
 
 pub(super) fn schema<'a>(name: &str, logins: impl Iterator<Item = &'a Login>) -> String {

@@ -195,11 +195,20 @@ fn same(one: &str, two: &str) {
         return;
     }
     let parse = |text: &str| pg_query::parse(text, 0).is_ok();
-    if !scan(one.as_bytes()) && !scan(two.as_bytes()) || !parse(one) || !parse(two) {
+    if !parse(one) || !parse(two) {
         return;
     }
     let read = fresh(two.as_bytes());
-    assert_eq!(fresh(one.as_bytes()), read, "{one:?} and {two:?}");
+    // A comment or a literal may have one of them looked into, and the setting of tokens is noticed where it is read too.
+    match (scan(one.as_bytes()), scan(two.as_bytes())) {
+        (false, false) => return,
+        (true, true) => assert_eq!(fresh(one.as_bytes()), read, "{one:?} and {two:?}"),
+        _ => {
+            let but_token = |facts: Facts| Facts { token: false, ..facts };
+            assert_eq!(but_token(fresh(one.as_bytes())), but_token(read), "{one:?} and {two:?}");
+            return;
+        }
+    }
     let mut analyser = Analyser::new(1);
     analyser.facts(one.as_bytes());
     assert_eq!(analyser.facts(two.as_bytes()), read, "{two:?} behind {one:?}");
