@@ -276,10 +276,16 @@ impl Place {
             let finish = format!("rollback prepared '{}'", row.get::<_, String>(0));
             self.really(&finish).await;
         }
+        if !self.is_pgward() {
+            // Before its sessions end: PgBouncer opens others at once, and they would begin with what was left.
+            self.mend_roles().await;
+        }
         postgres.simple_query(END_ALL).await.unwrap();
         postgres.batch_execute("drop database app with (force)").await.unwrap();
         postgres.batch_execute("create database app template app_clean").await.unwrap();
-        self.mend_roles().await;
+        if self.is_pgward() {
+            self.mend_roles().await;
+        }
     }
 
     /// Roles' own settings and passwords.
