@@ -33,7 +33,8 @@ impl Bouncer {
         let text = format!(
             "[databases]\napp = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
              unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {}\npool_mode = transaction\n\
-             default_pool_size = {backends}\nmin_pool_size = {backends}\nmax_client_conn = 500\nquery_wait_timeout = 10\n",
+             default_pool_size = {backends}\nmin_pool_size = {backends}\nmax_client_conn = 500\nquery_wait_timeout = 10\n\
+             server_login_retry = 1\n",
             server.port(),
             users.display()
         );
@@ -100,6 +101,19 @@ fn data(secret: &str, password: &str) -> String {
 /// What the application does at the begin of each transaction.
 pub fn begin(tenant: &str) -> String {
     format!("begin; select set_config('app.tenant_id', '{tenant}', true)")
+}
+
+/// After a login that failed, PgBouncer refuses for a while what it could serve again.
+pub async fn recovered(place: &Place) {
+    let begin = Instant::now();
+    loop {
+        let wrong = witness(place).await;
+        if wrong.is_empty() {
+            return;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(60), "PgBouncer does not recover: {wrong:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// The other tenant's sessions through PgBouncer, each transaction begun as it should be.

@@ -11,7 +11,7 @@ use pgward::cli::demo::cluster::Cluster;
 use pgward::config::Settings;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use crate::bouncer::Bouncer;
+use crate::bouncer::{self, Bouncer};
 use crate::support::{Stage, configuration, furnish, parse};
 use crate::tap::Login;
 
@@ -285,6 +285,8 @@ impl Place {
         postgres.batch_execute("create database app template app_clean").await.unwrap();
         if self.is_pgward() {
             self.mend_roles().await;
+        } else {
+            bouncer::recovered(self).await;
         }
     }
 
