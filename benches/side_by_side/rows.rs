@@ -32,14 +32,13 @@ pub fn measure(stage: &Stage, rounds: usize) -> Value {
         let (mut table, mut values) = (Vec::new(), Vec::new());
         for (what, statement) in STATEMENTS {
             let mut micros = vec![Vec::new(); TABLES.len()];
-            for _ in 0..rounds {
-                // In turns, and the first of a text is not counted.
-                for ((name, _), into) in TABLES.iter().zip(&mut micros) {
-                    let text = batch(statement, name);
-                    client.batch_execute(&text).await.unwrap();
-                    for _ in 0..20 {
-                        let begin = Instant::now();
-                        client.batch_execute(&text).await.unwrap();
+            let texts = TABLES.map(|(name, _)| batch(statement, name));
+            // In short turns, since the machine may be busy with something else for a while. The first is not counted.
+            for turn in 0..=20 * rounds {
+                for (text, into) in texts.iter().zip(&mut micros) {
+                    let begin = Instant::now();
+                    client.batch_execute(text).await.unwrap();
+                    if turn > 0 {
                         into.push(begin.elapsed().as_secs_f64() * 1e6 / BATCH as f64);
                     }
                 }
