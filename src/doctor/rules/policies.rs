@@ -35,7 +35,7 @@ pub(super) const CHECKS: &[Check] = &[Check {
                  and d.refclassid = 'pg_catalog.pg_proc'::regclass
              join pg_catalog.pg_proc f on f.oid = d.refobjid
              join pg_catalog.pg_namespace n on n.oid = f.pronamespace
-             where q.polrelid = t.oid) as functions
+             where q.polrelid = t.oid and n.nspname <> 'pgward') as functions
         from tenant_table t join pg_catalog.pg_policy p on p.polrelid = t.oid
         where t.relrowsecurity and p.polroles && (select array_agg(role) from shared)
         group by t.oid, t.name, t.tenant_column, t.tenant_type",
