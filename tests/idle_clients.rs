@@ -14,7 +14,7 @@ use lean::{Lean, query};
 use spawned::{Spawned, raise_open_files, resident_kib};
 
 /// In an unoptimised build. `make bench` measures the release build.
-const KIB_EACH: f64 = 8.0;
+const KIB_EACH: f64 = 3.0;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_clients_cost_little_and_are_all_served_afterwards() {

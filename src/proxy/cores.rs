@@ -85,15 +85,15 @@ async fn obey(core: Rc<Core>, mut commands: mpsc::UnboundedReceiver<Command>, co
     while let Some(command) = commands.recv().await {
         match command {
             Command::Serve { tcp, peer, crowded, places } => {
-                let (core, control) = (Rc::clone(&core), Arc::clone(&control));
+                let Ok(tcp) = TcpStream::from_std(tcp) else { continue };
+                let served = session::run(Rc::clone(&core), Accepted { tcp, peer: Some(peer) }, crowded);
+                let control = Arc::clone(&control);
                 tokio::task::spawn_local(async move {
                     let _places = places;
-                    let Ok(tcp) = TcpStream::from_std(tcp) else { return };
-                    let accepted = Accepted { tcp, peer: Some(peer) };
-                    if let Some(admin) = session::run(core, accepted, crowded).await
+                    if let Some(admin) = served.await
                         && let Some(control) = control.get()
                     {
-                        Box::pin(console::serve(admin, control.clone())).await;
+                        Box::pin(console::serve(*admin, control.clone())).await;
                     }
                 });
             }

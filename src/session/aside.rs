@@ -169,7 +169,7 @@ impl Session {
 
     /// `leaves`: the session lets go of its backend anyway.
     fn place(&mut self, leaves: bool) -> Place {
-        let Some(link) = &mut self.link else { return Place::Here };
+        let Some(link) = self.link.as_mut() else { return Place::Here };
         let flow = &link.lease.conn.backend.flow;
         // Nothing but preparations, as drivers send them with a Flush behind.
         let prepares = flow.unsynced() && flow.is_empty() && !flow.in_copy() && !link.bound;

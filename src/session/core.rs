@@ -13,6 +13,8 @@ use super::cancel::CancelKeys;
 use super::entry::{ClientRow, Entry, Kick};
 use super::hub::Hubs;
 use super::login::Reported;
+use super::room::Rooms;
+use super::serve::Link;
 use super::world::World;
 use crate::audit::Audit;
 use crate::base::Party;
@@ -90,6 +92,8 @@ pub struct Core {
     read_buffer: Cell<Vec<u8>>,
     write_buffer: Cell<Vec<u8>>,
     replay_buffers: RefCell<Vec<Vec<u8>>>,
+    /// For backends in sessions' hands.
+    pub(super) links: Rooms<Link>,
 }
 
 /// As many as batches are under way at once, most of the time.
@@ -109,6 +113,7 @@ impl Core {
             read_buffer: Cell::default(),
             write_buffer: Cell::default(),
             replay_buffers: RefCell::default(),
+            links: Rooms::default(),
         }
     }
 

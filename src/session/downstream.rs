@@ -45,7 +45,7 @@ impl Session {
         let mut relay = Relay::new(input, &mut out);
         let result = self.see_messages(&mut relay);
         let cut = relay.rest();
-        if let Some(link) = &mut self.link {
+        if let Some(link) = self.link.as_mut() {
             link.lease.conn.backend.cut.extend_from_slice(cut);
         }
         let written = relay.finish();
@@ -60,7 +60,7 @@ impl Session {
 
     fn see_messages(&mut self, relay: &mut Relay<'_>) -> Result<(), End> {
         loop {
-            let Some(link) = &mut self.link else { return Ok(()) };
+            let Some(link) = self.link.as_mut() else { return Ok(()) };
             let backend = &mut link.lease.conn.backend;
             if link.handover.is_none() {
                 while let Some(own) = backend.flow.next_own() {
@@ -98,7 +98,7 @@ impl Session {
 
     fn see_message(&mut self, header: Header, relay: &mut Relay<'_>) -> Result<Seen, End> {
         let input = relay.rest();
-        let Some(link) = &mut self.link else { return Ok(Seen::Next) };
+        let Some(link) = self.link.as_mut() else { return Ok(Seen::Next) };
         let here = header.total.min(input.len());
         let whole = here == header.total;
         let own = link.handover.is_some() || link.inquiry.is_some();
@@ -162,7 +162,7 @@ impl Session {
                 return Ok(Seen::Next);
             }
             relay.forward(here);
-            if let Some(link) = &mut self.link {
+            if let Some(link) = self.link.as_mut() {
                 link.lease.conn.backend.rest = header.total - here;
             }
             return if is_fatal(body) { Err(End::ServerSaid) } else { Ok(Seen::Next) };
@@ -171,7 +171,7 @@ impl Session {
     }
 
     fn see_answer(&mut self, header: Header, here: usize, body: &[u8], relay: &mut Relay<'_>) -> Result<Seen, End> {
-        let Some(link) = &mut self.link else { return Ok(Seen::Next) };
+        let Some(link) = self.link.as_mut() else { return Ok(Seen::Next) };
         if link.replay.is_on() && !matches!(header.tag, b'N' | b'S' | b'A') {
             link.no_replay();
         }
@@ -210,7 +210,7 @@ impl Session {
     }
 
     fn settled(&mut self, transaction: Transaction) {
-        let Some(link) = &mut self.link else { return };
+        let Some(link) = self.link.as_mut() else { return };
         let inquires = transaction == Transaction::Idle && link.touched.is_some();
         link.transaction = transaction;
         link.at_rest = true;
@@ -253,20 +253,20 @@ impl Session {
         if is_outdated(body) {
             self.renew_statement();
         }
-        if let Some(link) = &mut self.link
+        if let Some(link) = self.link.as_mut()
             && answer::field(body, b'R') == Some(b"CopyGetData")
         {
             link.lease.conn.backend.flow.copy_refused();
         }
         self.lose(|flow, lost| flow.error(lost));
-        if let Some(link) = &mut self.link {
+        if let Some(link) = self.link.as_mut() {
             link.unlistens = Vec::new();
         }
     }
 
     /// A table was altered, so the plan that the backend keeps does not fit what it told whoever prepared it.
     fn renew_statement(&mut self) {
-        let Some(link) = &mut self.link else { return };
+        let Some(link) = self.link.as_mut() else { return };
         link.unnamed_known = false;
         if let Some(id) = link.lease.conn.backend.flow.statement_in_turn() {
             let core = &self.core;
@@ -276,7 +276,7 @@ impl Session {
 
     /// Takes note of what the server skips.
     pub(super) fn lose(&mut self, skip: impl FnOnce(&mut Flow, &mut dyn FnMut(Lost))) {
-        let Some(link) = &mut self.link else { return };
+        let Some(link) = self.link.as_mut() else { return };
         let conn = &mut link.lease.conn;
         let names = &mut self.names;
         let prepared = &mut conn.prepared;

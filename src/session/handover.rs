@@ -41,7 +41,7 @@ impl Session {
     }
 
     fn put_handover(&mut self, relay: &mut Relay<'_>) {
-        let Some(link) = &mut self.link else { return };
+        let Some(link) = self.link.as_mut() else { return };
         let conn = &mut link.lease.conn;
         let switch = conn.context.as_ref().is_some_and(|before| before.tenant() != self.context.tenant());
         // A session that is on the backend already keeps what it has there. What it reset goes back to what
@@ -113,7 +113,7 @@ impl Session {
 
     /// A hand-over was answered as it should be.
     pub(super) fn handed_over(&mut self) {
-        let Some(link) = &mut self.link else { return };
+        let Some(link) = self.link.as_mut() else { return };
         let Some(handover) = link.handover.take() else { return };
         link.lease.conn.context = Some(Arc::clone(&self.context));
         add(&self.core.stats.contexts, 1);
@@ -128,7 +128,7 @@ impl Session {
         let state = answer::sqlstate(error).map(|state| String::from_utf8_lossy(&state).into_owned());
         tracing::warn!(tenant = %self.terms.id, sqlstate = state, "a backend was closed: its hand-over was not answered as expected");
         self.handover_failures += 1;
-        let Some(link) = self.link.take() else { return Ok(Seen::Lost) };
+        let Some(link) = self.link.take(&self.core.links) else { return Ok(Seen::Lost) };
         self.key.slot.clear();
         self.entry.backend.set(None);
         let mut lease = link.lease;
@@ -150,7 +150,7 @@ impl Session {
         if !moves || self.handover_failures >= HANDOVER_TRIES {
             return Err(no_clean_backend(state.as_deref()).into());
         }
-        self.retry = Some(Retry { held: handover.held, flow, unnamed_known: link.unnamed_known });
+        self.retry = Some(Box::new(Retry { held: handover.held, flow, unnamed_known: link.unnamed_known }));
         self.need = Need::Lease;
         Ok(Seen::Lost)
     }

@@ -167,7 +167,7 @@ impl Session {
         if self.mail.is_none() {
             return;
         }
-        let (Some(link), Some(found)) = (&mut self.link, listen_orders(text)) else { return };
+        let (Some(link), Some(found)) = (self.link.as_mut(), listen_orders(text)) else { return };
         let ends = found.orders.into_iter().filter(|order| !matches!(order, ListenOrder::Listen(_)));
         link.unlistens.extend(ends.map(|order| (order, on_server)));
     }

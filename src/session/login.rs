@@ -15,6 +15,7 @@ use super::listen::Hearing;
 use super::names::Names;
 use super::plain::Wish;
 use super::relay::Sink;
+use super::room::Room;
 use super::serve::{Need, Session, Skipping};
 use super::startup_settings::Wanted;
 use super::stay::{self, Stay, audit_route};
@@ -296,7 +297,7 @@ impl LoggedIn {
             mail: None,
             aside: None,
             errand: None,
-            link: None,
+            link: Room::default(),
             waiting: None,
             retry: None,
             pins,

@@ -36,6 +36,7 @@ mod plain;
 mod refuse;
 mod relay;
 mod replay;
+mod room;
 mod run;
 mod serve;
 mod startup_settings;

@@ -82,7 +82,7 @@ impl Session {
         if self.replayed >= TIMES {
             return;
         }
-        let Some(link) = &mut self.link else { return };
+        let Some(link) = self.link.as_mut() else { return };
         if link.replay.bytes.capacity() == 0 {
             link.replay.bytes = self.core.take_replay_buffer();
         }
@@ -92,7 +92,7 @@ impl Session {
 
     /// Whether the batch whose plan was refused will be sent again.
     pub(super) fn replays(&mut self) -> bool {
-        let Some(link) = &mut self.link else { return false };
+        let Some(link) = self.link.as_mut() else { return false };
         let flow = &link.lease.conn.backend.flow;
         let State::Whole(statement) = link.replay.state else { return false };
         if flow.statement_in_turn() != Some(statement) {
@@ -104,7 +104,7 @@ impl Session {
 
     /// The server is at rest: the batch is the next thing that the client has sent.
     pub(super) fn replay(&mut self) {
-        let Some(link) = &mut self.link else { return };
+        let Some(link) = self.link.as_mut() else { return };
         if std::mem::take(&mut link.replay.state) == State::Again {
             self.inbox.splice(0..0, link.replay.bytes.iter().copied());
             self.replayed += 1;

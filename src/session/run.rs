@@ -8,6 +8,7 @@ use super::core::Core;
 use super::handshake::{Accepted, Handshake, Refused, tell};
 use super::login::{Admin, Login};
 use super::refuse;
+use super::serve::Session;
 use super::stay::refused_early;
 use crate::audit::{Event, Refusal};
 use crate::base::Report;
@@ -16,24 +17,41 @@ use crate::telemetry::add;
 
 /// Serves a client. Returns when it is done, or with an administrator for whom the console is.
 /// `crowded`: there are more clients than allowed, so this one is told so.
-pub async fn run(core: Rc<Core>, accepted: Accepted, crowded: bool) -> Option<Admin> {
+pub fn run(core: Rc<Core>, accepted: Accepted, crowded: bool) -> impl Future<Output = Option<Box<Admin>>> {
+    // Boxed: a session keeps none of the memory that TLS handshakes and logins take. And no async function, which
+    // would keep its arguments as long as it runs.
+    let admitted = Box::pin(admitted(core, accepted, crowded));
+    async move {
+        match admitted.await? {
+            Admitted::Session(session) => {
+                session.serve().await;
+                None
+            }
+            Admitted::Console(admin) => Some(admin),
+        }
+    }
+}
+
+enum Admitted {
+    Session(Box<Session>),
+    Console(Box<Admin>),
+}
+
+/// Who is not served has been told why.
+async fn admitted(core: Rc<Core>, accepted: Accepted, crowded: bool) -> Option<Admitted> {
     let began = Instant::now();
     let world = core.shared.world.load_full();
     let limit = world.settings.listen.startup_timeout;
     let peer = accepted.peer;
-    // Boxed: a session keeps none of the memory that TLS handshakes and logins take.
-    let entering = Box::pin(enter(&core, accepted, crowded));
-    match tokio::time::timeout(limit, entering).await {
+    match tokio::time::timeout(limit, enter(&core, accepted, crowded)).await {
         Ok(Ok(Some(Login::Session(logged_in)))) => {
             core.stats.login("ok");
             core.stats.login_time.record(began.elapsed());
-            drop(world);
-            logged_in.into_session(core).serve().await;
-            None
+            Some(Admitted::Session(Box::new(logged_in.into_session(core))))
         }
         Ok(Ok(Some(Login::Console(admin)))) => {
             core.stats.login("console");
-            Some(*admin)
+            Some(Admitted::Console(admin))
         }
         Ok(Ok(None)) => None,
         Ok(Err((stream, Refused::Told(report)))) => {

@@ -19,6 +19,7 @@ use super::notify::Channels;
 use super::refuse;
 use super::relay::{Sink, poll_read};
 use super::replay::Replay;
+use super::room::Room;
 use super::state::{Inquiry, Own, Touched};
 use super::stay::Stay;
 use super::terms::Terms;
@@ -70,11 +71,11 @@ pub(super) struct Session {
     pub aside: Option<Box<Aside>>,
     /// What such a statement asks for, to be done.
     pub errand: Option<Box<Errand>>,
-    pub link: Option<Link>,
+    pub link: Room<Link>,
     /// Its place in the queue for a backend.
     pub waiting: Option<Waiting>,
     /// What a failed hand-over left to be sent again.
-    pub retry: Option<Retry>,
+    pub retry: Option<Box<Retry>>,
     pub pins: Pins,
     /// Held while it keeps its backend for what it did.
     pub pin_slot: Option<PinSlot>,
@@ -210,7 +211,7 @@ enum Event {
 }
 
 impl Session {
-    pub async fn serve(mut self) {
+    pub async fn serve(mut self: Box<Self>) {
         let end = loop {
             match poll_fn(|cx| self.poll_drive(cx)).await {
                 Event::End(end) => break end,
@@ -348,7 +349,7 @@ impl Session {
     }
 
     fn flush_server(&mut self, cx: &mut Cx<'_>) -> bool {
-        let Some(link) = &mut self.link else { return false };
+        let Some(link) = self.link.as_mut() else { return false };
         if link.to_server.is_clear() || link.write_failed {
             return false;
         }
@@ -367,7 +368,7 @@ impl Session {
     }
 
     fn read_server(&mut self, cx: &mut Cx<'_>) -> Result<bool, End> {
-        let Some(link) = &mut self.link else { return Ok(false) };
+        let Some(link) = self.link.as_mut() else { return Ok(false) };
         let backend = &mut link.lease.conn.backend;
         let mut buffer = self.core.take_read_buffer();
         let keep = backend.cut.len();
@@ -405,7 +406,7 @@ impl Session {
         self.key.slot.aim(Arc::clone(&conn.cancel));
         self.entry.set(Phase::Active, lease.since);
         self.entry.backend.set(Some(Held { pid: conn.backend.pid, born: conn.backend.born }));
-        self.link = Some(Link {
+        let link = Link {
             to_server: Sink::default(),
             handover: None,
             handover_due: self.retry.is_some() || !conn.serves(&self.context),
@@ -426,7 +427,8 @@ impl Session {
             since: lease.since,
             write_failed: false,
             lease,
-        });
+        };
+        self.link.put(&self.core.links, link);
     }
 
     /// Gives the backend back if it is at rest and nothing ties the session to it.
@@ -445,7 +447,7 @@ impl Session {
         if !done {
             return;
         }
-        let Some(mut link) = self.link.take() else { return };
+        let Some(mut link) = self.link.take(&self.core.links) else { return };
         self.core.give_replay_buffer(link.replay.take_buffer());
         let now = Instant::now();
         self.core.stats.transaction_time.record(now.duration_since(link.since));
@@ -476,7 +478,7 @@ impl Session {
     }
 
     /// The end: the client is told as far as it can be, the backend brought to rest.
-    async fn finish(mut self, end: End) {
+    async fn finish(mut self: Box<Self>, end: End) {
         self.note_end(&end);
         drop(self.stay.take());
         self.core.leave(&self.entry);
@@ -504,7 +506,7 @@ impl Session {
 
     /// Leaves a backend in the middle of something to a task that brings it to rest or closes it.
     pub(super) fn abandon_link(&mut self, server_gone: bool) {
-        let Some(link) = self.link.take() else { return };
+        let Some(link) = self.link.take(&self.core.links) else { return };
         let under_way = self.key.slot.clear();
         let resumable = !server_gone && !link.write_failed && link.to_server.is_clear() && link.handover.is_none();
         let resumable = resumable && (self.rest == 0 || self.rest_dropped);

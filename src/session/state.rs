@@ -187,7 +187,7 @@ impl Found {
 impl Session {
     /// A statement with these facts is on its way; `lets_go`: it may end what pins the session.
     pub(super) fn touch(&mut self, facts: &Facts, lets_go: bool) {
-        let Some(link) = &mut self.link else { return };
+        let Some(link) = self.link.as_mut() else { return };
         let new = facts.pins.without(self.pins);
         for pin in new.iter() {
             self.core.stats.pin(pin.label());
@@ -232,7 +232,7 @@ impl Session {
     /// DISCARD, DEALLOCATE or ROLLBACK, or another command that begins like one.
     pub(super) fn command_completed(&mut self, tag: &[u8]) {
         let discarded = tag.starts_with(b"DISCARD ALL\0");
-        let Some(link) = &mut self.link else { return };
+        let Some(link) = self.link.as_mut() else { return };
         if tag.starts_with(b"ROLLBACK\0") {
             link.unlistens = Vec::new();
         } else if discarded {
@@ -272,7 +272,7 @@ impl Session {
     /// Asks the backend what the transaction left. It is at rest and outside of a transaction.
     pub(super) fn inquire(&mut self, tries: u8) {
         let asked_before = self.own.as_ref().is_some_and(|own| !own.prepared.is_empty());
-        let Some(link) = &mut self.link else { return };
+        let Some(link) = self.link.as_mut() else { return };
         let Some(touched) = &mut link.touched else { return };
         if touched.discarded {
             self.pins = self.pins.among(Pins::of(Pin::Mode).with(Pins::of(Pin::Load)));
@@ -364,7 +364,7 @@ impl Session {
         self.set_pins(pins);
         self.hold_pin_slot();
         let context = Arc::clone(&self.context);
-        let Some(link) = &mut self.link else { return };
+        let Some(link) = self.link.as_mut() else { return };
         link.touched = None;
         let conn = &mut link.lease.conn;
         if !link.reset {

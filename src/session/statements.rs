@@ -45,7 +45,7 @@ impl Session {
         if !self.names.awaits_answers() || !again() {
             return false;
         }
-        let Some(link) = &mut self.link else { return false };
+        let Some(link) = self.link.as_mut() else { return false };
         link.unsure = true;
         self.gated()
     }
@@ -129,7 +129,7 @@ impl Session {
         self.names.unnamed_facts = facts;
         self.names.asked_unnamed();
         self.spend_unnamed(None);
-        if let Some(link) = &mut self.link {
+        if let Some(link) = self.link.as_mut() {
             link.unnamed_known = true;
         }
         match &stand_in {
@@ -152,7 +152,7 @@ impl Session {
 
     /// The backend's unnamed statement is not the session's any more.
     fn spend_unnamed(&mut self, copy: Option<&Rc<Statement>>) {
-        if let Some(link) = &mut self.link {
+        if let Some(link) = self.link.as_mut() {
             link.unnamed_known = false;
             link.unnamed_copy = copy.cloned();
         }
@@ -191,7 +191,7 @@ impl Session {
 
     fn prepare(&mut self, statement: &Statement, hidden: bool, relay: &mut Relay<'_>) {
         let limit = self.local.pool.rules().prepared_per_backend;
-        let Some(link) = &mut self.link else { return };
+        let Some(link) = self.link.as_mut() else { return };
         link.unsure |= hidden;
         let evicted = link.lease.conn.prepared.add(statement.id, limit);
         let doubtful = link.lease.conn.prepared.take_outlived(statement.id) || link.prepared_doubtful;
@@ -241,7 +241,7 @@ impl Session {
         self.owe_description(Described::Hidden, Describing::Check(name.into()));
         frontend::put_statement(relay.own(), b'D', &own_name);
         relay.own().extend_from_slice(frontend::FLUSH);
-        match &mut self.link {
+        match self.link.as_mut() {
             // Where the server skips all this, there is nothing to wait for.
             Some(link) if !link.lease.conn.backend.flow.skipping() => {
                 link.checking = true;
@@ -286,7 +286,7 @@ impl Session {
 
     /// What the backend has under this number does not look as it should: no session may take it for that.
     fn outlive(&mut self, id: StatementId) {
-        if let Some(link) = &mut self.link {
+        if let Some(link) = self.link.as_mut() {
             link.lease.conn.prepared.outlive(id);
         }
     }
@@ -305,7 +305,7 @@ impl Session {
 
     /// The description that a request waits for is here, or will never be.
     pub(super) fn checked(&mut self) {
-        if let Some(link) = &mut self.link {
+        if let Some(link) = self.link.as_mut() {
             link.checking = false;
         }
     }
@@ -326,7 +326,7 @@ impl Session {
             self.flush_handover(relay);
         }
         let after = header.total - frame::HEADER - head.length;
-        if let Some(link) = &mut self.link {
+        if let Some(link) = self.link.as_mut() {
             link.bound = true;
         }
         let first = self.link.as_ref().is_some_and(|link| link.at_rest && link.transaction == Transaction::Idle);

@@ -46,7 +46,7 @@ impl Session {
         }
         let consumed = relay.consumed();
         let written = relay.finish();
-        if let Some(link) = &mut self.link
+        if let Some(link) = self.link.as_mut()
             && !written.is_empty()
         {
             if let Some(handover) = link.handover.as_mut().filter(|handover| handover.held.is_empty()) {
@@ -228,7 +228,7 @@ impl Session {
 
     /// Takes note of an answer owed.
     pub(super) fn owe(&mut self, owed: Owed) {
-        let Some(link) = &mut self.link else { return };
+        let Some(link) = self.link.as_mut() else { return };
         if link.at_rest {
             link.at_rest = false;
             if !self.pins.is_empty() || link.transaction != Transaction::Idle {
@@ -253,7 +253,7 @@ impl Session {
 
     /// Gives answers of pgward's own whose turn it is.
     pub(super) fn give_own(&mut self) {
-        let Some(link) = &mut self.link else { return };
+        let Some(link) = self.link.as_mut() else { return };
         if link.handover.is_some() {
             return;
         }
@@ -271,7 +271,7 @@ impl Session {
             return;
         }
         self.touch(facts, lets_go);
-        let Some(link) = &mut self.link else { return };
+        let Some(link) = self.link.as_mut() else { return };
         match &facts.deallocates {
             // Another statement's, by SQL's PREPARE.
             Some(Deallocate::One(name)) if !name.as_bytes().starts_with(OWN_PREFIX) => {}
@@ -309,7 +309,7 @@ impl Session {
         }
         // A simple query drops the unnamed statement (exec_simple_query in postgres.c).
         self.names.forget_unnamed();
-        if let Some(link) = &mut self.link {
+        if let Some(link) = self.link.as_mut() {
             link.unnamed_known = false;
             link.unnamed_copy = None;
         }
