@@ -5,7 +5,6 @@
 //! value to one backend: on any other it is refused. The time (seconds since 1970) ties it to the transactions that
 //! begin soon after: whoever comes to know another's value can use it no longer than that, and only on that backend.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -80,10 +79,8 @@ impl Sealer {
 }
 
 fn hex(out: &mut String, bytes: &[u8]) {
-    for byte in bytes {
-        // Writing to a String cannot fail.
-        let _ = write!(out, "{byte:02x}");
-    }
+    let digit = |nibble: u8| char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
+    out.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
 }
 
 /// Whose sessions a context serves. Users of one database share what it is counted by, and nothing else.
