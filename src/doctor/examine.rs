@@ -10,7 +10,8 @@ use super::rules::{CHECKS, Check, KEY_LEFT, KEY_MISSING, LOGIN_SETTING, Scope};
 const PRELUDE: &str = include_str!("prelude.sql");
 
 /// One view of the catalogue for all checks. Names resolve to PostgreSQL's own objects only, and are printed with
-/// their schema; a lock that somebody holds is not waited for long. Compiling queries that run once would take longer than running them.
+/// their schema; a lock that somebody holds is not waited for long. Compiling queries that run once would take longer
+/// than running them.
 const BEGIN: &str = "begin transaction isolation level repeatable read, read only;
     set local search_path = pg_catalog, pg_temp;
     set local quote_all_identifiers = off;

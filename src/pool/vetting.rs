@@ -64,7 +64,7 @@ const TRIES: usize = 10;
 const HELD_FROM: usize = 3;
 
 /// A login that is refused though it was mended has another reason, such as a password that the configuration has wrong.
-const TRIES_IF_REFUSED: usize = 3;
+const TRIES_IF_REFUSED: usize = 5;
 
 /// Opens a backend that can be lent.
 pub(super) async fn open(
@@ -95,16 +95,14 @@ pub(super) async fn open(
         if matches!(error, BackendError::Unsafe { .. }) {
             note("unsafe");
         }
-        let spoilt = match &error {
-            BackendError::Unsound { .. } => tries < TRIES,
+        let most = match &error {
+            BackendError::Unsound { .. } => TRIES,
             // A session that is ended as soon as it has begun (idle_session_timeout) has words behind its login.
-            BackendError::Protocol { .. } => vetting.shared && tries < TRIES,
-            BackendError::Refused { sqlstate, .. } => {
-                vetting.shared && may_be_spoilt(sqlstate) && tries < TRIES_IF_REFUSED
-            }
-            _ => false,
+            BackendError::Protocol { .. } if vetting.shared => TRIES,
+            BackendError::Refused { sqlstate, .. } if vetting.shared && may_be_spoilt(sqlstate) => TRIES_IF_REFUSED,
+            _ => 1,
         };
-        let Some(service) = vetting.service.as_ref().filter(|_| spoilt) else { return Err(error) };
+        let Some(service) = vetting.service.as_ref().filter(|_| tries < most) else { return Err(error) };
         tracing::warn!(role = credentials.role, server = endpoint.name(), %error, "a login of tenants is being mended");
         let mended = pool.mended.mend(endpoint, service, &credentials.role, begun).await;
         note(if mended.is_ok() { "mended" } else { "not_mended" });
@@ -185,7 +183,7 @@ impl Mended {
     }
 }
 
-/// A session of the service's, for as long as which no role's settings change.
+/// A session of the service's, for as long as which no role changes.
 async fn hold(endpoint: &Endpoint, service: &Credentials, role: &str) -> Result<Backend, BackendError> {
     let (mut backend, _) = backend::open(endpoint, service).await?;
     for (query, values) in [("begin", &[][..]), ("select pgward.hold($1)", &[role])] {

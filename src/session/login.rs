@@ -267,7 +267,7 @@ impl Entered {
 }
 
 impl LoggedIn {
-    pub(super) fn into_session(self, core: Rc<Core>) -> Session {
+    pub(super) fn into_session(self, core: Rc<Core>) -> Box<Session> {
         let Self { stream, input, entry, key, terms, usage, slot, local, context, hearing, wanted, .. } = self;
         let Self { max_prepared, stay, .. } = self;
         if core.draining.get() {
@@ -275,7 +275,7 @@ impl LoggedIn {
         }
         let pins = terms.pins();
         entry.pinned.set(pins.label());
-        Session {
+        Box::new(Session {
             core,
             client: stream,
             entry,
@@ -310,7 +310,7 @@ impl LoggedIn {
             to_client: Sink::default(),
             handover_failures: 0,
             replayed: 0,
-        }
+        })
     }
 }
 

@@ -8,7 +8,6 @@ use super::core::Core;
 use super::handshake::{Accepted, Handshake, Refused, tell};
 use super::login::{Admin, Login};
 use super::refuse;
-use super::serve::Session;
 use super::stay::refused_early;
 use crate::audit::{Event, Refusal};
 use crate::base::Report;
@@ -20,40 +19,36 @@ use crate::telemetry::add;
 pub fn run(core: Rc<Core>, accepted: Accepted, crowded: bool) -> impl Future<Output = Option<Box<Admin>>> {
     // Boxed: a session keeps none of the memory that TLS handshakes and logins take. And no async function, which
     // would keep its arguments as long as it runs.
-    let admitted = Box::pin(admitted(core, accepted, crowded));
+    let login = Box::pin(login(Rc::clone(&core), accepted, crowded));
     async move {
-        match admitted.await? {
-            Admitted::Session(session) => {
-                session.serve().await;
+        match login.await? {
+            Login::Session(logged_in) => {
+                logged_in.into_session(core).serve().await;
                 None
             }
-            Admitted::Console(admin) => Some(admin),
+            Login::Console(admin) => Some(admin),
         }
     }
 }
 
-enum Admitted {
-    Session(Box<Session>),
-    Console(Box<Admin>),
-}
-
-/// Who is not served has been told why.
-async fn admitted(core: Rc<Core>, accepted: Accepted, crowded: bool) -> Option<Admitted> {
+/// Who may not go on has been told why.
+async fn login(core: Rc<Core>, accepted: Accepted, crowded: bool) -> Option<Login> {
     let began = Instant::now();
     let world = core.shared.world.load_full();
     let limit = world.settings.listen.startup_timeout;
     let peer = accepted.peer;
     match tokio::time::timeout(limit, enter(&core, accepted, crowded)).await {
-        Ok(Ok(Some(Login::Session(logged_in)))) => {
-            core.stats.login("ok");
-            core.stats.login_time.record(began.elapsed());
-            Some(Admitted::Session(Box::new(logged_in.into_session(core))))
+        Ok(Ok(login)) => {
+            match &login {
+                Some(Login::Session(_)) => {
+                    core.stats.login("ok");
+                    core.stats.login_time.record(began.elapsed());
+                }
+                Some(Login::Console(_)) => core.stats.login("console"),
+                None => {}
+            }
+            login
         }
-        Ok(Ok(Some(Login::Console(admin)))) => {
-            core.stats.login("console");
-            Some(Admitted::Console(admin))
-        }
-        Ok(Ok(None)) => None,
         Ok(Err((stream, Refused::Told(report)))) => {
             core.stats.error(report.sqlstate.as_str().as_bytes());
             if let Some(stream) = stream {

@@ -87,6 +87,14 @@ async fn a_login_whose_settings_are_set_again_and_again_can_be_used() {
 }
 
 #[tokio::test]
+async fn a_login_whose_password_is_set_again_and_again_can_be_used() {
+    let siege = "do $$ begin loop
+        begin alter role {role} password 'taken over'; exception when others then null; end; commit;
+        end loop; end $$";
+    besieged("retaken", siege).await;
+}
+
+#[tokio::test]
 async fn a_login_whose_settings_are_being_changed_for_hours_can_be_used() {
     let siege = "do $$ begin
         alter role {role} set work_mem = '64kB'; commit; alter role {role} set work_mem = '65kB'; perform pg_sleep(3600);

@@ -161,17 +161,17 @@ end
 $$;
 revoke all on function pgward.mend(name) from public;
 
--- Keeps every role's settings as they are until the transaction ends, so that a session can begin meanwhile, however often
--- a login changes its own. Does nothing where the owner may not. For pgward itself, by its service login.
+-- Keeps every role's settings and password as they are until the transaction ends, so that a session can begin
+-- meanwhile, however often a login changes its own. Does nothing where the owner may not. For pgward itself, by its service login.
 create or replace function pgward.hold(login name) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '250ms'
 as $$
 begin
     begin
-        lock table pg_db_role_setting in share mode;
+        lock table pg_db_role_setting, pg_authid in share mode;
     exception when lock_not_available then
         perform pgward.end_changes(login);
-        lock table pg_db_role_setting in share mode;
+        lock table pg_db_role_setting, pg_authid in share mode;
     end;
 exception when insufficient_privilege or lock_not_available then
     null;
