@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::lean::{Lean, query};
+use super::peers::Peer;
 use super::spawned::resident_kib;
-use super::stage::{PgBouncer, Stage, TENANTS, Target, tenant};
+use super::stage::{Stage, TENANTS, Target, tenant};
 use super::table::print;
 
 pub fn measure(stage: &Stage, count: usize) -> Value {
@@ -12,7 +13,7 @@ pub fn measure(stage: &Stage, count: usize) -> Value {
     // Processes that have done nothing yet: freed memory of theirs would hide what clients take. PgBouncer
     // asks for no passwords, which cost it and its clients time, and no memory.
     let fresh = stage.another();
-    let trusting = PgBouncer::start(stage.server_port(), "trust");
+    let trusting = Peer::pgbouncer(stage.server_port(), "trust");
     let bouncer = Target { address: trusting.address, pid: Some(trusting.pid), ..stage.bouncer() };
     let tenants: Vec<Target> = (0..TENANTS.min(count)).map(|i| tenant(&fresh, "pgward", &format!("t{i}"))).collect();
     let mut table = Vec::new();

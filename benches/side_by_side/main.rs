@@ -4,9 +4,12 @@
 //! turns with the same load, several rounds, and shows medians and ratios. `make bench` runs it, and
 //! `scripts/bench --help` says how to run parts of it, or longer.
 
+mod driver;
 mod idle;
-mod pgbench;
+mod mock;
+mod peers;
 mod rows;
+mod select;
 mod stage;
 mod switch;
 mod table;
@@ -35,16 +38,32 @@ struct Arguments {
     #[arg(long, env = "PGWARD_BENCH_SECONDS", default_value_t = 4)]
     seconds: u64,
 
-    /// Numbers of clients, for pgbench
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 50])]
+    /// Numbers of clients
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 50, 500])]
     clients: Vec<usize>,
+
+    /// Ways in which clients send statements
+    #[arg(long, value_delimiter = ',', default_values = ["simple", "extended", "prepared"])]
+    modes: Vec<String>,
+
+    /// Only these proxies, for a profiler: pgward, pgbouncer, haproxy, direct or other
+    #[arg(long, value_delimiter = ',')]
+    through: Vec<String>,
+
+    /// The proxy's threads that serve clients; as many as there are CPUs unless given
+    #[arg(long)]
+    cores: Option<usize>,
+
+    /// Another pgward to compare with, in front of the mocked server
+    #[arg(long)]
+    other: Option<PathBuf>,
 
     /// Clients of the idle-memory case
     #[arg(long, default_value_t = 10_000)]
     idle: usize,
 
     /// What to run
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Pgbench, Part::Switch, Part::Rows, Part::Idle])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = PARTS)]
     parts: Vec<Part>,
 
     /// Where the figures go, as JSON
@@ -58,8 +77,10 @@ struct Arguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
-    /// select-only, by the ways clients send statements and numbers of clients
-    Pgbench,
+    /// The same with the proxies alone, in front of a server that costs next to nothing
+    Mocked,
+    /// pgbench's select-only transaction, by the ways clients send statements and numbers of clients
+    Select,
     /// Another tenant in every transaction
     Switch,
     /// What row security costs
@@ -68,24 +89,31 @@ enum Part {
     Idle,
 }
 
+const PARTS: [Part; 5] = [Part::Mocked, Part::Select, Part::Switch, Part::Rows, Part::Idle];
+
 fn main() {
     let arguments = Arguments::parse();
     spawned::raise_open_files(2 * arguments.idle.min(9_000) as u64 + 1_000);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let stage = runtime.block_on(Stage::start());
-    println!("{}\n", stage.machine());
+    let stage = std::cell::LazyCell::new(|| runtime.block_on(Stage::start(arguments.cores)));
+    println!("{}\n", stage::machine());
     let mut figures = serde_json::Map::new();
-    figures.insert("machine".to_owned(), json!(stage.machine()));
+    figures.insert("machine".to_owned(), json!(stage::machine()));
     figures.insert("rounds".to_owned(), json!(arguments.rounds));
     figures.insert("seconds".to_owned(), json!(arguments.seconds));
-    for part in [Part::Pgbench, Part::Switch, Part::Rows, Part::Idle] {
+    let plan = select::Plan {
+        turns: 2 * arguments.rounds * usize::try_from(arguments.seconds).unwrap(),
+        clients: &arguments.clients,
+        modes: &arguments.modes,
+        through: &arguments.through,
+    };
+    for part in PARTS {
         if !arguments.parts.contains(&part) {
             continue;
         }
         let (name, found) = match part {
-            Part::Pgbench => {
-                ("pgbench", pgbench::measure(&stage, arguments.rounds, arguments.seconds, &arguments.clients))
-            }
+            Part::Mocked => ("mocked", select::mocked(&plan, arguments.cores, arguments.other.as_deref())),
+            Part::Select => ("select", select::real(&stage, &plan)),
             Part::Switch => ("switch", switch::measure(&stage, arguments.rounds, arguments.seconds)),
             Part::Rows => ("rows", rows::measure(&stage, arguments.rounds)),
             Part::Idle => ("idle", idle::measure(&stage, arguments.idle)),

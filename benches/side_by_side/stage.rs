@@ -1,31 +1,30 @@
 //! What is compared: one PostgreSQL, pgward and PgBouncer in front of it, and the way straight to it.
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
 
 use pgward::base::ClusterName;
-use pgward::cli::demo::cluster::{Cluster, Host, free_port};
+use pgward::cli::demo::cluster::{Cluster, Host};
 use pgward::config;
 
+use super::peers::Peer;
 use super::spawned::Spawned;
 
 pub const POOL: usize = 20;
 pub const TENANTS: usize = 1_000;
 /// Of pgbench: 100,000 accounts each.
 const SCALE: &str = "5";
-const PASSWORD: &str = "plain-for-both-sides";
+pub const PASSWORD: &str = "plain-for-both-sides";
 
 /// The login that comes without pgward.
 pub const PLAIN: &str = "plain";
 
 pub struct Stage {
     pub pgward: Spawned,
-    pub pgbouncer: PgBouncer,
+    pub pgbouncer: Peer,
     pub postgresql: SocketAddr,
-    version: String,
     cluster: Cluster,
 }
 
@@ -40,15 +39,8 @@ pub struct Target {
     pub pid: Option<u32>,
 }
 
-pub struct PgBouncer {
-    pub address: SocketAddr,
-    pub pid: u32,
-    child: Child,
-    folder: PathBuf,
-}
-
 impl Stage {
-    pub async fn start() -> Self {
+    pub async fn start(cores: Option<usize>) -> Self {
         let cluster = Cluster::builder("bench")
             .setting("max_connections", "200")
             .setting("shared_buffers", "256MB")
@@ -59,7 +51,7 @@ impl Stage {
             .unwrap();
         let server = cluster.primary();
         server.run("postgres", "create the database", "create database app").await.unwrap();
-        let text = configuration(server.port());
+        let text = configuration(server.port(), cores);
         let settings = config::parse(&text, Path::new(".")).unwrap_or_else(|problems| panic!("{problems:#?}"));
         let client = server.connect("app").await.unwrap();
         let name = ClusterName::parse("main").unwrap();
@@ -70,38 +62,18 @@ impl Stage {
             .unwrap_or_else(|error| panic!("pgbench: {error}"));
         assert!(initialised.status.success(), "{}", String::from_utf8_lossy(&initialised.stderr));
         client.batch_execute(&data()).await.unwrap();
-        let version = client.query_one("show server_version", &[]).await.unwrap().get(0);
         let pgward = Spawned::start(Path::new(env!("CARGO_BIN_EXE_pgward")), &[], &text);
-        let pgbouncer = PgBouncer::start(server.port(), "scram-sha-256");
+        let pgbouncer = Peer::pgbouncer(server.port(), "scram-sha-256");
         let postgresql = SocketAddr::from(([127, 0, 0, 1], server.port()));
-        Self { pgward, pgbouncer, postgresql, version, cluster }
-    }
-
-    /// What figures depend on.
-    pub fn machine(&self) -> String {
-        let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
-        let bouncer = Command::new("pgbouncer").arg("--version").output().unwrap();
-        let bouncer = String::from_utf8_lossy(&bouncer.stdout).lines().next().unwrap_or_default().to_owned();
-        format!(
-            "{} CPUs, {}; PostgreSQL {}; pgward {}; {bouncer}; pools of {POOL} backends",
-            std::thread::available_parallelism().map_or(0, usize::from),
-            model.trim_matches([' ', '\t', ':']),
-            self.version,
-            env!("CARGO_PKG_VERSION"),
-        )
+        Self { pgward, pgbouncer, postgresql, cluster }
     }
 
     pub fn direct(&self) -> Target {
-        self.plain("direct", self.postgresql, None)
+        plain("direct", self.postgresql, None)
     }
 
     pub fn bouncer(&self) -> Target {
-        self.plain("pgbouncer", self.pgbouncer.address, Some(self.pgbouncer.pid))
-    }
-
-    fn plain(&self, name: &'static str, address: SocketAddr, pid: Option<u32>) -> Target {
-        Target { name, address, user: PLAIN.to_owned(), password: PASSWORD.to_owned(), pid }
+        plain("pgbouncer", self.pgbouncer.address, Some(self.pgbouncer.pid))
     }
 
     pub fn tenant(&self, name: &'static str, tenant: &str) -> Target {
@@ -110,12 +82,35 @@ impl Stage {
 
     /// A second pgward on the same server.
     pub fn another(&self) -> Spawned {
-        Spawned::start(Path::new(env!("CARGO_BIN_EXE_pgward")), &[], &configuration(self.server_port()))
+        Spawned::start(Path::new(env!("CARGO_BIN_EXE_pgward")), &[], &configuration(self.server_port(), None))
     }
 
     pub fn server_port(&self) -> u16 {
         self.cluster.primary().port()
     }
+}
+
+pub fn plain(name: &'static str, address: SocketAddr, pid: Option<u32>) -> Target {
+    Target { name, address, user: PLAIN.to_owned(), password: PASSWORD.to_owned(), pid }
+}
+
+/// What figures depend on.
+pub fn machine() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    let version = |command: &mut Command| {
+        let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned()
+    };
+    format!(
+        "{} CPUs, {}; {}; {}; {}; pgward {}; pools of {POOL} backends",
+        std::thread::available_parallelism().map_or(0, usize::from),
+        model.trim_matches([' ', '\t', ':']),
+        version(Command::new(Host::find().unwrap().binary("postgres")).arg("--version")),
+        version(Command::new("pgbouncer").arg("--version")),
+        version(Command::new("haproxy").arg("-v")),
+        env!("CARGO_PKG_VERSION"),
+    )
 }
 
 pub fn tenant(pgward: &Spawned, name: &'static str, tenant: &str) -> Target {
@@ -128,13 +123,14 @@ pub fn tenant(pgward: &Spawned, name: &'static str, tenant: &str) -> Target {
     }
 }
 
-fn configuration(port: u16) -> String {
+pub fn configuration(port: u16, cores: Option<usize>) -> String {
     let tenants: String = (0..TENANTS)
         .map(|i| format!("[tenants.t{i}]\ncluster = \"main\"\ndatabase = \"app\"\nhome = \"lk\"\n"))
         .collect();
+    let cores = cores.map_or_else(String::new, |cores| format!(", cores = {cores}"));
     format!(
         "master_key = \"0123456789abcdef0123456789abcdef\"
-listen = {{ address = \"127.0.0.1:0\", drain_timeout = \"1s\" }}
+listen = {{ address = \"127.0.0.1:0\", drain_timeout = \"1s\"{cores} }}
 context.keys.k1 = \"fedcba9876543210fedcba9876543210\"
 pool.max_per_login = {POOL}
 limits.max_clients = 20000
@@ -189,57 +185,4 @@ fn data() -> String {
         grant select on plain to {PLAIN};
         analyze"
     )
-}
-
-impl PgBouncer {
-    /// As PostgreSQL's user, since it does not run as root.
-    pub fn start(server: u16, auth: &str) -> Self {
-        let host = Host::find().unwrap();
-        let folder = host.folder(None, "bouncer").unwrap();
-        let port = free_port().unwrap();
-        let users = folder.join("users.txt");
-        let config = folder.join("pgbouncer.ini");
-        let log = folder.join("pgbouncer.log");
-        let text = format!(
-            "[databases]\napp = host=127.0.0.1 port={server} dbname=app\n\
-             [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-             auth_type = {auth}\nauth_file = {}\npool_mode = transaction\ndefault_pool_size = {POOL}\n\
-             max_client_conn = 15000\nlog_connections = 0\nlog_disconnections = 0\nlogfile = {}\n",
-            users.display(),
-            log.display()
-        );
-        for (path, text) in [(&config, text), (&users, format!("\"{PLAIN}\" \"{PASSWORD}\"\n"))] {
-            fs::write(path, text).unwrap();
-            host.own(path).unwrap();
-        }
-        let mut command = host.command("pgbouncer");
-        command.arg("-q").arg(&config).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("pgbouncer: {error}"));
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let begin = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            let patient = child.try_wait().unwrap().is_none() && begin.elapsed() < Duration::from_secs(10);
-            assert!(patient, "pgbouncer: {}", fs::read_to_string(&log).unwrap_or_default());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        // setpriv becomes what it starts, so the process is the same.
-        Self { address, pid: child.id(), child, folder }
-    }
-}
-
-impl Drop for PgBouncer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.folder);
-    }
-}
-
-/// CPU time that a process has used so far, all threads, user and system, in microseconds.
-pub fn cpu_micros(pid: u32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let (_, fields) = stat.rsplit_once(") ").unwrap();
-    let ticks: u64 = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
-    // USER_HZ, in which Linux tells times to programs, is 100 whatever the kernel's own clock is.
-    ticks as f64 * 1e6 / 100.0
 }

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::lean::{Lean, query};
-use super::stage::{Stage, TENANTS, Target, cpu_micros};
+use super::peers::cpu_micros;
+use super::stage::{Stage, TENANTS, Target};
 use super::table::{median, print};
 
 /// Transactions under way at the same time: less than there are backends, so that nobody waits for one.

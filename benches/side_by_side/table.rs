@@ -10,6 +10,16 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
+/// A figure with so many digits behind its point, if it is one.
+pub fn show(value: f64, digits: usize) -> String {
+    if value.is_finite() { format!("{value:.digits$}") } else { "-".to_owned() }
+}
+
+/// The same for JSON, which has no word for what is not a number.
+pub fn number(value: f64) -> Option<f64> {
+    Some(value).filter(|value| value.is_finite())
+}
+
 /// Rows under their heads: the first column to the left, the others to the right.
 pub fn print(title: &str, heads: &[&str], rows: &[Vec<String>]) {
     let width = |at: usize| rows.iter().map(|row| row[at].len()).chain([heads[at].len()]).max().unwrap_or(0);

@@ -82,6 +82,10 @@ impl Lean {
         &self.stream
     }
 
+    pub fn into_socket(self) -> TcpStream {
+        self.stream
+    }
+
     /// Sends prepared bytes and takes the answers up to ReadyForQuery.
     pub fn run(&mut self, request: &[u8]) -> io::Result<Answer> {
         self.stream.write_all(request)?;
