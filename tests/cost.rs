@@ -14,10 +14,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lean::{Answer, Lean, execute, parse, query, sync};
-use spawned::Spawned;
+use pgward::telemetry::{CoreStats, Telemetry};
+use spawned::{Spawned, resident_kib};
 use support::Stage;
 
 /// The three ways in which clients send a statement: what is sent once, and what for each transaction.
@@ -205,4 +206,24 @@ async fn a_transaction_allocates_nothing() {
     .await
     .unwrap();
     drop(stage);
+}
+
+// -------------------------------------------------------------------------------------------- memory
+
+#[test]
+fn durations_that_nobody_asks_for_are_counted_and_not_kept() {
+    let (telemetry, stats) = (Telemetry::new(), CoreStats::default());
+    let mut grown = 0;
+    for round in 0..200 {
+        for micros in 0..20_000 {
+            stats.transaction_time.record(Duration::from_micros(micros));
+        }
+        telemetry.flush(&stats);
+        if round == 0 {
+            grown = resident_kib(std::process::id());
+        }
+    }
+    grown = resident_kib(std::process::id()).saturating_sub(grown);
+    assert!(grown < 8 * 1024, "4 million durations took {grown} KiB");
+    assert!(telemetry.render().contains("pgward_transaction_seconds_count 4000000"));
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
@@ -28,6 +28,14 @@ impl Stream {
 
     pub fn peer(&self) -> io::Result<std::net::SocketAddr> {
         self.tcp().peer_addr()
+    }
+
+    /// Whether the reactor has seen nothing happen on the socket, where that is all there is to look at.
+    pub fn is_quiet(&self) -> bool {
+        match self {
+            Self::Plain(tcp) => tcp.try_io(Interest::READABLE, || Ok(())).is_err(),
+            Self::Tls(_) => false,
+        }
     }
 
     /// What has arrived without anybody waiting for it. `None`: nothing, and the connection stands.

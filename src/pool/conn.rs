@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::budget::Permit;
 use super::prepared::Prepared;
@@ -29,8 +29,7 @@ pub struct Conn {
     pub cancel: Arc<CancelTarget>,
     pub(super) core: usize,
     pub(super) idle_since: Instant,
-    /// The deviation from the configured lifetime, so that backends opened together do not end together.
-    pub(super) lifetime: Duration,
+    pub(super) expires: Instant,
     pub(super) permit: Permit,
 }
 
@@ -51,6 +50,11 @@ impl Conn {
 
     /// Looks at what arrived while nobody used the backend. `false`: it is dead or out of step.
     pub(super) fn still_good(&mut self) -> bool {
+        self.backend.stream.is_quiet() || self.only_harmless()
+    }
+
+    #[cold]
+    fn only_harmless(&mut self) -> bool {
         let mut buf = [0u8; 1024];
         loop {
             match self.backend.stream.read_unasked(&mut buf) {
@@ -68,7 +72,7 @@ impl Conn {
     pub fn expired(&self, now: Instant) -> bool {
         // A cancel request that comes whenever it likes must not hit another session.
         let unsettled = self.cancel.unsettled.load(std::sync::atomic::Ordering::Relaxed);
-        unsettled || now.duration_since(self.backend.born) > self.lifetime
+        unsettled || now > self.expires
     }
 }
 

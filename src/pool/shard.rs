@@ -228,7 +228,7 @@ impl Shard {
         if conn.core == self.core {
             return Ok(lend(slot, conn, local));
         }
-        let Conn { backend, context, turn, used, dirty, prepared, cancel, idle_since, lifetime, permit, core: _ } =
+        let Conn { backend, context, turn, used, dirty, prepared, cancel, idle_since, expires, permit, core: _ } =
             *conn;
         let backend::Backend { stream, pid, key, born, flow, rest, cut } = backend;
         match stream.rehome() {
@@ -236,7 +236,7 @@ impl Shard {
                 let backend = backend::Backend { stream, pid, key, born, flow, rest, cut };
                 let core = self.core;
                 let conn =
-                    Conn { backend, context, turn, used, dirty, prepared, cancel, core, idle_since, lifetime, permit };
+                    Conn { backend, context, turn, used, dirty, prepared, cancel, core, idle_since, expires, permit };
                 Ok(lend(slot, Box::new(conn), local))
             }
             Err(_) => self.open(slot, permit, local).await,
@@ -254,6 +254,7 @@ impl Shard {
             key: backend.key.clone(),
             unsettled: AtomicBool::new(false),
         });
+        // Of different lengths, so that backends opened together do not end together.
         let lifetime = pool.rules().lifetime.mul_f64(rand::random_range(0.9..1.0));
         pool.greeted(greeting);
         let conn = Conn {
@@ -266,7 +267,7 @@ impl Shard {
             cancel,
             core: self.core,
             idle_since: Instant::now(),
-            lifetime,
+            expires: Instant::now() + lifetime,
             permit,
         };
         Ok(lend(slot, Box::new(conn), local))

@@ -149,6 +149,8 @@ pub(super) struct Link {
     pub touched: Option<Box<Touched>>,
     /// It is being asked.
     pub inquiry: Option<Box<Inquiry>>,
+    /// It had nothing to read when it was asked last in this turn of the session's.
+    pub is_dry: bool,
     pub since: Instant,
     /// Writing failed; what the server still has to say is read before the end.
     pub write_failed: bool,
@@ -242,6 +244,11 @@ impl Session {
 
     /// Moves what can be moved. Ready when something takes longer.
     fn drive(&mut self, cx: &mut Cx<'_>) -> Result<Poll<Work>, End> {
+        // A socket that had nothing to read wakes the session when it has, and is not asked again before.
+        let mut client_is_dry = false;
+        if let Some(link) = self.link.as_mut() {
+            link.is_dry = false;
+        }
         loop {
             self.heed_kick()?;
             let mut moved = false;
@@ -255,7 +262,7 @@ impl Session {
                 }
             }
             if self.takes_client_bytes() {
-                moved |= self.take_client_bytes(cx)?;
+                moved |= self.take_client_bytes(&mut client_is_dry, cx)?;
             }
             if self.need == Need::Lease {
                 match self.poll_lease(cx)? {
@@ -306,11 +313,14 @@ impl Session {
         })
     }
 
-    fn take_client_bytes(&mut self, cx: &mut Cx<'_>) -> Result<bool, End> {
+    fn take_client_bytes(&mut self, is_dry: &mut bool, cx: &mut Cx<'_>) -> Result<bool, End> {
         if self.retry.is_some() || (!self.inbox.is_empty() && self.need != Need::Bytes) {
             let inbox = std::mem::take(&mut self.inbox);
             self.take_inbox(inbox, cx)?;
             return Ok(true);
+        }
+        if *is_dry {
+            return Ok(false);
         }
         let mut buffer = self.core.take_read_buffer();
         let read = match poll_read(&mut self.client, cx, &mut buffer, 0) {
@@ -321,6 +331,7 @@ impl Session {
             }
             Poll::Pending => {
                 self.core.give_read_buffer(buffer);
+                *is_dry = true;
                 return Ok(false);
             }
         };
@@ -368,7 +379,7 @@ impl Session {
     }
 
     fn read_server(&mut self, cx: &mut Cx<'_>) -> Result<bool, End> {
-        let Some(link) = self.link.as_mut() else { return Ok(false) };
+        let Some(link) = self.link.as_mut().filter(|link| !link.is_dry) else { return Ok(false) };
         let backend = &mut link.lease.conn.backend;
         let mut buffer = self.core.take_read_buffer();
         let keep = backend.cut.len();
@@ -376,7 +387,10 @@ impl Session {
             front.copy_from_slice(&backend.cut);
         }
         let result = match poll_read(&mut backend.stream, cx, &mut buffer, keep) {
-            Poll::Pending => Ok(false),
+            Poll::Pending => {
+                link.is_dry = true;
+                Ok(false)
+            }
             Poll::Ready(Ok(n)) if n > 0 => {
                 backend.cut.clear();
                 self.downstream(buffer.get(..keep + n).unwrap_or_default(), cx).map(|()| true)
@@ -424,6 +438,7 @@ impl Session {
             replay: Replay::default(),
             touched: None,
             inquiry: None,
+            is_dry: false,
             since: lease.since,
             write_failed: false,
             lease,

@@ -3,14 +3,18 @@
 use std::cell::Cell;
 
 use metrics::{Key, Label, Level, Metadata, Recorder};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use super::stats::{BOUNDS, CoreStats, Timings};
+use super::histogram::Histogram;
+use super::stats::CoreStats;
 
 /// A recorder of this proxy's own: nothing is registered process-wide.
 pub struct Telemetry {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
+    transactions: Histogram,
+    waits: Histogram,
+    logins: Histogram,
 }
 
 const METADATA: Metadata<'static> = Metadata::new("pgward", Level::INFO, None);
@@ -31,11 +35,6 @@ const COUNTERS: [(&str, &str); 13] = [
     ("pgward_audit_lost_total", "Events that could not be written to the audit log."),
     ("pgward_errors_total", "Errors sent to clients, by SQLSTATE class."),
 ];
-const HISTOGRAMS: [(&str, &str); 3] = [
-    ("pgward_transaction_seconds", "From lease to release of a backend."),
-    ("pgward_wait_seconds", "From asking for a backend to having one, where it took a wait."),
-    ("pgward_login_seconds", "From accept to ReadyForQuery."),
-];
 const GAUGES: [(&str, &str); 6] = [
     ("pgward_clients", "Connected clients."),
     ("pgward_backends", "Backends of a pool, by state."),
@@ -53,23 +52,16 @@ impl Default for Telemetry {
 
 impl Telemetry {
     pub fn new() -> Self {
-        let seconds: Vec<f64> = BOUNDS.iter().map(|micros| *micros as f64 / 1e6).collect();
-        let suffix = Matcher::Suffix("_seconds".to_owned());
-        let builder = PrometheusBuilder::new();
-        // Fails on an empty list only.
-        let builder = builder.set_buckets_for_metric(suffix, &seconds).unwrap_or_else(|_| PrometheusBuilder::new());
-        let recorder = builder.build_recorder();
+        let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
         for (name, help) in COUNTERS {
             recorder.describe_counter(name.into(), None, help.into());
         }
-        for (name, help) in HISTOGRAMS {
-            recorder.describe_histogram(name.into(), None, help.into());
-        }
         for (name, help) in GAUGES {
             recorder.describe_gauge(name.into(), None, help.into());
         }
-        Self { recorder, handle }
+        let (transactions, waits, logins) = Default::default();
+        Self { recorder, handle, transactions, waits, logins }
     }
 
     pub fn count(&self, name: &'static str, labels: &[(&'static str, &str)], amount: u64) {
@@ -85,13 +77,6 @@ impl Telemetry {
 
     pub fn gauge(&self, name: &'static str, labels: &[(&'static str, &str)], value: f64) {
         self.recorder.register_gauge(&key(name, labels), &METADATA).set(value);
-    }
-
-    fn timings(&self, name: &'static str, timings: &Timings) {
-        let histogram = self.recorder.register_histogram(&key(name, &[]), &METADATA);
-        for (mean, count) in timings.drain() {
-            histogram.record_many(mean, count);
-        }
     }
 
     /// Takes over what a core counted since the last time.
@@ -116,15 +101,23 @@ impl Telemetry {
                 self.count(name, &[(label, value)], count);
             }
         }
-        self.timings("pgward_transaction_seconds", &stats.transaction_time);
-        self.timings("pgward_wait_seconds", &stats.wait_time);
-        self.timings("pgward_login_seconds", &stats.login_time);
+        self.transactions.take_over(&stats.transaction_time);
+        self.waits.take_over(&stats.wait_time);
+        self.logins.take_over(&stats.login_time);
     }
 
     /// The metrics as Prometheus text.
     pub fn render(&self) -> String {
-        self.handle.run_upkeep();
-        self.handle.render()
+        let mut text = self.handle.render();
+        let histograms = [
+            ("pgward_transaction_seconds", "From lease to release of a backend.", &self.transactions),
+            ("pgward_wait_seconds", "From asking for a backend to having one, where it took a wait.", &self.waits),
+            ("pgward_login_seconds", "From accept to ReadyForQuery.", &self.logins),
+        ];
+        for (name, help, histogram) in histograms {
+            histogram.render(name, help, &mut text);
+        }
+        text
     }
 }
 

@@ -1,9 +1,11 @@
 //! What is counted and what is logged.
 
+mod histogram;
 mod log;
 mod metrics;
 mod stats;
 
+pub use histogram::Timings;
 pub use log::init;
 pub use metrics::Telemetry;
-pub use stats::{CoreStats, Timings, add};
+pub use stats::{CoreStats, add};

@@ -3,37 +3,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-/// Upper bounds of the latency buckets, in microseconds.
-pub const BOUNDS: [u64; 16] = [
-    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000,
-    10_000_000,
-];
-
-/// Durations by bucket, each with its sum, so that means stay exact.
-#[derive(Debug, Default)]
-pub struct Timings([Cell<(u64, u64)>; BOUNDS.len() + 1]);
-
-impl Timings {
-    pub fn record(&self, duration: Duration) {
-        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BOUNDS.iter().position(|bound| micros <= *bound).unwrap_or(BOUNDS.len());
-        if let Some(cell) = self.0.get(bucket) {
-            let (count, sum) = cell.get();
-            cell.set((count + 1, sum.saturating_add(micros)));
-        }
-    }
-
-    /// Takes what was recorded: per bucket its mean in seconds and how many.
-    pub fn drain(&self) -> impl Iterator<Item = (f64, usize)> {
-        self.0.iter().filter_map(|cell| {
-            let (count, sum) = cell.take();
-            let mean = sum as f64 / count as f64 / 1e6;
-            (count > 0).then(|| (mean, usize::try_from(count).unwrap_or(usize::MAX)))
-        })
-    }
-}
+use super::histogram::Timings;
 
 #[derive(Debug, Default)]
 pub struct CoreStats {
@@ -98,16 +69,5 @@ mod tests {
         let errors = stats.errors.borrow();
         assert_eq!(errors.get("28"), Some(&1));
         assert_eq!(errors.get("other"), Some(&3));
-    }
-
-    #[test]
-    fn timings_keep_their_mean() {
-        let timings = Timings::default();
-        timings.record(Duration::from_micros(60));
-        timings.record(Duration::from_micros(80));
-        timings.record(Duration::from_secs(60));
-        let drained: Vec<_> = timings.drain().collect();
-        assert_eq!(drained, [(0.000_07, 2), (60.0, 1)]);
-        assert_eq!(timings.drain().count(), 0);
     }
 }
