@@ -7,8 +7,8 @@ help: ## this list
 
 demo: ## start PostgreSQL clusters, demo tenants and pgward; Ctrl-C stops all
 	@scripts/prepare demo
-	cargo build --release --locked
-	@exec "$${CARGO_TARGET_DIR:-target}/release/pgward" demo
+	cargo build --profile quick --locked
+	@exec "$${CARGO_TARGET_DIR:-target}/quick/pgward" demo
 
 test: ## everything that is checked before a change is taken
 	@scripts/prepare test

@@ -112,11 +112,11 @@ fn families(text: &str) -> BTreeMap<String, Metric> {
 async fn scraped() -> BTreeMap<String, Metric> {
     let (telemetry, stats) = (Telemetry::new(), CoreStats::default());
     let CoreStats { transactions, bytes_from_clients, bytes_to_clients, contexts, tenant_switches, .. } = &stats;
-    let CoreStats { handovers_failed, waits, recovered, cancels, .. } = &stats;
+    let CoreStats { handovers_failed, waits, recovered, moved, cancels, .. } = &stats;
     for counter in [transactions, bytes_from_clients, bytes_to_clients, contexts, tenant_switches] {
         counter.set(1);
     }
-    for counter in [handovers_failed, waits, recovered, cancels] {
+    for counter in [handovers_failed, waits, recovered, moved, cancels] {
         counter.set(1);
     }
     for timings in [&stats.transaction_time, &stats.wait_time, &stats.login_time] {

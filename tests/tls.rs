@@ -360,3 +360,22 @@ async fn a_cancel_request_to_a_server_with_tls_arrives() {
     token.cancel_query(tokio_postgres::NoTls).await.unwrap();
     assert_eq!(support::code(&running.await.unwrap()), "57014");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_encrypted_session_goes_on_at_another_core() {
+    let shown = Shown::new();
+    let stage = shown.stage("require").await;
+    // While this one says nothing at the first core, whoever logs in does so at the second.
+    let _silent = TcpStream::connect(stage.address).await.unwrap();
+    support::raw::pause().await;
+    let mut raw = requested(&stage, &shown.client(BOTH, &[])).await.unwrap();
+    let messages = raw.log_in(V3_0, &ACME, &stage.token("acme", "app")).await;
+    assert_eq!(messages.last().map(|message| message.tag), Some(b'Z'), "{messages:?}");
+    while stage.metric("pgward_sessions_moved_total").await < 1.0 {
+        assert_eq!(raw.one("select pgward.tenant()").await, "acme");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(raw.one("select pgward.tenant()").await, "acme");
+    let long = "x".repeat(300_000);
+    assert_eq!(raw.one(&format!("select repeat('{long}', 10)")).await.len(), 3_000_000);
+}

@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 
 use super::login::{self, Credentials, Greeting};
 use super::{Backend, BackendError};
-use crate::net::Stream;
+use crate::net::{Socket, Stream};
 use crate::wire::flow::Flow;
 
 /// Where a server is and how it is spoken to.
@@ -85,6 +85,6 @@ async fn encrypt(endpoint: &Endpoint, mut tcp: TcpStream, config: Arc<ClientConf
     }
     let name = ServerName::try_from(endpoint.host.clone())
         .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-    let tls = TlsConnector::from(config).connect(name, tcp).await.map_err(failed)?;
+    let tls = TlsConnector::from(config).connect(name, Socket::new(tcp)).await.map_err(failed)?;
     Ok(Stream::Tls(Box::new(tls.into())))
 }

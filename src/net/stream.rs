@@ -8,17 +8,19 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
+use super::socket::Socket;
+
 #[derive(Debug)]
 pub enum Stream {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 impl Stream {
-    fn tcp(&self) -> &TcpStream {
+    fn tcp(&self) -> io::Result<&TcpStream> {
         match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => tls.get_ref().0,
+            Self::Plain(tcp) => Ok(tcp),
+            Self::Tls(tls) => tls.get_ref().0.tcp().ok_or_else(|| io::ErrorKind::NotConnected.into()),
         }
     }
 
@@ -27,7 +29,7 @@ impl Stream {
     }
 
     pub fn peer(&self) -> io::Result<std::net::SocketAddr> {
-        self.tcp().peer_addr()
+        self.tcp()?.peer_addr()
     }
 
     /// Whether the reactor has seen nothing happen on the socket, where that is all there is to look at.
@@ -50,12 +52,11 @@ impl Stream {
         }
     }
 
-    /// Moves the socket to the reactor of the calling thread. A TLS connection cannot be taken off its
-    /// socket and put back, so it is closed and the error says so.
+    /// Moves the socket to the reactor of the calling thread.
     pub fn rehome(self) -> io::Result<Self> {
         match self {
             Self::Plain(tcp) => TcpStream::from_std(tcp.into_std()?).map(Self::Plain),
-            Self::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+            Self::Tls(mut tls) => tls.get_mut().0.rehome().map(|()| Self::Tls(tls)),
         }
     }
 }

@@ -8,10 +8,11 @@ use tokio::net::TcpStream;
 use tokio::runtime::LocalRuntime;
 use tokio::sync::mpsc;
 
+use super::balance::Balance;
 use crate::admin::{Control, console};
 use crate::base::clock;
 use crate::pool::{Poke, Shard};
-use crate::session::{self, Accepted, Command, Core, CoreHandle, Kick, Shared};
+use crate::session::{self, Accepted, Command, Core, CoreHandle, Kick, Outcome, Place, Shared};
 
 /// How often a core looks at clocks: waits for a backend, expired tokens, idle transactions, stale
 /// backends, counters.
@@ -40,7 +41,7 @@ pub(super) fn start(
         let thread = std::thread::Builder::new().name(format!("core-{index}"));
         threads.push(thread.spawn(move || {
             let shard = Shard::new(index, mailboxes);
-            if let Err(error) = core(shared, shard, pokes, commands, control) {
+            if let Err(error) = core(index, shared, shard, pokes, commands, control) {
                 tracing::error!(core = index, %error, "a core could not start");
             }
         })?);
@@ -49,6 +50,7 @@ pub(super) fn start(
 }
 
 fn core(
+    index: usize,
     shared: Arc<Shared>,
     shard: Shard,
     pokes: mpsc::UnboundedReceiver<Poke>,
@@ -59,7 +61,7 @@ fn core(
     runtime.block_on(async {
         let core = Rc::new(Core::new(shared, shard));
         tokio::task::spawn_local(answer_pokes(Rc::clone(&core), pokes));
-        tokio::task::spawn_local(tick(Rc::clone(&core)));
+        tokio::task::spawn_local(tick(index, Rc::clone(&core), Arc::clone(&control)));
         obey(core, commands, control).await;
     });
     runtime.shutdown_timeout(LAST_WORDS);
@@ -72,30 +74,49 @@ async fn answer_pokes(core: Rc<Core>, mut pokes: mpsc::UnboundedReceiver<Poke>) 
     }
 }
 
-async fn tick(core: Rc<Core>) {
+async fn tick(index: usize, core: Rc<Core>, control: ControlCell) {
+    let mut balance = Balance::default();
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
         core.tidy(Instant::now(), clock::unix_now());
+        if let Some(control) = control.get() {
+            balance.look(&core, index, &control.cores);
+        }
+    }
+}
+
+/// Stays with a client until it is gone, or goes on elsewhere. `places` are its places in the process and on the core.
+fn attend(served: impl Future<Output = Outcome>, places: [Place; 2], control: ControlCell) -> impl Future<Output = ()> {
+    // No async function, which would keep its arguments as long as it runs.
+    async move {
+        let outcome = served.await;
+        let Some(control) = control.get() else { return };
+        match outcome {
+            Outcome::Over => {}
+            Outcome::Console(admin) => Box::pin(console::serve(*admin, control.clone())).await,
+            Outcome::Leaves(to, parcel) => {
+                let Some(core) = control.cores.get(to) else { return };
+                let [place, _] = places;
+                let (on_core, _) = Place::take(&core.clients);
+                core.send(Command::Arrive { parcel, places: [place, on_core] });
+            }
+        }
     }
 }
 
 async fn obey(core: Rc<Core>, mut commands: mpsc::UnboundedReceiver<Command>, control: ControlCell) {
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Serve { tcp, peer, crowded, places } => {
+            Command::Serve { tcp, peer, crowded, places, login } => {
                 let Ok(tcp) = TcpStream::from_std(tcp) else { continue };
-                let served = session::run(Rc::clone(&core), Accepted { tcp, peer: Some(peer) }, crowded);
-                let control = Arc::clone(&control);
-                tokio::task::spawn_local(async move {
-                    let _places = places;
-                    if let Some(admin) = served.await
-                        && let Some(control) = control.get()
-                    {
-                        Box::pin(console::serve(*admin, control.clone())).await;
-                    }
-                });
+                let served = session::run(Rc::clone(&core), Accepted { tcp, peer: Some(peer) }, crowded, login);
+                tokio::task::spawn_local(attend(served, places, Arc::clone(&control)));
+            }
+            Command::Arrive { parcel, places } => {
+                let served = session::arrive(Rc::clone(&core), *parcel);
+                tokio::task::spawn_local(attend(served, places, Arc::clone(&control)));
             }
             // Who asked may have gone meanwhile.
             Command::Clients(reply) => drop(reply.send(core.rows(Instant::now()))),

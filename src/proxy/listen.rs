@@ -1,4 +1,4 @@
-//! Accepting clients and dealing them to the core that has the fewest.
+//! Accepting clients and dealing them to cores.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -8,8 +8,9 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::balance::CARRIES;
 use crate::admin::Control;
-use crate::session::{Command, Place};
+use crate::session::{Command, CoreHandle, Place};
 
 /// Connections that the kernel holds until they are accepted; it caps this at net.core.somaxconn.
 const BACKLOG: i32 = 4_096;
@@ -49,9 +50,15 @@ fn prepare(tcp: tokio::net::TcpStream) -> std::io::Result<std::net::TcpStream> {
 }
 
 fn deal(control: &Control, tcp: std::net::TcpStream, peer: SocketAddr) {
-    let Some(core) = control.cores.iter().min_by_key(|core| core.clients.load(Ordering::Relaxed)) else { return };
+    // Logins cost most, so they are shared out; else one core is filled before the next, as `balance` has it.
+    let cost = |core: &&CoreHandle| {
+        let is_full = core.load.load(Ordering::Relaxed) > CARRIES;
+        (core.logins.load(Ordering::Relaxed), is_full)
+    };
+    let Some(core) = control.cores.iter().min_by_key(cost) else { return };
     let limit = control.shared.world.load().settings.listen.max_clients;
     let (place, clients) = Place::take(&control.shared.clients);
     let (on_core, _) = Place::take(&core.clients);
-    core.send(Command::Serve { tcp, peer, crowded: clients > limit, places: [place, on_core] });
+    let (login, _) = Place::take(&core.logins);
+    core.send(Command::Serve { tcp, peer, crowded: clients > limit, places: [place, on_core], login });
 }

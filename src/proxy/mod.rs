@@ -9,6 +9,7 @@
 //! Running, then draining (no new clients, idle ones told 57P01, transactions finish), then closing
 //! (what still runs is ended), then stopped.
 
+mod balance;
 mod cores;
 mod listen;
 mod reload;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 use super::entry::{ClientRow, Kick};
+use super::travel::Parcel;
 use crate::base::Party;
 use crate::pool::BackendRow;
 
@@ -31,11 +32,17 @@ impl Drop for Place {
 
 #[derive(Debug)]
 pub enum Command {
-    /// Serve this client. `places` are its places in the process and on the core.
+    /// Serve this client. `places` are its places in the process and on the core, `login` that among those that log in.
     Serve {
         tcp: TcpStream,
         peer: SocketAddr,
         crowded: bool,
+        places: [Place; 2],
+        login: Place,
+    },
+    /// Go on with a session that comes from another core.
+    Arrive {
+        parcel: Box<Parcel>,
         places: [Place; 2],
     },
     /// List the sessions.
@@ -57,13 +64,17 @@ pub enum Command {
 #[derive(Debug, Clone)]
 pub struct CoreHandle {
     commands: mpsc::UnboundedSender<Command>,
-    /// Clients on this core, which is how new ones are dealt.
+    /// Clients on this core.
     pub clients: Arc<AtomicUsize>,
+    /// Those of them that are logging in.
+    pub logins: Arc<AtomicUsize>,
+    /// How busy its thread is, in thousandths of a CPU.
+    pub load: Arc<AtomicUsize>,
 }
 
 impl CoreHandle {
     pub fn new(commands: mpsc::UnboundedSender<Command>) -> Self {
-        Self { commands, clients: Arc::default() }
+        Self { commands, clients: Arc::default(), logins: Arc::default(), load: Arc::default() }
     }
 
     /// A core that has stopped drops what it is sent.

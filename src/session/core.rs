@@ -76,12 +76,24 @@ const REPORTED: usize = 1_024;
 /// A login's pool and the session's own settings.
 type ReportedKey = (PoolKey, Reported);
 
+/// A core that sessions are better served by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sends {
+    pub to: usize,
+    /// Only so many of them.
+    pub most: Option<usize>,
+}
+
 /// One thread's own. Sessions hold it by `Rc`.
 pub struct Core {
     pub shared: Arc<Shared>,
     pub shard: Shard,
     pub stats: CoreStats,
     pub draining: Cell<bool>,
+    /// Where sessions go that come to rest.
+    pub sends: Cell<Option<Sends>>,
+    /// The kicks so far that were for all cores. They reach each in the same order.
+    pub(super) kicks: Cell<u64>,
     pub(super) analyser: RefCell<Analyser>,
     entries: RefCell<HashMap<u32, Rc<Entry>>>,
     /// Statements that sessions of this core have prepared, by definition.
@@ -106,6 +118,8 @@ impl Core {
             shard,
             stats: CoreStats::default(),
             draining: Cell::new(false),
+            sends: Cell::new(None),
+            kicks: Cell::new(0),
             analyser: RefCell::new(Analyser::new(SHAPES)),
             entries: RefCell::default(),
             statements: RefCell::default(),
@@ -218,14 +232,30 @@ impl Core {
         rows
     }
 
+    /// Counts one of the sessions that are to go elsewhere, and says where.
+    pub(super) fn send_one(&self) -> Option<usize> {
+        let Sends { to, most } = self.sends.get()?;
+        if let Some(most) = most {
+            self.sends.set((most > 1).then(|| Sends { to, most: Some(most - 1) }));
+        }
+        Some(to)
+    }
+
+    /// Sessions that have done something since then.
+    pub fn busy_since(&self, then: Instant) -> usize {
+        self.entries.borrow().values().filter(|entry| entry.phase.get().1 > then).count()
+    }
+
     /// Ends sessions: all of them, with this kick.
     pub fn kick_all(&self, kick: Kick) {
+        self.kicks.set(self.kicks.get() + 1);
         let entries: Vec<Rc<Entry>> = self.entries.borrow().values().cloned().collect();
         entries.iter().for_each(|entry| entry.kick(kick));
     }
 
     /// Ends sessions of these tenants and databases.
     pub fn kick_of(&self, parties: &HashSet<Party>, kick: Kick) {
+        self.kicks.set(self.kicks.get() + 1);
         let entries: Vec<Rc<Entry>> = self.entries.borrow().values().cloned().collect();
         entries.iter().filter(|entry| entry.is_of(parties)).for_each(|entry| entry.kick(kick));
     }

@@ -80,7 +80,7 @@ pub struct Profile {
 }
 
 /// One session in its core's list.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Entry {
     /// As in its profile.
     pub id: u32,

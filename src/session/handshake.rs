@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use super::refuse;
 use super::world::World;
 use crate::base::{Report, Secret};
-use crate::net::Stream;
+use crate::net::{Socket, Stream};
 use crate::wire::frame::HEADER;
 use crate::wire::startup::{First, MAX_PACKET, Startup, TLS_HANDSHAKE, read};
 use crate::wire::{Header, Origin, encode};
@@ -109,7 +109,7 @@ impl Accepted {
 async fn secure(stream: Stream, config: Arc<rustls::ServerConfig>) -> io::Result<Stream> {
     match stream {
         Stream::Plain(tcp) => {
-            let tls = TlsAcceptor::from(config).accept(tcp).await?;
+            let tls = TlsAcceptor::from(config).accept(Socket::new(tcp)).await?;
             Ok(Stream::Tls(Box::new(tls.into())))
         }
         Stream::Tls(_) => Err(io::ErrorKind::Unsupported.into()),

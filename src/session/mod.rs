@@ -11,7 +11,7 @@
 //!
 //! `core` is what a session finds on its thread, `world` the configuration in force, `entry` how others
 //! see a session and end it, `cancel` the cancel keys, `names` its prepared statements, `state` what else it
-//! keeps between transactions, `terms` what it is served under, `directory` and `lookup` the users that have
+//! keeps between transactions, `travel` how it moves to another core, `terms` what it is served under, `directory` and `lookup` the users that have
 //! passwords, `stay` what the audit log is told, `refuse` the one place where errors become what a client may see.
 
 mod acquire;
@@ -45,15 +45,17 @@ mod statements;
 mod stay;
 mod switch;
 mod terms;
+mod travel;
 mod upstream;
 mod world;
 
 pub use self::cancel::CancelKeys;
-pub use self::core::{Core, Shared};
+pub use self::core::{Core, Sends, Shared};
 pub use command::{Command, CoreHandle, Place};
 pub use entry::{ClientRow, Kick, Phase, Profile};
 pub use handshake::{Accepted, Handshake, Started, tell};
 pub use login::{Admin, LoggedIn, Login};
-pub use run::run;
+pub use run::{Outcome, arrive, run};
 pub use stay::Stay;
+pub use travel::Parcel;
 pub use world::{World, WorldError};

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
+use super::core::Core;
 use crate::pool::Statement;
 use crate::sql::Facts;
 use crate::wire::flow::StatementId;
@@ -50,7 +51,57 @@ pub(super) struct Names {
     pending: VecDeque<Pending>,
 }
 
+/// The names of a session that moves to another core, where equal statements are shared anew.
+pub(super) struct PackedNames {
+    named: Vec<(Box<[u8]>, PackedStatement)>,
+    unnamed: PackedStatement,
+}
+
+struct PackedStatement {
+    definition: Box<[u8]>,
+    told: Option<u64>,
+    stale: bool,
+}
+
+impl PackedNames {
+    pub fn unpack(self, core: &Core) -> Names {
+        let facts = |definition: &[u8]| {
+            let text = definition.split(|byte| *byte == 0).next().unwrap_or_default();
+            core.analyser.borrow_mut().facts(text)
+        };
+        let named = self.named.into_iter().map(|(name, PackedStatement { definition, told, stale })| {
+            let statement = core.statement(&definition, facts(&definition));
+            (name, Named { statement, told, stale })
+        });
+        let PackedStatement { definition, told, stale } = self.unnamed;
+        Names {
+            named: named.collect(),
+            unnamed_facts: if definition.is_empty() { Facts::default() } else { facts(&definition) },
+            unnamed: definition.into_vec(),
+            unnamed_told: told,
+            unnamed_stale: stale,
+            ..Names::default()
+        }
+    }
+}
+
 impl Names {
+    /// Nothing that was asked for is to be answered yet.
+    pub fn is_at_rest(&self) -> bool {
+        self.pending.is_empty() && self.describing.is_empty()
+    }
+
+    pub fn pack(self) -> PackedNames {
+        let pack = |Named { statement, told, stale }: Named| {
+            let definition = statement.definition.clone();
+            PackedStatement { definition, told, stale }
+        };
+        let named = self.named.into_iter().map(|(name, named)| (name, pack(named))).collect();
+        let definition = self.unnamed.into_boxed_slice();
+        let unnamed = PackedStatement { definition, told: self.unnamed_told, stale: self.unnamed_stale };
+        PackedNames { named, unnamed }
+    }
+
     pub fn get(&self, name: &[u8]) -> Option<&Named> {
         self.named.get(name)
     }

@@ -4,29 +4,56 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::cancel::Cancelled;
+use super::command::Place;
 use super::core::Core;
 use super::handshake::{Accepted, Handshake, Refused, tell};
 use super::login::{Admin, Login};
 use super::refuse;
 use super::stay::refused_early;
+use super::travel::Parcel;
 use crate::audit::{Event, Refusal};
 use crate::base::Report;
 use crate::net::Stream;
 use crate::telemetry::add;
 
-/// Serves a client. Returns when it is done, or with an administrator for whom the console is.
-/// `crowded`: there are more clients than allowed, so this one is told so.
-pub fn run(core: Rc<Core>, accepted: Accepted, crowded: bool) -> impl Future<Output = Option<Box<Admin>>> {
+/// What became of a client on one core.
+#[derive(Debug)]
+pub enum Outcome {
+    Over,
+    /// An administrator, for whom the console is.
+    Console(Box<Admin>),
+    /// To the core of this number, where it goes on.
+    Leaves(usize, Box<Parcel>),
+}
+
+/// Serves a client. `crowded`: there are more clients than allowed, so this one is told so. `place` is its place among
+/// those that log in.
+pub fn run(core: Rc<Core>, accepted: Accepted, crowded: bool, place: Place) -> impl Future<Output = Outcome> {
     // Boxed: a session keeps none of the memory that TLS handshakes and logins take. And no async function, which
     // would keep its arguments as long as it runs.
     let login = Box::pin(login(Rc::clone(&core), accepted, crowded));
     async move {
-        match login.await? {
-            Login::Session(logged_in) => {
-                logged_in.into_session(core).serve().await;
-                None
+        let login = login.await;
+        drop(place);
+        match login {
+            Some(Login::Session(logged_in)) => logged_in.into_session(core).serve().await,
+            Some(Login::Console(admin)) => Outcome::Console(admin),
+            None => Outcome::Over,
+        }
+    }
+}
+
+/// Goes on with a session that comes from another core.
+pub fn arrive(core: Rc<Core>, parcel: Parcel) -> impl Future<Output = Outcome> {
+    // Before anything is awaited: the next kick is for it too.
+    let session = parcel.unpack(core);
+    async move {
+        match session {
+            Ok(session) => session.serve().await,
+            Err(error) => {
+                tracing::warn!(%error, "a session could not go on at another core");
+                Outcome::Over
             }
-            Login::Console(admin) => Some(admin),
         }
     }
 }
@@ -68,9 +95,9 @@ async fn login(core: Rc<Core>, accepted: Accepted, crowded: bool) -> Option<Logi
     }
 }
 
-type Outcome = Result<Option<Login>, (Option<Stream>, Refused)>;
+type Entering = Result<Option<Login>, (Option<Stream>, Refused)>;
 
-async fn enter(core: &Rc<Core>, accepted: Accepted, crowded: bool) -> Outcome {
+async fn enter(core: &Rc<Core>, accepted: Accepted, crowded: bool) -> Entering {
     let world = core.shared.world.load_full();
     let peer = accepted.peer;
     let early = |report: &Report| {

@@ -20,6 +20,7 @@ use super::refuse;
 use super::relay::{Sink, poll_read};
 use super::replay::Replay;
 use super::room::Room;
+use super::run::Outcome;
 use super::state::{Inquiry, Own, Touched};
 use super::stay::Stay;
 use super::terms::Terms;
@@ -209,14 +210,18 @@ enum Work {
 
 enum Event {
     Work(Work),
+    /// To the core of this number.
+    Leave(usize),
     End(End),
 }
 
 impl Session {
-    pub async fn serve(mut self: Box<Self>) {
+    /// Until the session ends, or goes on at another core.
+    pub async fn serve(mut self: Box<Self>) -> Outcome {
         let end = loop {
             match poll_fn(|cx| self.poll_drive(cx)).await {
                 Event::End(end) => break end,
+                Event::Leave(to) => return Outcome::Leaves(to, Box::new(self.pack())),
                 // Boxed, so that sessions at rest do not carry its size.
                 Event::Work(work) => match Box::pin(self.work(work)).await {
                     Ok(()) => {}
@@ -225,6 +230,7 @@ impl Session {
             }
         };
         Box::pin(self.finish(end)).await;
+        Outcome::Over
     }
 
     async fn work(&mut self, work: Work) -> Result<(), End> {
@@ -236,7 +242,10 @@ impl Session {
 
     fn poll_drive(&mut self, cx: &mut Cx<'_>) -> Poll<Event> {
         match self.drive(cx) {
-            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Pending) => match self.leaves() {
+                Some(to) => Poll::Ready(Event::Leave(to)),
+                None => Poll::Pending,
+            },
             Ok(Poll::Ready(work)) => Poll::Ready(Event::Work(work)),
             Err(end) => Poll::Ready(Event::End(end)),
         }

@@ -20,7 +20,7 @@ pub struct Telemetry {
 const METADATA: Metadata<'static> = Metadata::new("pgward", Level::INFO, None);
 
 /// Every metric, its kind and what it says.
-const COUNTERS: [(&str, &str); 13] = [
+const COUNTERS: [(&str, &str); 14] = [
     ("pgward_transactions_total", "Leases of a backend that ended, which is one per transaction."),
     ("pgward_bytes_total", "Bytes relayed, by direction."),
     ("pgward_contexts_total", "Backends that were told whose session they serve."),
@@ -28,6 +28,7 @@ const COUNTERS: [(&str, &str); 13] = [
     ("pgward_handovers_failed_total", "Backends closed because a hand-over was not answered as expected."),
     ("pgward_waits_total", "Leases that had to wait for a backend."),
     ("pgward_backends_recovered_total", "Backends brought back to rest after their client had left."),
+    ("pgward_sessions_moved_total", "Sessions that went on at another of pgward's threads."),
     ("pgward_cancels_total", "Cancel requests forwarded to a server."),
     ("pgward_pins_total", "Sessions that had to keep their backend, by reason."),
     ("pgward_logins_total", "Logins, by outcome."),
@@ -90,6 +91,7 @@ impl Telemetry {
         cell("pgward_handovers_failed_total", &[], &stats.handovers_failed);
         cell("pgward_waits_total", &[], &stats.waits);
         cell("pgward_backends_recovered_total", &[], &stats.recovered);
+        cell("pgward_sessions_moved_total", &[], &stats.moved);
         cell("pgward_cancels_total", &[], &stats.cancels);
         let families = [
             ("pgward_pins_total", "reason", &stats.pins),
