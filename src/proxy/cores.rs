@@ -88,20 +88,17 @@ async fn tick(index: usize, core: Rc<Core>, control: ControlCell) {
 }
 
 /// Stays with a client until it is gone, or goes on elsewhere. `places` are its places in the process and on the core.
-fn attend(served: impl Future<Output = Outcome>, places: [Place; 2], control: ControlCell) -> impl Future<Output = ()> {
-    // No async function, which would keep its arguments as long as it runs.
-    async move {
-        let outcome = served.await;
-        let Some(control) = control.get() else { return };
-        match outcome {
-            Outcome::Over => {}
-            Outcome::Console(admin) => Box::pin(console::serve(*admin, control.clone())).await,
-            Outcome::Leaves(to, parcel) => {
-                let Some(core) = control.cores.get(to) else { return };
-                let [place, _] = places;
-                let (on_core, _) = Place::take(&core.clients);
-                core.send(Command::Arrive { parcel, places: [place, on_core] });
-            }
+async fn attend(served: impl Future<Output = Outcome>, places: [Place; 2], control: ControlCell) {
+    let outcome = served.await;
+    let Some(control) = control.get() else { return };
+    match outcome {
+        Outcome::Over => {}
+        Outcome::Console(admin) => Box::pin(console::serve(*admin, control.clone())).await,
+        Outcome::Leaves(to, parcel) => {
+            let Some(core) = control.cores.get(to) else { return };
+            let [place, _] = places;
+            let (on_core, _) = Place::take(&core.clients);
+            core.send(Command::Arrive { parcel, places: [place, on_core] });
         }
     }
 }
