@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::lean::{Lean, query};
-use super::peers::Peer;
+use super::peers::{Bouncer, Peer};
+use super::setup::Setup;
 use super::spawned::resident_kib;
 use super::stage::{Stage, TENANTS, Target, tenant};
 use super::table::print;
@@ -12,8 +13,8 @@ pub fn measure(stage: &Stage, count: usize) -> Value {
     eprintln!("{count} idle clients, twice");
     // Processes that have done nothing yet: freed memory of theirs would hide what clients take. PgBouncer
     // asks for no passwords, which cost it and its clients time, and no memory.
-    let fresh = stage.another();
-    let trusting = Peer::pgbouncer(stage.server_port(), "trust");
+    let fresh = Setup::new(stage.server_port(), None).start();
+    let trusting = Peer::pgbouncer(&Bouncer { auth: "trust", ..Bouncer::new(stage.server_port()) });
     let bouncer = Target { address: trusting.address, pid: Some(trusting.pid), ..stage.bouncer() };
     let tenants: Vec<Target> = (0..TENANTS.min(count)).map(|i| tenant(&fresh, "pgward", &format!("t{i}"))).collect();
     let mut table = Vec::new();
@@ -21,8 +22,7 @@ pub fn measure(stage: &Stage, count: usize) -> Value {
     for targets in [&tenants, &vec![bouncer]] {
         let (name, pid) = (targets[0].name, targets[0].pid.unwrap());
         let connect = |i: usize| {
-            let Target { address, user, password, .. } = &targets[i % targets.len()];
-            Lean::connect(*address, user, "app", password).unwrap_or_else(|error| panic!("{name}, client {i}: {error}"))
+            targets[i % targets.len()].connect().unwrap_or_else(|error| panic!("{name}, client {i}: {error}"))
         };
         let one = query("select 1");
         for i in 0..50 {

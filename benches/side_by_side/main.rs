@@ -1,8 +1,8 @@
 //! pgward beside PgBouncer and beside no proxy at all, on one machine in one run.
 //!
-//! Starts PostgreSQL, pgward and PgBouncer (transaction pooling) on free ports, drives each of them in
-//! turns with the same load, several rounds, and shows medians and ratios. `make bench` runs it, and
-//! `scripts/bench --help` says how to run parts of it, or longer.
+//! Starts PostgreSQL, or a server in its place that costs next to nothing, and pgward, PgBouncer (transaction
+//! pooling) and HAProxy on free ports, drives each of them in turns with the same load, several rounds, and shows
+//! medians and ratios. `make bench` runs it, and `scripts/bench --help` says how to run parts of it, or longer.
 
 mod driver;
 mod idle;
@@ -10,6 +10,7 @@ mod mock;
 mod peers;
 mod rows;
 mod select;
+mod setup;
 mod stage;
 mod switch;
 mod table;
@@ -20,7 +21,7 @@ mod lean;
 mod spawned;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use serde_json::json;
@@ -91,9 +92,21 @@ enum Part {
 
 const PARTS: [Part; 5] = [Part::Mocked, Part::Select, Part::Switch, Part::Rows, Part::Idle];
 
+impl Part {
+    /// The most that are connected at the same time.
+    fn clients(self, arguments: &Arguments) -> usize {
+        match self {
+            Self::Mocked | Self::Select => 4 * arguments.clients.iter().max().unwrap_or(&0),
+            Self::Switch | Self::Rows => stage::TENANTS,
+            Self::Idle => arguments.idle,
+        }
+    }
+}
+
 fn main() {
     let arguments = Arguments::parse();
-    spawned::raise_open_files(2 * arguments.idle.min(9_000) as u64 + 1_000);
+    let clients = arguments.parts.iter().map(|part| part.clients(&arguments)).max().unwrap_or(0);
+    spawned::raise_open_files(2 * clients.min(9_000) as u64 + 1_000);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let stage = std::cell::LazyCell::new(|| runtime.block_on(Stage::start(arguments.cores)));
     println!("{}\n", stage::machine());
@@ -122,7 +135,11 @@ fn main() {
     }
     // Dropping servers awaits nothing, but tasks that drive connections need their runtime until then.
     drop(stage);
-    fs::create_dir_all(arguments.json.parent().unwrap()).unwrap();
-    fs::write(&arguments.json, serde_json::to_string_pretty(&figures).unwrap() + "\n").unwrap();
+    write(&arguments.json, &(serde_json::to_string_pretty(&figures).unwrap() + "\n"));
     println!("\nThe figures are in {}.", arguments.json.display());
+}
+
+fn write(path: &Path, text: &str) {
+    let written = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(path, text));
+    written.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
