@@ -9,9 +9,11 @@ mod idle;
 mod mock;
 mod peers;
 mod rows;
+mod scram;
 mod select;
 mod setup;
 mod stage;
+mod storm;
 mod switch;
 mod table;
 
@@ -63,6 +65,10 @@ struct Arguments {
     #[arg(long, default_value_t = 10_000)]
     idle: usize,
 
+    /// Connections of a storm of logins
+    #[arg(long, default_value_t = 5_000)]
+    storm: usize,
+
     /// What to run
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = PARTS)]
     parts: Vec<Part>,
@@ -86,11 +92,13 @@ enum Part {
     Switch,
     /// What row security costs
     Rows,
+    /// Logins a second, and what a storm of them does to others
+    Storm,
     /// Memory of idle clients
     Idle,
 }
 
-const PARTS: [Part; 5] = [Part::Mocked, Part::Select, Part::Switch, Part::Rows, Part::Idle];
+const PARTS: [Part; 6] = [Part::Mocked, Part::Select, Part::Switch, Part::Rows, Part::Storm, Part::Idle];
 
 impl Part {
     /// The most that are connected at the same time.
@@ -98,6 +106,7 @@ impl Part {
         match self {
             Self::Mocked | Self::Select => 4 * arguments.clients.iter().max().unwrap_or(&0),
             Self::Switch | Self::Rows => stage::TENANTS,
+            Self::Storm => arguments.storm,
             Self::Idle => arguments.idle,
         }
     }
@@ -129,6 +138,9 @@ fn main() {
             Part::Select => ("select", select::real(&stage, &plan)),
             Part::Switch => ("switch", switch::measure(&stage, arguments.rounds, arguments.seconds)),
             Part::Rows => ("rows", rows::measure(&stage, arguments.rounds)),
+            Part::Storm => {
+                ("storm", storm::measure(arguments.cores, arguments.rounds, arguments.seconds, arguments.storm))
+            }
             Part::Idle => ("idle", idle::measure(&stage, arguments.idle)),
         };
         figures.insert(name.to_owned(), found);

@@ -111,6 +111,11 @@ pub fn cpu_micros(pid: u32) -> f64 {
     threads.map(|thread| used_micros(&thread.unwrap().path())).sum()
 }
 
+/// The same of the thread that asks.
+pub fn own_cpu_micros() -> f64 {
+    used_micros(Path::new("/proc/thread-self"))
+}
+
 /// From nanoseconds, where a process's own file counts hundredths of a second.
 fn used_micros(thread: &Path) -> f64 {
     let text = fs::read_to_string(thread.join("schedstat")).unwrap_or_default();

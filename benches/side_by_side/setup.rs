@@ -1,6 +1,9 @@
 //! pgward as it is configured here.
 
+use std::fs;
 use std::path::Path;
+
+use rcgen::KeyPair;
 
 use super::spawned::Spawned;
 use super::stage::{POOL, TENANTS};
@@ -15,6 +18,7 @@ pub struct Setup {
     listen: String,
     /// How tokens are signed, and how that is checked.
     signing: String,
+    folder: tempfile::TempDir,
 }
 
 impl Setup {
@@ -26,7 +30,28 @@ impl Setup {
             signing: format!(
                 "algorithms = [\"HS256\"]\nsecret = \"{SECRET}\"\nsigning = {{ algorithm = \"HS256\", key = \"{SECRET}\" }}"
             ),
+            folder: tempfile::tempdir().unwrap(),
         }
+    }
+
+    /// With tokens as identity providers sign them.
+    #[must_use]
+    pub fn es256(mut self) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let public = self.file("public.pem", &key.public_key_pem());
+        let private = self.file("private.pem", &key.serialize_pem());
+        self.signing = format!(
+            "algorithms = [\"ES256\"]\npublic_key_file = {public}\n\
+             signing = {{ algorithm = \"ES256\", key = {{ file = {private} }} }}"
+        );
+        self
+    }
+
+    /// Its name as TOML has it.
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        format!("{path:?}")
     }
 
     pub fn start(&self) -> Spawned {
