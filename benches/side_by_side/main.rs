@@ -6,6 +6,7 @@
 
 mod driver;
 mod idle;
+mod large;
 mod mock;
 mod peers;
 mod rows;
@@ -69,6 +70,10 @@ struct Arguments {
     #[arg(long, default_value_t = 5_000)]
     storm: usize,
 
+    /// MiB of a large result
+    #[arg(long, default_value_t = 1_024)]
+    large: usize,
+
     /// What to run
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = PARTS)]
     parts: Vec<Part>,
@@ -94,18 +99,20 @@ enum Part {
     Rows,
     /// Logins a second, and what a storm of them does to others
     Storm,
+    /// A large result
+    Large,
     /// Memory of idle clients
     Idle,
 }
 
-const PARTS: [Part; 6] = [Part::Mocked, Part::Select, Part::Switch, Part::Rows, Part::Storm, Part::Idle];
+const PARTS: [Part; 7] = [Part::Mocked, Part::Select, Part::Switch, Part::Rows, Part::Storm, Part::Large, Part::Idle];
 
 impl Part {
     /// The most that are connected at the same time.
     fn clients(self, arguments: &Arguments) -> usize {
         match self {
             Self::Mocked | Self::Select => 4 * arguments.clients.iter().max().unwrap_or(&0),
-            Self::Switch | Self::Rows => stage::TENANTS,
+            Self::Switch | Self::Rows | Self::Large => stage::TENANTS,
             Self::Storm => arguments.storm,
             Self::Idle => arguments.idle,
         }
@@ -141,6 +148,7 @@ fn main() {
             Part::Storm => {
                 ("storm", storm::measure(arguments.cores, arguments.rounds, arguments.seconds, arguments.storm))
             }
+            Part::Large => ("large", large::measure(arguments.cores, arguments.rounds, arguments.large)),
             Part::Idle => ("idle", idle::measure(&stage, arguments.idle)),
         };
         figures.insert(name.to_owned(), found);
