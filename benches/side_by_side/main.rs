@@ -5,6 +5,7 @@
 //! medians and ratios. `make bench` runs it, and `scripts/bench --help` says how to run parts of it, or longer.
 
 mod driver;
+mod flat;
 mod idle;
 mod large;
 mod mock;
@@ -101,11 +102,14 @@ enum Part {
     Storm,
     /// A large result
     Large,
+    /// CPU by the numbers of tenants and of clients
+    Flat,
     /// Memory of idle clients
     Idle,
 }
 
-const PARTS: [Part; 7] = [Part::Mocked, Part::Select, Part::Switch, Part::Rows, Part::Storm, Part::Large, Part::Idle];
+const PARTS: [Part; 8] =
+    [Part::Mocked, Part::Select, Part::Switch, Part::Rows, Part::Storm, Part::Large, Part::Flat, Part::Idle];
 
 impl Part {
     /// The most that are connected at the same time.
@@ -114,6 +118,7 @@ impl Part {
             Self::Mocked | Self::Select => 4 * arguments.clients.iter().max().unwrap_or(&0),
             Self::Switch | Self::Rows | Self::Large => stage::TENANTS,
             Self::Storm => arguments.storm,
+            Self::Flat => flat::MOST_CLIENTS,
             Self::Idle => arguments.idle,
         }
     }
@@ -149,6 +154,7 @@ fn main() {
                 ("storm", storm::measure(arguments.cores, arguments.rounds, arguments.seconds, arguments.storm))
             }
             Part::Large => ("large", large::measure(arguments.cores, arguments.rounds, arguments.large)),
+            Part::Flat => ("flat", flat::measure(arguments.cores, arguments.rounds, arguments.seconds)),
             Part::Idle => ("idle", idle::measure(&stage, arguments.idle)),
         };
         figures.insert(name.to_owned(), found);

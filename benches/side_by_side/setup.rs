@@ -34,6 +34,12 @@ impl Setup {
         }
     }
 
+    #[must_use]
+    pub fn tenants(mut self, tenants: usize) -> Self {
+        self.tenants = tenants;
+        self
+    }
+
     /// With tokens as identity providers sign them.
     #[must_use]
     pub fn es256(mut self) -> Self {
