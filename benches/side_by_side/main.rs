@@ -67,6 +67,10 @@ struct Arguments {
     #[arg(long, default_value_t = 10_000)]
     idle: usize,
 
+    /// The same over TLS
+    #[arg(long, default_value_t = 2_000)]
+    idle_tls: usize,
+
     /// Connections of a storm of logins
     #[arg(long, default_value_t = 5_000)]
     storm: usize,
@@ -119,7 +123,7 @@ impl Part {
             Self::Switch | Self::Rows | Self::Large => stage::TENANTS,
             Self::Storm => arguments.storm,
             Self::Flat => flat::MOST_CLIENTS,
-            Self::Idle => arguments.idle,
+            Self::Idle => arguments.idle.max(arguments.idle_tls),
         }
     }
 }
@@ -155,7 +159,7 @@ fn main() {
             }
             Part::Large => ("large", large::measure(arguments.cores, arguments.rounds, arguments.large)),
             Part::Flat => ("flat", flat::measure(arguments.cores, arguments.rounds, arguments.seconds)),
-            Part::Idle => ("idle", idle::measure(&stage, arguments.idle)),
+            Part::Idle => ("idle", idle::measure(&stage, arguments.idle, arguments.idle_tls)),
         };
         figures.insert(name.to_owned(), found);
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use pgward::cli::demo::cluster::{Host, free_port};
+use pgward::cli::demo::cluster::{Host, Identity, free_port};
 
 use super::stage::{PASSWORD, PLAIN, POOL};
 
@@ -21,10 +21,10 @@ pub struct Peer {
 impl Peer {
     /// Transaction pooling.
     pub fn pgbouncer(bouncer: &Bouncer<'_>) -> Self {
-        let Bouncer { server, auth, stored } = bouncer;
+        let Bouncer { server, auth, stored, tls } = bouncer;
         Self::start("pgbouncer", |folder, port| {
             let file = |name: &str| folder.join(name).display().to_string();
-            let settings = format!(
+            let mut settings = format!(
                 "[databases]\napp = host=127.0.0.1 port={server} dbname=app\n\
                  [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
                  auth_type = {auth}\nauth_file = {}\npool_mode = transaction\ndefault_pool_size = {POOL}\n\
@@ -32,6 +32,15 @@ impl Peer {
                 file("users.txt")
             );
             let mut files = vec![Given { name: "users.txt", text: format!("\"{PLAIN}\" \"{stored}\"\n") }];
+            if let Some(Identity { certificate, key }) = tls {
+                let (certificate_file, key_file) = (file("server.crt"), file("server.key"));
+                settings += &format!(
+                    "client_tls_sslmode = require\nclient_tls_cert_file = {certificate_file}\n\
+                     client_tls_key_file = {key_file}\n"
+                );
+                files.push(Given { name: "server.crt", text: certificate.clone() });
+                files.push(Given { name: "server.key", text: key.clone() });
+            }
             files.insert(0, Given { name: "pgbouncer.ini", text: settings });
             (files, vec!["-q"])
         })
@@ -82,12 +91,13 @@ pub struct Bouncer<'a> {
     pub auth: &'a str,
     /// What the file of users holds: the password, or what SCRAM keeps of it.
     pub stored: &'a str,
+    pub tls: Option<&'a Identity>,
 }
 
 impl Bouncer<'_> {
     /// In front of the server at this port.
     pub fn new(server: u16) -> Self {
-        Self { server, auth: "scram-sha-256", stored: PASSWORD }
+        Self { server, auth: "scram-sha-256", stored: PASSWORD, tls: None }
     }
 }
 

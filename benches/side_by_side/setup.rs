@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use pgward::cli::demo::cluster::Identity;
 use rcgen::KeyPair;
 
 use super::spawned::Spawned;
@@ -50,6 +51,15 @@ impl Setup {
             "algorithms = [\"ES256\"]\npublic_key_file = {public}\n\
              signing = {{ algorithm = \"ES256\", key = {{ file = {private} }} }}"
         );
+        self
+    }
+
+    /// With TLS, and no client without it.
+    #[must_use]
+    pub fn tls(mut self, identity: &Identity) -> Self {
+        let certificate = self.file("server.crt", &identity.certificate);
+        let key = self.file("server.key", &identity.key);
+        self.listen += &format!(", tls = {{ mode = \"require\", certificate = {certificate}, key = {key} }}");
         self
     }
 
