@@ -10,6 +10,7 @@ mod idle;
 mod large;
 mod mock;
 mod peers;
+mod plot;
 mod rows;
 mod scram;
 mod select;
@@ -86,6 +87,10 @@ struct Arguments {
     /// Where the figures go, as JSON
     #[arg(long, default_value = "target/bench/side_by_side.json")]
     json: PathBuf,
+
+    /// Where the picture goes: the proxies' CPU per transaction, as SVG
+    #[arg(long, default_value = "target/bench/side_by_side.svg")]
+    plot: PathBuf,
 
     /// What cargo bench says to every benchmark
     #[arg(long, hide = true)]
@@ -167,6 +172,10 @@ fn main() {
     drop(stage);
     write(&arguments.json, &(serde_json::to_string_pretty(&figures).unwrap() + "\n"));
     println!("\nThe figures are in {}.", arguments.json.display());
+    if let Some(svg) = plot::svg(&figures) {
+        write(&arguments.plot, &svg);
+        println!("A picture of the proxies' CPU is in {}.", arguments.plot.display());
+    }
 }
 
 fn write(path: &Path, text: &str) {
