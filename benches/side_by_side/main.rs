@@ -41,7 +41,7 @@ struct Arguments {
     rounds: usize,
 
     /// How long each run is measured, in seconds
-    #[arg(long, env = "PGWARD_BENCH_SECONDS", default_value_t = 4)]
+    #[arg(long, env = "PGWARD_BENCH_SECONDS", default_value_t = 3)]
     seconds: u64,
 
     /// Numbers of clients
