@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::LocalRuntime;
 
-use super::lean::{Lean, execute, parse, query, sync};
+use super::lean::{execute, parse, query, sync};
 use super::peers::cpu_micros;
 use super::stage::Target;
 use super::table::median;
@@ -78,19 +78,25 @@ pub struct Seen {
 const WARM_UP: Duration = Duration::from_millis(150);
 
 impl Clients {
-    pub fn log_in(target: &Target, count: usize, way: &Way) -> Self {
-        let log_in = |_| {
-            let Target { name, address, user, password, .. } = target;
-            let client = Lean::connect(*address, user, "app", password);
-            let mut client = client.unwrap_or_else(|error| panic!("a login through {name}: {error}"));
+    /// As users of these targets in turns, which all are of one proxy.
+    pub fn log_in(targets: &[Target], count: usize, way: &Way) -> Self {
+        let log_in = |target: &Target| {
+            let mut client =
+                target.connect().unwrap_or_else(|error| panic!("a login through {}: {error}", target.name));
             client.run(&way.once).unwrap();
             client.into_socket()
         };
-        Self { target: target.clone(), streams: (0..count).map(log_in).collect(), way: way.clone() }
+        let streams = targets.iter().cycle().take(count).map(log_in).collect();
+        Self { target: targets[0].clone(), streams, way: way.clone() }
     }
 
     /// Lets them send as fast as they are answered, for this long.
     pub fn drive(&self, lasting: Duration) -> Seen {
+        self.drive_during(async || tokio::time::sleep(lasting).await).0
+    }
+
+    /// The same until something is over, which begins when all are under way.
+    pub fn drive_during<T>(&self, what: impl AsyncFnOnce() -> T) -> (Seen, T) {
         let cpu = || self.target.pid.map_or(f64::NAN, cpu_micros);
         let runtime = LocalRuntime::new().unwrap();
         runtime.block_on(async {
@@ -103,7 +109,7 @@ impl Clients {
             tokio::time::sleep(WARM_UP).await;
             let (began, before) = (Instant::now(), cpu());
             phase.counts.set(true);
-            tokio::time::sleep(lasting).await;
+            let outcome = what().await;
             phase.counts.set(false);
             let (lasted, used) = (began.elapsed(), cpu() - before);
             phase.over.set(true);
@@ -112,7 +118,8 @@ impl Clients {
                 let one = task.await.unwrap();
                 took.extend(one.unwrap_or_else(|error| panic!("through {}: {error}", self.target.name)));
             }
-            Seen { tps: took.len() as f64 / lasted.as_secs_f64(), cpu: used / took.len() as f64, took }
+            let seen = Seen { tps: took.len() as f64 / lasted.as_secs_f64(), cpu: used / took.len() as f64, took };
+            (seen, outcome)
         })
     }
 }

@@ -1,16 +1,22 @@
 //! pgward beside PgBouncer and beside no proxy at all, on one machine in one run.
 //!
-//! Starts PostgreSQL, pgward and PgBouncer (transaction pooling) on free ports, drives each of them in
-//! turns with the same load, several rounds, and shows medians and ratios. `make bench` runs it, and
-//! `scripts/bench --help` says how to run parts of it, or longer.
+//! Starts PostgreSQL, or a server in its place that costs next to nothing, and pgward, PgBouncer (transaction
+//! pooling) and HAProxy on free ports, drives each of them in turns with the same load, several rounds, and shows
+//! medians and ratios. `make bench` runs it, and `scripts/bench --help` says how to run parts of it, or longer.
 
 mod driver;
+mod flat;
 mod idle;
+mod large;
 mod mock;
 mod peers;
+mod plot;
 mod rows;
+mod scram;
 mod select;
+mod setup;
 mod stage;
+mod storm;
 mod switch;
 mod table;
 
@@ -20,7 +26,7 @@ mod lean;
 mod spawned;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use serde_json::json;
@@ -35,7 +41,7 @@ struct Arguments {
     rounds: usize,
 
     /// How long each run is measured, in seconds
-    #[arg(long, env = "PGWARD_BENCH_SECONDS", default_value_t = 4)]
+    #[arg(long, env = "PGWARD_BENCH_SECONDS", default_value_t = 3)]
     seconds: u64,
 
     /// Numbers of clients
@@ -62,6 +68,18 @@ struct Arguments {
     #[arg(long, default_value_t = 10_000)]
     idle: usize,
 
+    /// The same over TLS
+    #[arg(long, default_value_t = 2_000)]
+    idle_tls: usize,
+
+    /// Connections of a storm of logins
+    #[arg(long, default_value_t = 5_000)]
+    storm: usize,
+
+    /// MiB of a large result
+    #[arg(long, default_value_t = 1_024)]
+    large: usize,
+
     /// What to run
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = PARTS)]
     parts: Vec<Part>,
@@ -69,6 +87,10 @@ struct Arguments {
     /// Where the figures go, as JSON
     #[arg(long, default_value = "target/bench/side_by_side.json")]
     json: PathBuf,
+
+    /// Where the picture goes: the proxies' CPU per transaction, as SVG
+    #[arg(long, default_value = "target/bench/side_by_side.svg")]
+    plot: PathBuf,
 
     /// What cargo bench says to every benchmark
     #[arg(long, hide = true)]
@@ -85,15 +107,36 @@ enum Part {
     Switch,
     /// What row security costs
     Rows,
+    /// Logins a second, and what a storm of them does to others
+    Storm,
+    /// A large result
+    Large,
+    /// CPU by the numbers of tenants and of clients
+    Flat,
     /// Memory of idle clients
     Idle,
 }
 
-const PARTS: [Part; 5] = [Part::Mocked, Part::Select, Part::Switch, Part::Rows, Part::Idle];
+const PARTS: [Part; 8] =
+    [Part::Mocked, Part::Select, Part::Switch, Part::Rows, Part::Storm, Part::Large, Part::Flat, Part::Idle];
+
+impl Part {
+    /// The most that are connected at the same time.
+    fn clients(self, arguments: &Arguments) -> usize {
+        match self {
+            Self::Mocked | Self::Select => 4 * arguments.clients.iter().max().unwrap_or(&0),
+            Self::Switch | Self::Rows | Self::Large => stage::TENANTS,
+            Self::Storm => arguments.storm,
+            Self::Flat => flat::MOST_CLIENTS,
+            Self::Idle => arguments.idle.max(arguments.idle_tls),
+        }
+    }
+}
 
 fn main() {
     let arguments = Arguments::parse();
-    spawned::raise_open_files(2 * arguments.idle.min(9_000) as u64 + 1_000);
+    let clients = arguments.parts.iter().map(|part| part.clients(&arguments)).max().unwrap_or(0);
+    spawned::raise_open_files(2 * clients.min(9_000) as u64 + 1_000);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let stage = std::cell::LazyCell::new(|| runtime.block_on(Stage::start(arguments.cores)));
     println!("{}\n", stage::machine());
@@ -116,13 +159,26 @@ fn main() {
             Part::Select => ("select", select::real(&stage, &plan)),
             Part::Switch => ("switch", switch::measure(&stage, arguments.rounds, arguments.seconds)),
             Part::Rows => ("rows", rows::measure(&stage, arguments.rounds)),
-            Part::Idle => ("idle", idle::measure(&stage, arguments.idle)),
+            Part::Storm => {
+                ("storm", storm::measure(arguments.cores, arguments.rounds, arguments.seconds, arguments.storm))
+            }
+            Part::Large => ("large", large::measure(arguments.cores, arguments.rounds, arguments.large)),
+            Part::Flat => ("flat", flat::measure(arguments.cores, arguments.rounds, arguments.seconds)),
+            Part::Idle => ("idle", idle::measure(&stage, arguments.idle, arguments.idle_tls)),
         };
         figures.insert(name.to_owned(), found);
     }
     // Dropping servers awaits nothing, but tasks that drive connections need their runtime until then.
     drop(stage);
-    fs::create_dir_all(arguments.json.parent().unwrap()).unwrap();
-    fs::write(&arguments.json, serde_json::to_string_pretty(&figures).unwrap() + "\n").unwrap();
+    write(&arguments.json, &(serde_json::to_string_pretty(&figures).unwrap() + "\n"));
     println!("\nThe figures are in {}.", arguments.json.display());
+    if let Some(svg) = plot::svg(&figures) {
+        write(&arguments.plot, &svg);
+        println!("A picture of the proxies' CPU is in {}.", arguments.plot.display());
+    }
+}
+
+fn write(path: &Path, text: &str) {
+    let written = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(path, text));
+    written.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }

@@ -17,12 +17,19 @@ const PARAMETERS: [(&str, &str); 4] = [
 const DESCRIPTION: &[u8] = b"T\0\0\0\x21\0\x01abalance\0\0\0\0\0\0\0\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0";
 const ROW: &[u8] = b"D\0\0\0\x0b\0\x01\0\0\0\x010";
 const SELECTED: &[u8] = b"C\0\0\0\x0dSELECT 1\0";
-const READY: &[u8] = b"Z\0\0\0\x05I";
+pub const READY: &[u8] = b"Z\0\0\0\x05I";
 
 /// Statements by which a client asks for a large result: `large ` and the number of its pieces.
 pub const LARGE: &str = "large ";
-/// Rows of a kilobyte each.
 const PIECE_ROWS: usize = 64;
+const ROW_LENGTH: usize = 1024;
+/// Bytes of one.
+pub const PIECE: usize = PIECE_ROWS * ROW_LENGTH;
+
+/// The bytes that such a statement is answered with.
+pub fn large_length(pieces: usize) -> usize {
+    DESCRIPTION.len() + pieces * PIECE + SELECTED.len() + READY.len()
+}
 
 pub struct Mock {
     pub address: SocketAddr,
@@ -142,7 +149,7 @@ impl Served {
         self.out.extend_from_slice(DESCRIPTION);
         self.stream.write_all(&self.out).await?;
         self.out.clear();
-        let row = [b"D\0\0\x03\xff\0\x01\0\0\x03\xf5".as_slice(), &[b'x'; 1013]].concat();
+        let row = [b"D\0\0\x03\xff\0\x01\0\0\x03\xf5".as_slice(), &[b'x'; ROW_LENGTH - 11]].concat();
         let piece = row.repeat(PIECE_ROWS);
         for _ in 0..pieces {
             self.stream.write_all(&piece).await?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use pgward::cli::demo::cluster::{Host, free_port};
+use pgward::cli::demo::cluster::{Host, Identity, free_port};
 
 use super::stage::{PASSWORD, PLAIN, POOL};
 
@@ -19,20 +19,30 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Transaction pooling in front of the server at this port.
-    pub fn pgbouncer(server: u16, auth: &str) -> Self {
+    /// Transaction pooling.
+    pub fn pgbouncer(bouncer: &Bouncer<'_>) -> Self {
+        let Bouncer { server, auth, stored, tls } = bouncer;
         Self::start("pgbouncer", |folder, port| {
-            let users = folder.join("users.txt");
-            let settings = format!(
+            let file = |name: &str| folder.join(name).display().to_string();
+            let mut settings = format!(
                 "[databases]\napp = host=127.0.0.1 port={server} dbname=app\n\
                  [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
                  auth_type = {auth}\nauth_file = {}\npool_mode = transaction\ndefault_pool_size = {POOL}\n\
                  max_client_conn = 15000\nlog_connections = 0\nlog_disconnections = 0\n",
-                users.display()
+                file("users.txt")
             );
-            let settings = Given { name: "pgbouncer.ini", text: settings };
-            let users = Given { name: "users.txt", text: format!("\"{PLAIN}\" \"{PASSWORD}\"\n") };
-            (vec![settings, users], vec!["-q"])
+            let mut files = vec![Given { name: "users.txt", text: format!("\"{PLAIN}\" \"{stored}\"\n") }];
+            if let Some(Identity { certificate, key }) = tls {
+                let (certificate_file, key_file) = (file("server.crt"), file("server.key"));
+                settings += &format!(
+                    "client_tls_sslmode = require\nclient_tls_cert_file = {certificate_file}\n\
+                     client_tls_key_file = {key_file}\n"
+                );
+                files.push(Given { name: "server.crt", text: certificate.clone() });
+                files.push(Given { name: "server.key", text: key.clone() });
+            }
+            files.insert(0, Given { name: "pgbouncer.ini", text: settings });
+            (files, vec!["-q"])
         })
     }
 
@@ -75,6 +85,22 @@ impl Peer {
     }
 }
 
+/// What PgBouncers differ in here.
+pub struct Bouncer<'a> {
+    pub server: u16,
+    pub auth: &'a str,
+    /// What the file of users holds: the password, or what SCRAM keeps of it.
+    pub stored: &'a str,
+    pub tls: Option<&'a Identity>,
+}
+
+impl Bouncer<'_> {
+    /// In front of the server at this port.
+    pub fn new(server: u16) -> Self {
+        Self { server, auth: "scram-sha-256", stored: PASSWORD, tls: None }
+    }
+}
+
 /// A file of a program's.
 struct Given {
     name: &'static str,
@@ -91,11 +117,17 @@ impl Drop for Peer {
 
 /// CPU time that a process has used so far, of the threads that it has now, in microseconds.
 pub fn cpu_micros(pid: u32) -> f64 {
-    let of = |path: PathBuf| {
-        let text = fs::read_to_string(path).unwrap_or_default();
-        text.split(' ').next().unwrap_or_default().parse::<f64>().unwrap_or(0.0)
-    };
-    // Nanoseconds, where the process's own file counts hundredths of a second.
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    threads.map(|thread| of(thread.unwrap().path().join("schedstat"))).sum::<f64>() / 1e3
+    threads.map(|thread| used_micros(&thread.unwrap().path())).sum()
+}
+
+/// The same of the thread that asks.
+pub fn own_cpu_micros() -> f64 {
+    used_micros(Path::new("/proc/thread-self"))
+}
+
+/// From nanoseconds, where a process's own file counts hundredths of a second.
+fn used_micros(thread: &Path) -> f64 {
+    let text = fs::read_to_string(thread.join("schedstat")).unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().parse::<f64>().unwrap_or(0.0) / 1e3
 }

@@ -3,15 +3,16 @@
 //! machine does besides changes within seconds.
 
 use std::path::Path;
+use std::slice::from_ref;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::driver::{Clients, Figures, Seen, Way};
 use super::mock::Mock;
-use super::peers::Peer;
-use super::spawned::Spawned;
-use super::stage::{Stage, Target, configuration, plain, tenant};
+use super::peers::{Bouncer, Peer};
+use super::setup::Setup;
+use super::stage::{Stage, Target, plain, tenant};
 use super::table::{median, number, print, show};
 
 const TURN: Duration = Duration::from_millis(500);
@@ -31,10 +32,10 @@ pub struct Plan<'a> {
 pub fn mocked(plan: &Plan<'_>, cores: Option<usize>, other: Option<&Path>) -> Value {
     let mock = Mock::start();
     let port = mock.address.port();
-    let text = configuration(port, cores);
-    let pgward = Spawned::start(Path::new(env!("CARGO_BIN_EXE_pgward")), &[], &text);
-    let other = other.map(|binary| Spawned::start(binary, &[], &text));
-    let (pgbouncer, haproxy) = (Peer::pgbouncer(port, "scram-sha-256"), Peer::haproxy(port));
+    let setup = Setup::new(port, cores);
+    let pgward = setup.start();
+    let other = other.map(|binary| setup.start_binary(binary));
+    let (pgbouncer, haproxy) = (Peer::pgbouncer(&Bouncer::new(port)), Peer::haproxy(port));
     let mut targets = vec![
         plain("direct", mock.address, None),
         plain("haproxy", haproxy.address, Some(haproxy.pid)),
@@ -93,7 +94,7 @@ fn compare(title: &str, plan: &Plan<'_>, targets: &dyn Fn(&str, usize) -> Vec<Ta
 fn take_turns(mode: &str, clients: usize, targets: Vec<Target>, turns: usize) -> Vec<Case> {
     eprintln!("{mode}, {clients} clients: {turns} turns for each of {}", targets.len());
     let way = Way::of_pgbench(mode);
-    let ready: Vec<Clients> = targets.iter().map(|target| Clients::log_in(target, clients, &way)).collect();
+    let ready: Vec<Clients> = targets.iter().map(|target| Clients::log_in(from_ref(target), clients, &way)).collect();
     let case = |target| Case { mode: mode.to_owned(), clients, target, seen: Vec::new() };
     let mut cases: Vec<Case> = targets.into_iter().map(case).collect();
     for turn in 0..turns {

@@ -1,6 +1,7 @@
 //! What is compared: one PostgreSQL, pgward and PgBouncer in front of it, and the way straight to it.
 
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +10,9 @@ use pgward::base::ClusterName;
 use pgward::cli::demo::cluster::{Cluster, Host};
 use pgward::config;
 
-use super::peers::Peer;
+use super::lean::Lean;
+use super::peers::{Bouncer, Peer};
+use super::setup::Setup;
 use super::spawned::Spawned;
 
 pub const POOL: usize = 20;
@@ -39,6 +42,12 @@ pub struct Target {
     pub pid: Option<u32>,
 }
 
+impl Target {
+    pub fn connect(&self) -> io::Result<Lean> {
+        Lean::connect(self.address, &self.user, "app", &self.password)
+    }
+}
+
 impl Stage {
     pub async fn start(cores: Option<usize>) -> Self {
         let cluster = Cluster::builder("bench")
@@ -51,7 +60,8 @@ impl Stage {
             .unwrap();
         let server = cluster.primary();
         server.run("postgres", "create the database", "create database app").await.unwrap();
-        let text = configuration(server.port(), cores);
+        let setup = Setup::new(server.port(), cores);
+        let text = setup.text();
         let settings = config::parse(&text, Path::new(".")).unwrap_or_else(|problems| panic!("{problems:#?}"));
         let client = server.connect("app").await.unwrap();
         let name = ClusterName::parse("main").unwrap();
@@ -62,8 +72,8 @@ impl Stage {
             .unwrap_or_else(|error| panic!("pgbench: {error}"));
         assert!(initialised.status.success(), "{}", String::from_utf8_lossy(&initialised.stderr));
         client.batch_execute(&data()).await.unwrap();
-        let pgward = Spawned::start(Path::new(env!("CARGO_BIN_EXE_pgward")), &[], &text);
-        let pgbouncer = Peer::pgbouncer(server.port(), "scram-sha-256");
+        let pgward = setup.start();
+        let pgbouncer = Peer::pgbouncer(&Bouncer::new(server.port()));
         let postgresql = SocketAddr::from(([127, 0, 0, 1], server.port()));
         Self { pgward, pgbouncer, postgresql, cluster }
     }
@@ -78,11 +88,6 @@ impl Stage {
 
     pub fn tenant(&self, name: &'static str, tenant: &str) -> Target {
         self::tenant(&self.pgward, name, tenant)
-    }
-
-    /// A second pgward on the same server.
-    pub fn another(&self) -> Spawned {
-        Spawned::start(Path::new(env!("CARGO_BIN_EXE_pgward")), &[], &configuration(self.server_port(), None))
     }
 
     pub fn server_port(&self) -> u16 {
@@ -121,43 +126,6 @@ pub fn tenant(pgward: &Spawned, name: &'static str, tenant: &str) -> Target {
         password: pgward.token(tenant),
         pid: Some(pgward.pid),
     }
-}
-
-pub fn configuration(port: u16, cores: Option<usize>) -> String {
-    let tenants: String = (0..TENANTS)
-        .map(|i| format!("[tenants.t{i}]\ncluster = \"main\"\ndatabase = \"app\"\nhome = \"lk\"\n"))
-        .collect();
-    let cores = cores.map_or_else(String::new, |cores| format!(", cores = {cores}"));
-    format!(
-        "master_key = \"0123456789abcdef0123456789abcdef\"
-listen = {{ address = \"127.0.0.1:0\", drain_timeout = \"1s\"{cores} }}
-context.keys.k1 = \"fedcba9876543210fedcba9876543210\"
-pool.max_per_login = {POOL}
-limits.max_clients = 20000
-
-[[issuers]]
-issuer = \"bench\"
-audience = \"pgward\"
-algorithms = [\"HS256\"]
-secret = \"0123456789abcdef0123456789abcdef\"
-signing = {{ algorithm = \"HS256\", key = \"0123456789abcdef0123456789abcdef\" }}
-
-[clusters.main]
-logins = {{ app = \"pgward_app\" }}
-tls.mode = \"off\"
-[[clusters.main.servers]]
-name = \"main-1\"
-host = \"127.0.0.1\"
-port = {port}
-region = \"lk\"
-
-[tenants.own]
-isolation = \"schema\"
-cluster = \"main\"
-database = \"app\"
-home = \"lk\"
-{tenants}"
-    )
 }
 
 /// pgbench's tables as all read them, a copy in the schema of `own`, and shared tables with row security:

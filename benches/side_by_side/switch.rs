@@ -105,12 +105,11 @@ struct Mine {
 impl Mine {
     fn new(stage: &Stage, way: Way, worker: usize) -> io::Result<Self> {
         let tenants: Vec<String> = (worker..TENANTS).step_by(WORKERS).map(|i| format!("t{i}")).collect();
-        let connect = |target: &Target| Lean::connect(target.address, &target.user, "app", &target.password);
         let connections = match way {
             Way::Sealed => {
-                tenants.iter().map(|tenant| connect(&stage.tenant("pgward", tenant))).collect::<Result<_, _>>()?
+                tenants.iter().map(|tenant| stage.tenant("pgward", tenant).connect()).collect::<Result<_, _>>()?
             }
-            Way::Four | Way::One => vec![connect(&stage.bouncer())?],
+            Way::Four | Way::One => vec![stage.bouncer().connect()?],
             Way::Reconnect => Vec::new(),
         };
         Ok(Self { way, direct: stage.direct(), tenants, connections, at: 0 })
@@ -146,8 +145,7 @@ impl Mine {
                 self.connections[0].expect(&query(&all), tenant)
             }
             Way::Reconnect => {
-                let Target { address, user, password, .. } = &self.direct;
-                let mut connection = Lean::connect(*address, user, "app", password)?;
+                let mut connection = self.direct.connect()?;
                 let both = format!("{set}; select 1");
                 connection.run(&query(&both)).map(drop)
             }

@@ -16,8 +16,8 @@ const BUFFER: usize = 4096;
 /// Nothing that is measured or tested takes so long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub struct Lean {
-    stream: TcpStream,
+pub struct Lean<S = TcpStream> {
+    stream: S,
     buffer: Box<[u8; BUFFER]>,
     seen: usize,
     filled: usize,
@@ -32,49 +32,7 @@ pub struct Answer {
 
 impl Lean {
     pub fn connect(address: SocketAddr, user: &str, database: &str, password: &str) -> io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let mut raw = Self { stream, buffer: Box::new([0; BUFFER]), seen: 0, filled: 0 };
-        raw.log_in(user, database, password)?;
-        Ok(raw)
-    }
-
-    fn log_in(&mut self, user: &str, database: &str, password: &str) -> io::Result<()> {
-        let mut out = Vec::new();
-        let parameters = format!("user\0{user}\0database\0{database}\0\0");
-        out.extend_from_slice(&u32::try_from(parameters.len() + 8).unwrap().to_be_bytes());
-        out.extend_from_slice(&196_608_u32.to_be_bytes());
-        out.extend_from_slice(parameters.as_bytes());
-        self.stream.write_all(&out)?;
-        let mut scram = None;
-        loop {
-            let (tag, body) = self.message()?;
-            let body = &self.buffer[body];
-            let answer = match (tag, body) {
-                (b'R', [0, 0, 0, 0]) | (b'S' | b'K' | b'N', _) => continue,
-                (b'R', [0, 0, 0, 3]) => [password.as_bytes(), b"\0"].concat(),
-                (b'R', [0, 0, 0, 10, ..]) => {
-                    let fresh = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
-                    let first = fresh.message().to_vec();
-                    scram = Some(fresh);
-                    let length = u32::try_from(first.len()).unwrap().to_be_bytes();
-                    [SCRAM_SHA_256.as_bytes(), b"\0", &length, &first].concat()
-                }
-                (b'R', [0, 0, 0, 11, challenge @ ..]) => {
-                    let scram = scram.as_mut().ok_or(io::ErrorKind::InvalidData)?;
-                    scram.update(challenge)?;
-                    scram.message().to_vec()
-                }
-                (b'R', [0, 0, 0, 12, last @ ..]) => {
-                    scram.as_mut().ok_or(io::ErrorKind::InvalidData)?.finish(last)?;
-                    continue;
-                }
-                (b'Z', _) => return Ok(()),
-                (_, body) => return Err(io::Error::other(text(tag, body))),
-            };
-            self.stream.write_all(&message(b'p', &answer))?;
-        }
+        Self::log_in(tcp(address)?, user, database, by_password(password))
     }
 
     /// The socket itself. Between requests nothing is left in the buffer.
@@ -84,6 +42,76 @@ impl Lean {
 
     pub fn into_socket(self) -> TcpStream {
         self.stream
+    }
+}
+
+/// Connected, and not logged in.
+pub fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// What a client answers to a request for authentication, by its number and what follows it, if anything.
+pub fn by_password(password: &str) -> impl FnMut(u32, &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let mut scram = None;
+    move |method, body| {
+        let under_way = scram.as_mut().ok_or(io::ErrorKind::InvalidData);
+        Ok(match method {
+            3 => Some([password.as_bytes(), b"\0"].concat()),
+            10 => {
+                let fresh = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
+                let first = initial_response(fresh.message());
+                scram = Some(fresh);
+                Some(first)
+            }
+            11 => {
+                let scram = under_way?;
+                scram.update(body)?;
+                Some(scram.message().to_vec())
+            }
+            12 => {
+                under_way?.finish(body)?;
+                None
+            }
+            _ => return Err(io::ErrorKind::InvalidData.into()),
+        })
+    }
+}
+
+/// SASLInitialResponse, which chooses SCRAM-SHA-256.
+pub fn initial_response(first: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(first.len()).unwrap().to_be_bytes();
+    [SCRAM_SHA_256.as_bytes(), b"\0", &length, first].concat()
+}
+
+impl<S: Read + Write> Lean<S> {
+    pub fn log_in(
+        stream: S,
+        user: &str,
+        database: &str,
+        mut proof: impl FnMut(u32, &[u8]) -> io::Result<Option<Vec<u8>>>,
+    ) -> io::Result<Self> {
+        let mut lean = Self { stream, buffer: Box::new([0; BUFFER]), seen: 0, filled: 0 };
+        let parameters = format!("user\0{user}\0database\0{database}\0\0");
+        let length = u32::try_from(parameters.len() + 8).unwrap().to_be_bytes();
+        let startup = [&length, &196_608_u32.to_be_bytes(), parameters.as_bytes()].concat();
+        lean.stream.write_all(&startup)?;
+        loop {
+            let (tag, body) = lean.message()?;
+            let body = &lean.buffer[body];
+            match (tag, body) {
+                (b'R', [0, 0, 0, 0]) | (b'S' | b'K' | b'N', _) => {}
+                (b'R', [a, b, c, d, rest @ ..]) => {
+                    if let Some(answer) = proof(u32::from_be_bytes([*a, *b, *c, *d]), rest)? {
+                        lean.stream.write_all(&message(b'p', &answer))?;
+                    }
+                }
+                (b'Z', _) => return Ok(lean),
+                (_, body) => return Err(io::Error::other(text(tag, body))),
+            }
+        }
     }
 
     /// Sends prepared bytes and takes the answers up to ReadyForQuery.
