@@ -17,6 +17,7 @@ mod jwks;
 mod jwt;
 mod mint;
 pub mod scram;
+mod seen;
 
 #[cfg(test)]
 mod testkit;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
 
 use super::cancel::CancelKeys;
 use super::entry::{ClientRow, Entry, Kick};
@@ -104,6 +105,8 @@ pub struct Core {
     read_buffer: Cell<Vec<u8>>,
     write_buffer: Cell<Vec<u8>>,
     replay_buffers: RefCell<Vec<Vec<u8>>>,
+    /// For what takes long: one at a time.
+    turns: Semaphore,
     /// For backends in sessions' hands.
     pub(super) links: Rooms<Link>,
 }
@@ -127,6 +130,7 @@ impl Core {
             read_buffer: Cell::default(),
             write_buffer: Cell::default(),
             replay_buffers: RefCell::default(),
+            turns: Semaphore::new(1),
             links: Rooms::default(),
         }
     }
@@ -189,6 +193,14 @@ impl Core {
         }
         statements.insert(definition.into(), Rc::downgrade(&fresh));
         fresh
+    }
+
+    /// Waits for the turn to do what takes long on this thread, such as believing a token: between two of these all
+    /// sockets are looked at, so that a crowd that logs in does not hold up those who are in.
+    pub(super) async fn take_turn(&self) {
+        // Never closed, so there is no error.
+        let _turn = self.turns.acquire().await;
+        tokio::task::yield_now().await;
     }
 
     /// The same statement under a new number: the old one's plan has had its day.

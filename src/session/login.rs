@@ -131,6 +131,7 @@ impl Started {
             return Ok(Entered::Session(Box::new((admitted, context, reported))));
         }
         let password = self.password().await?;
+        core.take_turn().await;
         let now = clock::unix_now();
         if console {
             let known = world.settings.console.users.get(&user);
