@@ -76,6 +76,7 @@ pub(super) async fn open(
     let Some(vetting) = vetting else { return backend::open(endpoint, credentials).await };
     let mut tries = 0;
     let mut held: Option<Backend> = None;
+    let mut hindered = None;
     loop {
         let begun = Instant::now();
         tries += 1;
@@ -102,14 +103,28 @@ pub(super) async fn open(
             BackendError::Refused { sqlstate, .. } if vetting.shared && may_be_spoilt(sqlstate) => TRIES_IF_REFUSED,
             _ => 1,
         };
-        let Some(service) = vetting.service.as_ref().filter(|_| tries < most) else { return Err(error) };
+        let Some(service) = vetting.service.as_ref().filter(|_| tries < most) else {
+            return Err(hindered.unwrap_or(error));
+        };
         tracing::warn!(role = credentials.role, server = endpoint.name(), %error, "a login of tenants is being mended");
         let mended = pool.mended.mend(endpoint, service, &credentials.role, begun).await;
         note(if mended.is_ok() { "mended" } else { "not_mended" });
-        mended?;
+        hindered = may_be_hindered(mended)?;
         if tries + 1 >= HELD_FROM {
-            held = Some(hold(endpoint, service, &credentials.role).await?);
+            match hold(endpoint, service, &credentials.role).await {
+                Ok(backend) => held = Some(backend),
+                Err(error) => hindered = may_be_hindered(Err(error))?,
+            }
         }
+    }
+}
+
+/// What the server would not do may be due to others, such as those who mend other logins: the next try tells.
+fn may_be_hindered(outcome: Result<(), BackendError>) -> Result<Option<BackendError>, BackendError> {
+    match outcome {
+        Ok(()) => Ok(None),
+        Err(error @ BackendError::Ask { source: AskError::Server { .. }, .. }) => Ok(Some(error)),
+        Err(error) => Err(error),
     }
 }
 

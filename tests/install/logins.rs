@@ -1,6 +1,8 @@
 //! Logins of tenants: what a tenant changes about the one that it shares is mended before the next backend is lent,
 //! and one that could get around isolation is not used.
 
+use std::time::Duration;
+
 use tokio_postgres::Client;
 
 use super::{Place, Stage, cluster, code, install, one, parse};
@@ -100,6 +102,23 @@ async fn a_login_whose_settings_are_being_changed_for_hours_can_be_used() {
         alter role {role} set work_mem = '64kB'; commit; alter role {role} set work_mem = '65kB'; perform pg_sleep(3600);
         end $$";
     besieged("hours", siege).await;
+}
+
+#[tokio::test]
+async fn a_login_that_cannot_be_mended_at_once_is_mended_when_it_can() {
+    let place = Place::with("hindered", FRESH).await;
+    place.install().await;
+    let stage = place.stage().await;
+    stage.connect("acme").await.batch_execute("alter role hindered_app set work_mem = '64kB'").await.unwrap();
+    let other = place.admin().await;
+    // As the mending of another login does, and others after it.
+    other.batch_execute("begin; lock table pg_catalog.pg_db_role_setting in share mode").await.unwrap();
+    let end = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        other.batch_execute("commit").await.unwrap();
+    });
+    assert_eq!(one(&stage.connect("globex").await, "show work_mem").await, "4MB");
+    end.await.unwrap();
 }
 
 #[tokio::test]
