@@ -19,9 +19,9 @@ use super::table::median;
 #[derive(Debug, Clone)]
 pub struct Way {
     /// Sent when a client is logged in.
-    once: Vec<u8>,
+    pub once: Vec<u8>,
     /// Sent for each transaction, with another number each time.
-    each: Vec<u8>,
+    pub each: Vec<u8>,
     length: usize,
 }
 

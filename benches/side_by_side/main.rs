@@ -7,6 +7,7 @@
 mod driver;
 mod flat;
 mod idle;
+mod instructions;
 mod large;
 mod mock;
 mod peers;
@@ -115,17 +116,28 @@ enum Part {
     Flat,
     /// Memory of idle clients
     Idle,
+    /// Instructions per transaction
+    Instructions,
 }
 
-const PARTS: [Part; 8] =
-    [Part::Mocked, Part::Select, Part::Switch, Part::Rows, Part::Storm, Part::Large, Part::Flat, Part::Idle];
+const PARTS: [Part; 9] = [
+    Part::Mocked,
+    Part::Select,
+    Part::Switch,
+    Part::Rows,
+    Part::Storm,
+    Part::Large,
+    Part::Flat,
+    Part::Idle,
+    Part::Instructions,
+];
 
 impl Part {
     /// The most that are connected at the same time.
     fn clients(self, arguments: &Arguments) -> usize {
         match self {
             Self::Mocked | Self::Select => 4 * arguments.clients.iter().max().unwrap_or(&0),
-            Self::Switch | Self::Rows | Self::Large => stage::TENANTS,
+            Self::Switch | Self::Rows | Self::Large | Self::Instructions => stage::TENANTS,
             Self::Storm => arguments.storm,
             Self::Flat => flat::MOST_CLIENTS,
             Self::Idle => arguments.idle.max(arguments.idle_tls),
@@ -165,6 +177,7 @@ fn main() {
             Part::Large => ("large", large::measure(arguments.cores, arguments.rounds, arguments.large)),
             Part::Flat => ("flat", flat::measure(arguments.cores, arguments.rounds, arguments.seconds)),
             Part::Idle => ("idle", idle::measure(&stage, arguments.idle, arguments.idle_tls)),
+            Part::Instructions => ("instructions", instructions::measure(&arguments.modes)),
         };
         figures.insert(name.to_owned(), found);
     }

@@ -20,7 +20,11 @@ const STAYS: usize = 700;
 /// A thread that waits this much for a CPU is one of too many: more threads would not have more CPUs.
 const CROWDED: usize = 100;
 
-/// Looks that must agree, at a quarter of a second each, before sessions spread and before they gather.
+/// Nor would they where the machine's CPUs together are idle for less than this.
+const SPARE: usize = 300;
+
+/// Looks that must agree, at a quarter of a second each, before sessions spread and before they gather. A full core
+/// needs one more, to see what the machine has to spare.
 const LOOKS_TO_SPREAD: u32 = 2;
 const LOOKS_TO_GATHER: u32 = 4;
 
@@ -40,10 +44,20 @@ impl Times {
     }
 }
 
+/// Time that the machine's CPUs have been idle, all together (proc_stat(5)).
+fn idle_time() -> Option<Duration> {
+    let text = fs::read_to_string("/proc/stat").ok()?;
+    let idle: u64 = text.lines().next()?.split_ascii_whitespace().nth(4)?.parse().ok()?;
+    // Linux tells programs hundredths of a second, whatever its own clock is.
+    Some(Duration::from_millis(10 * idle))
+}
+
 /// What one core sees of itself and of the others.
 #[derive(Debug, Default)]
 pub(super) struct Balance {
     last: Option<(Instant, Times)>,
+    /// The machine's, while this core is full.
+    idle: Option<Duration>,
     spread: u32,
     gather: u32,
 }
@@ -58,7 +72,11 @@ impl Balance {
             usize::try_from(time.as_micros() * 1_000 / elapsed).unwrap_or(usize::MAX)
         };
         let load = share(times.ran.saturating_sub(before.ran));
-        let crowded = share(times.waited.saturating_sub(before.waited)) > CROWDED;
+        let idle = (load >= FULL).then(idle_time).flatten();
+        // Where that is not known yet, it is at the next look.
+        let spare = idle.zip(self.idle).map_or(0, |(idle, before)| share(idle.saturating_sub(before)));
+        self.idle = idle;
+        let crowded = share(times.waited.saturating_sub(before.waited)) > CROWDED || spare < SPARE;
         if let Some(handle) = cores.get(own) {
             handle.load.store(load, Ordering::Relaxed);
         }
@@ -140,6 +158,12 @@ mod tests {
     #[test]
     fn threads_that_wait_for_a_cpu_do_not_spread() {
         assert_eq!(settled(&mut Balance::default(), 0, &[990, 10], true), [None; 6]);
+    }
+
+    #[test]
+    fn the_system_tells_how_long_its_cpus_were_idle() {
+        let before = idle_time().unwrap();
+        assert!(before > Duration::ZERO && idle_time().unwrap() >= before);
     }
 
     #[test]

@@ -38,8 +38,9 @@ use crate::wire::startup::Startup;
 use crate::wire::{Header, Origin, backend as answer, encode, frame, handover};
 
 /// Who has come in.
-pub enum Login {
-    Session(Box<LoggedIn>),
+pub(super) enum Login {
+    // Made before the login's own memory is free again: in a hole of that, each would waste what is left of it.
+    Session(Box<Session>),
     Console(Box<Admin>),
 }
 
@@ -56,7 +57,7 @@ pub struct Admin {
 }
 
 /// A session that is about to begin; the client has its ReadyForQuery.
-pub struct LoggedIn {
+struct LoggedIn {
     stream: Stream,
     input: BytesMut,
     entry: Rc<Entry>,
@@ -263,12 +264,12 @@ impl Entered {
             stay,
         };
         tracing::debug!(party = %logged_in.terms.id, mode = logged_in.terms.mode.as_str(), "a session begins");
-        Ok(Login::Session(Box::new(logged_in)))
+        Ok(Login::Session(logged_in.into_session(Rc::clone(core))))
     }
 }
 
 impl LoggedIn {
-    pub(super) fn into_session(self, core: Rc<Core>) -> Box<Session> {
+    fn into_session(self, core: Rc<Core>) -> Box<Session> {
         let Self { stream, input, entry, key, terms, usage, slot, local, context, hearing, wanted, .. } = self;
         let Self { max_prepared, stay, .. } = self;
         if core.draining.get() {

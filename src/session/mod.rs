@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   handshake  Accepted -> Started        TLS, the startup packet; or a cancel request, answered here
-//!   login      Started  -> LoggedIn       the token, the tenant, the route; or the console
+//!   login      Started  -> Session        the token, the tenant, the route; or the console
 //!     plain      the same where there are no tenants: a user and its password
-//!   serve      LoggedIn -> end            transactions, until somebody ends it
+//!   serve      Session  -> end            transactions, until somebody ends it
 //!     upstream    client bytes -> server bytes: statements, and the hand-over ahead of them
 //!     downstream  server bytes -> client bytes
 //! ```
@@ -54,7 +54,7 @@ pub use self::core::{Core, Sends, Shared};
 pub use command::{Command, CoreHandle, Place};
 pub use entry::{ClientRow, Kick, Phase, Profile};
 pub use handshake::{Accepted, Handshake, Started, tell};
-pub use login::{Admin, LoggedIn, Login};
+pub use login::Admin;
 pub use run::{Outcome, arrive, run};
 pub use stay::Stay;
 pub use travel::Parcel;

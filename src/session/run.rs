@@ -31,12 +31,12 @@ pub enum Outcome {
 pub fn run(core: Rc<Core>, accepted: Accepted, crowded: bool, place: Place) -> impl Future<Output = Outcome> {
     // Boxed: a session keeps none of the memory that TLS handshakes and logins take. And no async function, which
     // would keep its arguments as long as it runs.
-    let login = Box::pin(login(Rc::clone(&core), accepted, crowded));
+    let login = Box::pin(login(core, accepted, crowded));
     async move {
         let login = login.await;
         drop(place);
         match login {
-            Some(Login::Session(logged_in)) => logged_in.into_session(core).serve().await,
+            Some(Login::Session(session)) => session.serve().await,
             Some(Login::Console(admin)) => Outcome::Console(admin),
             None => Outcome::Over,
         }

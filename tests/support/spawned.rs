@@ -43,7 +43,8 @@ impl Spawned {
         spawned.ready();
         if !wrapper.is_empty() {
             let children = format!("/proc/{0}/task/{0}/children", spawned.child.id());
-            spawned.pid = fs::read_to_string(children).unwrap().trim().parse().unwrap();
+            // Some wrappers become what they wrap.
+            spawned.pid = fs::read_to_string(children).unwrap().trim().parse().unwrap_or(spawned.pid);
         }
         spawned
     }
