@@ -12,10 +12,10 @@ use crate::session::{Core, CoreHandle, Sends};
 const FULL: usize = 850;
 
 /// A core takes what others send as long as all together is no more than this.
-pub(super) const CARRIES: usize = 600;
+pub(super) const CARRIES: usize = 700;
 
 /// What it has gathered may grow up to here before it spreads again.
-const STAYS: usize = 700;
+const STAYS: usize = 800;
 
 /// A thread that waits this much for a CPU is one of too many: more threads would not have more CPUs.
 const CROWDED: usize = 100;
@@ -26,7 +26,7 @@ const SPARE: usize = 300;
 /// Looks that must agree, at a quarter of a second each, before sessions spread and before they gather. A full core
 /// needs one more, to see what the machine has to spare.
 const LOOKS_TO_SPREAD: u32 = 2;
-const LOOKS_TO_GATHER: u32 = 4;
+const LOOKS_TO_GATHER: u32 = 2;
 
 /// Time that this thread has had a CPU, and time that it could have used one and had none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,17 +133,17 @@ mod tests {
     #[test]
     fn sessions_gather_where_one_core_can_carry_them() {
         let found = settled(&mut Balance::default(), 1, &[300, 200], false);
-        assert_eq!(found, [None, None, None, ALL_TO_0, ALL_TO_0, ALL_TO_0]);
-        assert_eq!(settled(&mut Balance::default(), 1, &[300, 400], false), [None; 6]);
+        assert_eq!(found, [None, ALL_TO_0, ALL_TO_0, ALL_TO_0, ALL_TO_0, ALL_TO_0]);
+        assert_eq!(settled(&mut Balance::default(), 1, &[300, 500], false), [None; 6]);
         assert_eq!(settled(&mut Balance::default(), 0, &[300, 200], false), [None; 6], "the first has nowhere to go");
-        assert_eq!(settled(&mut Balance::default(), 2, &[500, 100, 200], false)[3], Some(Sends { to: 1, most: None }));
+        assert_eq!(settled(&mut Balance::default(), 2, &[600, 100, 200], false)[3], Some(Sends { to: 1, most: None }));
     }
 
     #[test]
     fn what_has_gathered_stays_while_it_grows_a_little() {
         let mut balance = Balance::default();
-        assert_eq!(balance.decide(ALL_TO_0, 1, &[690, 0], false, || 0), ALL_TO_0);
-        assert_eq!(balance.decide(ALL_TO_0, 1, &[710, 0], false, || 0), None);
+        assert_eq!(balance.decide(ALL_TO_0, 1, &[790, 0], false, || 0), ALL_TO_0);
+        assert_eq!(balance.decide(ALL_TO_0, 1, &[810, 0], false, || 0), None);
     }
 
     #[test]
