@@ -150,9 +150,8 @@ impl Vetting {
                 Err(AskError::Server { sqlstate, .. }) if sqlstate == "3F000" || sqlstate == "42883" => {
                     return Err(BackendError::NotInstalled { server, database: credentials.database.clone() });
                 }
-                // Its settings may even keep it from answering, or end it at once.
-                Err(AskError::Server { .. } | AskError::Lost) => false,
-                Err(source @ AskError::Garbled) => return Err(BackendError::Ask { server, source }),
+                // Its settings may even keep it from answering, or end it before or behind its answer.
+                Err(AskError::Server { .. } | AskError::Lost | AskError::Garbled) => false,
             };
             if !sound {
                 return Err(BackendError::Unsound { server, role });

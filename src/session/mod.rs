@@ -11,8 +11,8 @@
 //!
 //! `core` is what a session finds on its thread, `world` the configuration in force, `entry` how others
 //! see a session and end it, `cancel` the cancel keys, `names` its prepared statements, `state` what else it
-//! keeps between transactions, `travel` how it moves to another core, `terms` what it is served under, `directory` and `lookup` the users that have
-//! passwords, `stay` what the audit log is told, `refuse` the one place where errors become what a client may see.
+//! keeps between transactions, `travel` how it moves to another core, `terms` what it is served under,
+//! `directory` and `lookup` the users that have passwords, `stay` what the audit log is told, `refuse` the one place where errors become what a client may see.
 
 mod acquire;
 mod aside;

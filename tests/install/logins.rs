@@ -1,8 +1,12 @@
 //! Logins of tenants: what a tenant changes about the one that it shares is mended before the next backend is lent,
 //! and one that could get around isolation is not used.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_postgres::Client;
 
 use super::{Place, Stage, cluster, code, install, one, parse};
@@ -119,6 +123,52 @@ async fn a_login_that_cannot_be_mended_at_once_is_mended_when_it_can() {
     });
     assert_eq!(one(&stage.connect("globex").await, "show work_mem").await, "4MB");
     end.await.unwrap();
+}
+
+/// Passes a server's bytes on, and its answer to `pgward.sound()` together with what comes soon behind.
+async fn relay_late(port: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            tokio::spawn(async move {
+                let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+                    (client.into_split(), server.into_split());
+                let asked = Arc::new(AtomicBool::new(false));
+                let seen = Arc::clone(&asked);
+                tokio::spawn(async move {
+                    let mut bytes = [0; 4096];
+                    while let Ok(n @ 1..) = from_client.read(&mut bytes).await {
+                        if bytes[..n].windows(12).any(|part| part == b"pgward.sound") {
+                            seen.store(true, Ordering::Relaxed);
+                        }
+                        let _ = to_server.write_all(&bytes[..n]).await;
+                    }
+                });
+                let mut bytes = vec![0; 65_536];
+                while let Ok(mut n @ 1..) = from_server.read(&mut bytes).await {
+                    if asked.swap(false, Ordering::Relaxed) {
+                        tokio::time::sleep(Duration::from_millis(400)).await;
+                        n += from_server.try_read(&mut bytes[n..]).unwrap_or(0);
+                    }
+                    let _ = to_client.write_all(&bytes[..n]).await;
+                }
+            });
+        }
+    });
+    address.port()
+}
+
+#[tokio::test]
+async fn a_backend_that_times_out_while_it_is_vetted_is_mended_like_others() {
+    let place = Place::with("hasty", FRESH).await;
+    place.install().await;
+    place.admin().await.batch_execute("alter role hasty_app set idle_session_timeout = '200ms'").await.unwrap();
+    let port = cluster().await.primary().port();
+    let text = place.text.replace(&format!("port = {port}"), &format!("port = {}", relay_late(port).await));
+    let stage = Place { text, ..place }.stage().await;
+    assert_eq!(one(&stage.connect("acme").await, "show idle_session_timeout").await, "0");
 }
 
 #[tokio::test]
