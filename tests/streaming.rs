@@ -149,9 +149,9 @@ async fn a_client_that_does_not_read_holds_up_its_own_backend_and_nobody_else() 
         let lazy = scene.connect();
         lazy.socket().write_all(&megabytes('y', 300)).unwrap();
         let stuck = || handle.block_on(waits_for(&watch, "select repeat('y'")).as_deref() == Some("ClientWrite");
-        lastingly("the server's wait for its client", &stuck);
+        lastingly("the server's wait for its client", stuck);
         scene.assert_others_served("beside a client that does not read");
-        lastingly("the server's wait, after others were served", &stuck);
+        lastingly("the server's wait, after others were served", stuck);
         scene.assert_flat("a client that does not read");
         let (rows, bytes) = discard(lazy.socket());
         assert!(rows == 300 && bytes > 300_000_000, "{rows} rows, {bytes} bytes");
