@@ -177,7 +177,7 @@ fn main() {
             Part::Large => ("large", large::measure(arguments.cores, arguments.rounds, arguments.large)),
             Part::Flat => ("flat", flat::measure(arguments.cores, arguments.rounds, arguments.seconds)),
             Part::Idle => ("idle", idle::measure(&stage, arguments.idle, arguments.idle_tls)),
-            Part::Instructions => ("instructions", instructions::measure(&arguments.modes)),
+            Part::Instructions => ("instructions", instructions::measure(&arguments.modes, &arguments.clients)),
         };
         figures.insert(name.to_owned(), found);
     }

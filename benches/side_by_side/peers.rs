@@ -21,8 +21,13 @@ pub struct Peer {
 impl Peer {
     /// Transaction pooling.
     pub fn pgbouncer(bouncer: &Bouncer<'_>) -> Self {
+        Self::pgbouncer_within(&[], bouncer)
+    }
+
+    /// As an argument of these words, as of `valgrind`.
+    pub fn pgbouncer_within(wrapper: &[&str], bouncer: &Bouncer<'_>) -> Self {
         let Bouncer { server, auth, stored, tls } = bouncer;
-        Self::start("pgbouncer", |folder, port| {
+        Self::start(wrapper, "pgbouncer", |folder, port| {
             let file = |name: &str| folder.join(name).display().to_string();
             let mut settings = format!(
                 "[databases]\napp = host=127.0.0.1 port={server} dbname=app\n\
@@ -48,7 +53,7 @@ impl Peer {
 
     /// Passes bytes on and nothing else: a server's connection for each client's.
     pub fn haproxy(server: u16) -> Self {
-        Self::start("haproxy", |_, port| {
+        Self::start(&[], "haproxy", |_, port| {
             let text = format!(
                 "defaults\n mode tcp\n timeout connect 5s\n timeout client 10m\n \
                  timeout server 10m\nfrontend in\n bind 127.0.0.1:{port}\n default_backend out\n\
@@ -59,7 +64,11 @@ impl Peer {
     }
 
     /// The first of its files is what it is started with.
-    fn start(program: &str, files: impl FnOnce(&Path, u16) -> (Vec<Given>, Vec<&'static str>)) -> Self {
+    fn start(
+        wrapper: &[&str],
+        program: &str,
+        files: impl FnOnce(&Path, u16) -> (Vec<Given>, Vec<&'static str>),
+    ) -> Self {
         let host = Host::find().unwrap();
         let folder = host.folder(None, program).unwrap();
         let port = free_port().unwrap();
@@ -70,8 +79,9 @@ impl Peer {
             host.own(&path).unwrap();
         }
         let log = fs::File::create(folder.join("log")).unwrap();
-        let mut command = host.command(program);
-        command.args(words).arg(folder.join(files[0].name)).stdout(log.try_clone().unwrap()).stderr(log);
+        let mut whole = wrapper.iter().copied().chain([program]);
+        let mut command = host.command(whole.next().unwrap_or(program));
+        command.args(whole).args(words).arg(folder.join(files[0].name)).stdout(log.try_clone().unwrap()).stderr(log);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{program}: {error}"));
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let begin = Instant::now();

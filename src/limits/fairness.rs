@@ -7,6 +7,8 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::Hash;
 
+use foldhash::fast::RandomState;
+
 /// How many of a lane's waiters are asked whether they can be served.
 const HEAD: usize = 32;
 
@@ -18,7 +20,8 @@ struct Lane<T> {
 
 #[derive(Debug)]
 pub struct FairQueue<K, T> {
-    lanes: HashMap<K, Lane<T>>,
+    /// By numbers of pgward's own, so the hash need not withstand anybody.
+    lanes: HashMap<K, Lane<T>, RandomState>,
     /// Lanes that have waiters, by clock. Never holds an empty lane.
     order: BTreeSet<(u64, K)>,
     now: u64,
@@ -27,7 +30,7 @@ pub struct FairQueue<K, T> {
 
 impl<K, T> Default for FairQueue<K, T> {
     fn default() -> Self {
-        Self { lanes: HashMap::new(), order: BTreeSet::new(), now: 0, length: 0 }
+        Self { lanes: HashMap::default(), order: BTreeSet::new(), now: 0, length: 0 }
     }
 }
 

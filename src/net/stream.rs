@@ -4,6 +4,8 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
@@ -52,6 +54,36 @@ impl Stream {
         }
     }
 
+    /// As [`AsyncRead`], in fewer steps where the socket is all there is, and without tokio's yielding: who calls it
+    /// again and again has to.
+    pub fn poll_receive(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let Self::Plain(tcp) = self else {
+            let mut buf = ReadBuf::new(buf);
+            return Pin::new(self).poll_read(cx, &mut buf).map_ok(|()| buf.filled().len());
+        };
+        loop {
+            let len = buf.len();
+            if let Some(outcome) = at_once(tcp, Interest::READABLE, len, || {
+                rustix::net::recv(&*tcp, &mut *buf, RecvFlags::DONTWAIT).map(|(n, _)| n)
+            }) {
+                return Poll::Ready(outcome);
+            }
+            std::task::ready!(tcp.poll_read_ready(cx))?;
+        }
+    }
+
+    /// As [`AsyncWrite`], in the same way.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let Self::Plain(tcp) = self else { return Pin::new(self).poll_write(cx, data) };
+        loop {
+            let send = || rustix::net::send(&*tcp, data, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+            if let Some(outcome) = at_once(tcp, Interest::WRITABLE, data.len(), send) {
+                return Poll::Ready(outcome);
+            }
+            std::task::ready!(tcp.poll_write_ready(cx))?;
+        }
+    }
+
     /// Moves the socket to the reactor of the calling thread.
     pub fn rehome(self) -> io::Result<Self> {
         match self {
@@ -59,6 +91,35 @@ impl Stream {
             Self::Tls(mut tls) => tls.get_mut().0.rehome().map(|()| Self::Tls(tls)),
         }
     }
+}
+
+/// What a system call does that moves up to `most` bytes and does not wait. `None`: it would have to. The reactor is told
+/// so when it moved fewer than it could have: then there is no more, and the call need not be made again to learn that.
+fn at_once(
+    tcp: &TcpStream,
+    interest: Interest,
+    most: usize,
+    mut call: impl FnMut() -> Result<usize, Errno>,
+) -> Option<io::Result<usize>> {
+    let mut outcome = None;
+    let seen = tcp.try_io(interest, || {
+        let result = loop {
+            match call() {
+                Err(Errno::INTR) => {}
+                other => break other,
+            }
+        };
+        let done = match result {
+            Ok(n) => n == 0 || n == most,
+            Err(errno) => errno != Errno::WOULDBLOCK,
+        };
+        if result != Err(Errno::WOULDBLOCK) {
+            outcome = Some(result.map_err(io::Error::from));
+        }
+        if done { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+    });
+    drop(seen);
+    outcome
 }
 
 impl AsyncRead for Stream {

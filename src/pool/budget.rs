@@ -1,5 +1,6 @@
 //! What is open on one server, and who waits for it. Shared by all cores.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
 use tokio::sync::oneshot;
 
 use super::conn::Conn;
@@ -38,7 +40,7 @@ struct IdleCount(AtomicUsize);
 #[derive(Debug, Default)]
 struct State {
     open: usize,
-    by_pool: HashMap<usize, usize>,
+    by_pool: HashMap<usize, usize, RandomState>,
     queue: FairQueue<u64, Waiter>,
 }
 
@@ -111,6 +113,10 @@ impl Budget {
         }
     }
 
+    pub(super) fn has_idle(&self, core: usize) -> bool {
+        self.idle.get(core).is_some_and(|count| count.0.load(Ordering::SeqCst) > 0)
+    }
+
     pub(super) fn cores_with_idle(&self) -> impl Iterator<Item = usize> {
         self.idle.iter().enumerate().filter(|(_, count)| count.0.load(Ordering::SeqCst) > 0).map(|(core, _)| core)
     }
@@ -121,24 +127,24 @@ impl Budget {
         (state.queue.is_empty() && state.room(self, pool)).then(|| state.take(pool))
     }
 
-    pub(super) fn enqueue(&self, waiter: Waiter) {
+    /// True: there is room to open a backend for it, which came up meanwhile or which others may have first.
+    pub(super) fn enqueue(&self, waiter: Waiter) -> bool {
         let mut state = self.state();
-        let tenant = waiter.usage.id;
+        let (tenant, room) = (waiter.usage.id, state.room(self, &waiter.pool));
         state.queue.push(&tenant, waiter);
         self.waiting.store(state.queue.len(), Ordering::SeqCst);
+        room
     }
 
-    /// The next waiter that `has_idle` can serve, or that there is room to open a backend for: of this
-    /// core, if one is given. Waiters that gave up are dropped on the way.
+    /// The next waiter that `has_idle` can serve, or that there is room to open a backend for; those of this core
+    /// first, if one is given. Waiters that gave up are dropped on the way.
     fn next(
         &self,
         core: Option<usize>,
         has_idle: impl Fn(&Pool) -> bool,
     ) -> Option<(Waiter, LeaseSlot, Option<Permit>)> {
+        let mut core = core;
         let now = Instant::now();
-        let near = |waiter: &Waiter| {
-            core.is_none_or(|core| core == waiter.core) || now.duration_since(waiter.since) > PATIENCE
-        };
         let mut guard = self.state();
         let state = &mut *guard;
         loop {
@@ -146,21 +152,31 @@ impl Budget {
             let max = self.max.load(Ordering::Relaxed);
             let room = |pool: &Pool| *open < max && by_pool.get(&pool.id).copied().unwrap_or(0) < pool.max();
             let servable = |waiter: &Waiter| {
-                near(waiter)
-                    && waiter.usage.leases() < waiter.max_leases
-                    && (has_idle(&waiter.pool) || room(&waiter.pool))
+                waiter.usage.leases() < waiter.max_leases && (has_idle(&waiter.pool) || room(&waiter.pool))
             };
-            let cost = std::cell::Cell::new(0);
+            let (cost, passed_over) = (Cell::new(0), Cell::new(false));
+            let near = |waiter: &Waiter| {
+                core.is_none_or(|core| core == waiter.core) || now.duration_since(waiter.since) > PATIENCE
+            };
             let waiter = queue.pop(
                 |_| cost.get(),
                 |_, waiter| {
-                    let chosen = waiter.reply.is_closed() || servable(waiter);
+                    let fits = waiter.reply.is_closed() || servable(waiter);
+                    let chosen = fits && near(waiter);
+                    passed_over.set(passed_over.get() || fits != chosen);
                     cost.set(waiter.usage.expected_cost());
                     chosen
                 },
             );
             self.waiting.store(queue.len(), Ordering::SeqCst);
-            let waiter = waiter?;
+            let waiter = match waiter {
+                Some(waiter) => waiter,
+                None if passed_over.get() => {
+                    core = None;
+                    continue;
+                }
+                None => return None,
+            };
             if waiter.reply.is_closed() {
                 continue;
             }
@@ -176,33 +192,34 @@ impl Budget {
         }
     }
 
-    /// Serves waiters from `take_idle` and from what room there is, outside the lock. Those of the serving
+    /// Serves one waiter from `take_idle` or from what room there is, outside the lock. Those of the serving
     /// core come first, since moving a backend to another one takes system calls and a wake-up; those
-    /// who have waited long are served wherever they are.
-    pub(super) fn serve(
+    /// who have waited long are served wherever they are. False: there is none to be served.
+    pub(super) fn serve_one(
         &self,
         core: Option<usize>,
         has_idle: impl Fn(&Pool) -> bool,
-        take_idle: impl Fn(&Pool) -> Option<Box<Conn>>,
-    ) {
-        while self.waiting() > 0 {
-            let near = core.and_then(|core| self.next(Some(core), &has_idle));
-            let Some((waiter, slot, permit)) = near.or_else(|| self.next(None, &has_idle)) else { break };
-            let grant = match permit {
-                Some(permit) => Grant::Open(slot, permit),
-                None => match take_idle(&waiter.pool) {
-                    Some(conn) => Grant::Conn(slot, conn),
-                    // It was dead after all. Its permit is free now, so the waiter queues for that.
-                    None => {
-                        drop(slot);
-                        self.enqueue(waiter);
-                        continue;
-                    }
-                },
-            };
-            // A waiter that gave up in this moment: dropping the grant frees what is in it.
-            drop(waiter.reply.send(grant));
+        take_idle: impl FnOnce(&Pool) -> Option<Box<Conn>>,
+    ) -> bool {
+        if self.waiting() == 0 {
+            return false;
         }
+        let Some((waiter, slot, permit)) = self.next(core, has_idle) else { return false };
+        let grant = match permit {
+            Some(permit) => Grant::Open(slot, permit),
+            None => match take_idle(&waiter.pool) {
+                Some(conn) => Grant::Conn(slot, conn),
+                // It was dead after all. Its permit is free now, so the waiter queues for that.
+                None => {
+                    drop(slot);
+                    self.enqueue(waiter);
+                    return true;
+                }
+            },
+        };
+        // A waiter that gave up in this moment: dropping the grant frees what is in it.
+        drop(waiter.reply.send(grant));
+        true
     }
 
     /// Whether somebody waits for room on the server while other pools' backends idle there.
@@ -242,6 +259,6 @@ impl Drop for Permit {
                 }
             }
         }
-        budget.serve(None, |_| false, |_| None);
+        while budget.serve_one(None, |_| false, |_| None) {}
     }
 }

@@ -164,13 +164,14 @@ impl Shard {
             return Claim::Lease(lease);
         }
         let budget = &local.pool.budget;
-        if let Some(slot) = request.usage.lease(request.max_leases)
+        if budget.waiting() == 0
+            && let Some(slot) = request.usage.lease(request.max_leases)
             && let Some(permit) = budget.permit(&local.pool)
         {
             return Claim::Granted(Granted(Grant::Open(slot, permit)));
         }
         let (reply, grant) = oneshot::channel();
-        budget.enqueue(Waiter {
+        let room = budget.enqueue(Waiter {
             pool: Arc::clone(&local.pool),
             usage: Arc::clone(request.usage),
             max_leases: request.max_leases,
@@ -178,7 +179,9 @@ impl Shard {
             since: Instant::now(),
             reply,
         });
-        self.balance(budget);
+        if room || budget.has_idle(self.core) {
+            self.balance(budget);
+        }
         self.poke_others(budget);
         Claim::Wait(Waiting(grant))
     }
@@ -284,9 +287,37 @@ impl Shard {
             conn.idle_since = now;
             local.push(conn);
         }
-        if local.pool.budget.waiting() > 0 {
-            self.balance(&local.pool.budget);
-            self.poke_others(&local.pool.budget);
+        let budget = &local.pool.budget;
+        if budget.waiting() > 0 && !self.hand_on(&local) {
+            self.balance(budget);
+            self.poke_others(budget);
+        }
+    }
+
+    /// Serves one who waits for a backend of this pool. Everything else that could be given was given before, so
+    /// nobody else needs to be looked at, except for those whom their tenant's limit held up: their turn comes when
+    /// nobody waits for this pool, or the next time that somebody asks for a backend.
+    fn hand_on(&self, local: &Local) -> bool {
+        let this = |pool: &Pool| pool.id == local.pool.id;
+        while local.idle() > 0 {
+            if !local.pool.budget.serve_one(Some(self.core), this, |_| local.pop_oldest()) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// For those whose turn may have come by what was freed elsewhere, or by a reload.
+    fn balance_all(&self) {
+        let mut budgets: Vec<Arc<Budget>> = Vec::new();
+        for local in self.pools.borrow().values().filter(|local| local.pool.budget.waiting() > 0) {
+            if !budgets.iter().any(|budget| Arc::ptr_eq(budget, &local.pool.budget)) {
+                budgets.push(Arc::clone(&local.pool.budget));
+            }
+        }
+        for budget in &budgets {
+            self.balance(budget);
+            self.poke_others(budget);
         }
     }
 
@@ -294,14 +325,12 @@ impl Shard {
     /// that idles longest in a pool for which nobody waits.
     pub fn balance(&self, budget: &Arc<Budget>) {
         let serve = || {
-            budget.serve(
-                Some(self.core),
-                |pool| self.pools.borrow().get(&pool.id).is_some_and(|local| local.idle() > 0),
-                |pool| {
-                    let local = self.pools.borrow().get(&pool.id).cloned();
-                    local.and_then(|local| local.pop_oldest())
-                },
-            );
+            let has_idle = |pool: &Pool| self.pools.borrow().get(&pool.id).is_some_and(|local| local.idle() > 0);
+            let take_idle = |pool: &Pool| {
+                let local = self.pools.borrow().get(&pool.id).cloned();
+                local.and_then(|local| local.pop_oldest())
+            };
+            while budget.serve_one(Some(self.core), has_idle, take_idle) {}
         };
         serve();
         while budget.wants_eviction() {
@@ -324,6 +353,7 @@ impl Shard {
 
     /// Closes backends that died, idled too long or are too old.
     pub fn tidy(&self, now: Instant) {
+        self.balance_all();
         let locals: Vec<Rc<Local>> = self.pools.borrow().values().cloned().collect();
         for local in locals {
             let idle_timeout = local.pool.rules().idle_timeout;

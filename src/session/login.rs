@@ -280,6 +280,7 @@ impl LoggedIn {
         Box::new(Session {
             core,
             client: stream,
+            client_is_dry: false,
             entry,
             key,
             terms,

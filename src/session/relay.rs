@@ -5,7 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 
 use crate::net::Stream;
 
@@ -99,7 +99,7 @@ impl Sink {
     pub fn write(&mut self, stream: &mut Stream, cx: &mut Context<'_>, mut data: &[u8]) -> io::Result<()> {
         if self.pending.is_empty() {
             while !data.is_empty() {
-                match Pin::new(&mut *stream).poll_write(cx, data) {
+                match stream.poll_send(cx, data) {
                     Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                     Poll::Ready(Ok(n)) => data = data.get(n..).unwrap_or_default(),
                     Poll::Ready(Err(error)) => return Err(error),
@@ -116,7 +116,7 @@ impl Sink {
     pub fn flush(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> io::Result<bool> {
         let mut moved = false;
         while let Some(data) = self.pending.get(self.at..).filter(|data| !data.is_empty()) {
-            match Pin::new(&mut *stream).poll_write(cx, data) {
+            match stream.poll_send(cx, data) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(n)) => self.at += n,
                 Poll::Ready(Err(error)) => return Err(error),
@@ -134,21 +134,6 @@ impl Sink {
             moved = true;
         }
         Ok(moved)
-    }
-}
-
-/// Reads into `buffer` behind its first `keep` bytes.
-pub(super) fn poll_read(
-    stream: &mut Stream,
-    cx: &mut Context<'_>,
-    buffer: &mut [u8],
-    keep: usize,
-) -> Poll<io::Result<usize>> {
-    let mut buf = ReadBuf::new(buffer.get_mut(keep..).unwrap_or_default());
-    match Pin::new(stream).poll_read(cx, &mut buf) {
-        Poll::Ready(Ok(())) => Poll::Ready(Ok(buf.filled().len())),
-        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-        Poll::Pending => Poll::Pending,
     }
 }
 

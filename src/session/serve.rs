@@ -17,7 +17,7 @@ use super::listen::{Hearing, Mail};
 use super::names::Names;
 use super::notify::Channels;
 use super::refuse;
-use super::relay::{Sink, poll_read};
+use super::relay::Sink;
 use super::replay::Replay;
 use super::room::Room;
 use super::run::Outcome;
@@ -40,12 +40,17 @@ use crate::wire::handover::Checker;
 /// How long an abandoned backend may take to come to rest before it is closed.
 const RECOVERY: Duration = Duration::from_secs(5);
 
+/// How many times a session moves what there is before others have their turn.
+const AT_A_TIME: usize = 32;
+
 /// Backends that fail at the hand-over before the session gives up.
 pub(super) const HANDOVER_TRIES: u8 = 3;
 
 pub(super) struct Session {
     pub core: Rc<Core>,
     pub client: Stream,
+    /// It had nothing to read when it was asked last.
+    pub client_is_dry: bool,
     pub entry: Rc<Entry>,
     pub key: CancelKey,
     pub terms: Terms,
@@ -254,11 +259,11 @@ impl Session {
     /// Moves what can be moved. Ready when something takes longer.
     fn drive(&mut self, cx: &mut Cx<'_>) -> Result<Poll<Work>, End> {
         // A socket that had nothing to read wakes the session when it has, and is not asked again before.
-        let mut client_is_dry = false;
+        self.client_is_dry &= self.client.is_quiet();
         if let Some(link) = self.link.as_mut() {
             link.is_dry = false;
         }
-        loop {
+        for _ in 0..AT_A_TIME {
             self.heed_kick()?;
             let mut moved = false;
             if !self.to_client.is_clear() {
@@ -271,7 +276,7 @@ impl Session {
                 }
             }
             if self.takes_client_bytes() {
-                moved |= self.take_client_bytes(&mut client_is_dry, cx)?;
+                moved |= self.take_client_bytes(cx)?;
             }
             if self.need == Need::Lease {
                 match self.poll_lease(cx)? {
@@ -294,6 +299,9 @@ impl Session {
                 return Ok(Poll::Pending);
             }
         }
+        // Others come first, and then it goes on.
+        cx.waker().wake_by_ref();
+        Ok(Poll::Pending)
     }
 
     /// Whether more of the client may be looked at. A client that does not read its answers, or a server
@@ -322,17 +330,17 @@ impl Session {
         })
     }
 
-    fn take_client_bytes(&mut self, is_dry: &mut bool, cx: &mut Cx<'_>) -> Result<bool, End> {
+    fn take_client_bytes(&mut self, cx: &mut Cx<'_>) -> Result<bool, End> {
         if self.retry.is_some() || (!self.inbox.is_empty() && self.need != Need::Bytes) {
             let inbox = std::mem::take(&mut self.inbox);
             self.take_inbox(inbox, cx)?;
             return Ok(true);
         }
-        if *is_dry {
+        if self.client_is_dry {
             return Ok(false);
         }
         let mut buffer = self.core.take_read_buffer();
-        let read = match poll_read(&mut self.client, cx, &mut buffer, 0) {
+        let read = match self.client.poll_receive(cx, &mut buffer) {
             Poll::Ready(Ok(n)) if n > 0 => n,
             Poll::Ready(_) => {
                 self.core.give_read_buffer(buffer);
@@ -340,7 +348,7 @@ impl Session {
             }
             Poll::Pending => {
                 self.core.give_read_buffer(buffer);
-                *is_dry = true;
+                self.client_is_dry = true;
                 return Ok(false);
             }
         };
@@ -395,7 +403,7 @@ impl Session {
         if let Some(front) = buffer.get_mut(..keep) {
             front.copy_from_slice(&backend.cut);
         }
-        let result = match poll_read(&mut backend.stream, cx, &mut buffer, keep) {
+        let result = match backend.stream.poll_receive(cx, buffer.get_mut(keep..).unwrap_or_default()) {
             Poll::Pending => {
                 link.is_dry = true;
                 Ok(false)

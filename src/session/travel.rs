@@ -126,6 +126,7 @@ impl Parcel {
         }
         Ok(Box::new(Session {
             client,
+            client_is_dry: false,
             entry,
             key,
             terms,

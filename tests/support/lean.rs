@@ -116,7 +116,16 @@ impl<S: Read + Write> Lean<S> {
 
     /// Sends prepared bytes and takes the answers up to ReadyForQuery.
     pub fn run(&mut self, request: &[u8]) -> io::Result<Answer> {
-        self.stream.write_all(request)?;
+        self.send(request)?;
+        self.take()
+    }
+
+    pub fn send(&mut self, request: &[u8]) -> io::Result<()> {
+        self.stream.write_all(request)
+    }
+
+    /// The answers up to ReadyForQuery.
+    pub fn take(&mut self) -> io::Result<Answer> {
         let mut answer = Answer::default();
         loop {
             let (tag, _) = self.message()?;
