@@ -13,7 +13,7 @@ use pgward::auth::{Verifier, mint};
 use pgward::base::{Access, ClusterName, Party, Secret, TenantId, clock};
 use pgward::config::{self, Settings};
 use pgward::limits::Usages;
-use pgward::pool::{Pools, Request, Shard};
+use pgward::pool::{Follow, Pools, Request, Shard};
 use pgward::session::World;
 use pgward::telemetry::Telemetry;
 use pgward::tenant::{Context, Known, Sealer};
@@ -156,7 +156,12 @@ fn leases(c: &mut Criterion) {
     let secret = world.login_secret(&cluster.name, login).unwrap();
     let credentials =
         pgward::backend::Credentials { role: login.role.clone(), database: tenant.database.clone(), secret };
-    let pool = world.pool(&pools, cluster, &cluster.servers[0], credentials, None).unwrap();
+    let pool = world.pool(&pools, cluster, credentials, None);
+    pools.point(&cluster.name, || {
+        let server = &cluster.servers[0];
+        let endpoint = world.endpoint(&cluster.name, &server.name).cloned();
+        Follow { endpoint, max_backends: Some(server.max_backends), patience: None }
+    });
     let runtime = tokio::runtime::LocalRuntime::new().unwrap();
     let shard = Shard::new(0, vec![tokio::sync::mpsc::unbounded_channel().0]);
     let local = shard.local(&pool);

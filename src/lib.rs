@@ -16,7 +16,7 @@
 //! | operation | [`admin`]: console and HTTP |
 //! | sessions | [`session`]: a client's stay, stage by stage |
 //! | routing | [`route`]: which server, a pure function |
-//! | pools | [`pool`]: backends lent to sessions; [`doctor`]: what is wrong in a live database |
+//! | pools | [`pool`]: backends lent to sessions; [`topology`]: what the servers are right now; [`doctor`]: what is wrong in a live database |
 //! | parts | [`auth`]: tokens and passwords; [`tenant`]: the sealed context; [`limits`]; [`audit`]: who came in and who did not; [`backend`]: one connection to a server |
 //! | cores | [`wire`]: the protocol; [`sql`]: what a text does to a session; [`net`]; [`telemetry`] |
 //! | ground | [`config`], [`residency`], [`base`] |
@@ -55,4 +55,5 @@ pub mod session;
 pub mod sql;
 pub mod telemetry;
 pub mod tenant;
+pub mod topology;
 pub mod wire;

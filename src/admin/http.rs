@@ -14,6 +14,7 @@ use super::control::Control;
 use crate::base::Party;
 use crate::limits::Usage;
 use crate::session::Command;
+use crate::topology::Health;
 
 /// Tenants and databases that metrics name; the rest count as `other`, so that labels stay bounded.
 const NAMED: usize = 50;
@@ -61,8 +62,26 @@ async fn metrics(State(control): State<Control>) -> impl IntoResponse {
             telemetry.gauge("pgward_waiting", &[cluster, server], pool.waiting as f64);
         }
     }
+    clusters(&control);
     let text = format!("{}{}", telemetry.render(), busiest(&control));
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+/// What the servers are, as they were seen last.
+fn clusters(control: &Control) {
+    let telemetry = &control.shared.telemetry;
+    for board in control.shared.topology.boards() {
+        let snapshot = board.snapshot();
+        for (at, view) in snapshot.servers.iter().enumerate() {
+            let labels = [("cluster", board.name.as_str()), ("server", view.server.name.as_str())];
+            let flag = |name, holds: bool| telemetry.gauge(name, &labels, f64::from(u8::from(holds)));
+            flag("pgward_server_up", view.health != Health::Down);
+            flag("pgward_server_primary", snapshot.primary == Some(at));
+            flag("pgward_server_fenced", view.fenced);
+            let lag = snapshot.lag(view).map_or(f64::NAN, |lag| lag as f64);
+            telemetry.gauge("pgward_server_lag_bytes", &labels, lag);
+        }
+    }
 }
 
 /// A gauge's name, what it says, and its value for whom it counts.

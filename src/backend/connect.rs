@@ -5,19 +5,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
+use rustls::pki_types;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::login::{self, Credentials, Greeting};
 use super::{Backend, BackendError};
+use crate::base::{Region, ServerName};
 use crate::net::{Socket, Stream};
 use crate::wire::flow::Flow;
 
 /// Where a server is and how it is spoken to.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
+    pub server: ServerName,
+    pub region: Region,
     pub host: String,
     pub port: u16,
     pub tls: Option<Arc<ClientConfig>>,
@@ -27,6 +30,11 @@ pub struct Endpoint {
 impl Endpoint {
     pub fn name(&self) -> String {
         format!("{}:{}", self.host, self.port)
+    }
+
+    /// Whether it is the same server, however it is reached.
+    pub fn same_place(&self, other: &Self) -> bool {
+        (&self.server, &self.region, &self.host, self.port) == (&other.server, &other.region, &other.host, other.port)
     }
 }
 
@@ -83,7 +91,7 @@ async fn encrypt(endpoint: &Endpoint, mut tcp: TcpStream, config: Arc<ClientConf
     if tcp.read_u8().await.map_err(failed)? != b'S' {
         return Err(BackendError::NoTls { server: endpoint.name() });
     }
-    let name = ServerName::try_from(endpoint.host.clone())
+    let name = pki_types::ServerName::try_from(endpoint.host.clone())
         .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
     let tls = TlsConnector::from(config).connect(name, Socket::new(tcp)).await.map_err(failed)?;
     Ok(Stream::Tls(Box::new(tls.into())))

@@ -74,3 +74,15 @@ pub enum BackendError {
     #[error("the settings of login {role} on {server} are not those it was installed with, and could not be mended")]
     Unsound { server: String, role: String },
 }
+
+impl BackendError {
+    /// Whether the server may be on its way up or down: it is not reached, or says so (57P01 to 57P03).
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::Timeout { .. } | Self::Tls { .. } | Self::Protocol { .. } => true,
+            Self::Refused { sqlstate, .. } => sqlstate.starts_with("57P0"),
+            Self::Ask { source, .. } => matches!(source, AskError::Lost),
+            _ => false,
+        }
+    }
+}

@@ -2,12 +2,14 @@
 
 pub mod clock;
 pub mod ids;
+pub mod lsn;
 pub mod report;
 pub mod scram;
 pub mod secret;
 pub mod sqlstate;
 
 pub use ids::{Access, ClusterName, Party, Region, ServerName, TenantId};
+pub use lsn::Lsn;
 pub use report::{Report, Routine, Severity};
 pub use scram::{ScramKeys, StoredPassword, Verifier, VerifierError};
 pub use secret::Secret;

@@ -7,6 +7,7 @@ pub struct SqlState(&'static str);
 
 impl SqlState {
     pub const CONNECTION_FAILURE: Self = Self("08006");
+    pub const TRANSACTION_RESOLUTION_UNKNOWN: Self = Self("08007");
     pub const PROTOCOL_VIOLATION: Self = Self("08P01");
     pub const FEATURE_NOT_SUPPORTED: Self = Self("0A000");
     pub const INVALID_PARAMETER_VALUE: Self = Self("22023");

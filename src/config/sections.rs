@@ -438,7 +438,7 @@ fn cluster(reader: &mut Reader, name: &ClusterName, mut section: Section, master
         }
         None => Vec::new(),
     };
-    let servers = items
+    let servers: Vec<Arc<Server>> = items
         .into_iter()
         .enumerate()
         .filter_map(|(i, value)| {
@@ -446,8 +446,41 @@ fn cluster(reader: &mut Reader, name: &ClusterName, mut section: Section, master
             server(reader, section).map(Arc::new)
         })
         .collect();
+    let failover_timeout = section.duration(
+        reader,
+        "failover_timeout",
+        Duration::from_secs(30),
+        Duration::ZERO..=Duration::from_secs(3_600),
+    );
+    let probe = probe(reader, &mut section, servers.len() > 1 && service.is_some());
+    if probe.is_some() && service.is_none() {
+        reader.problem(
+            Problem::new(section.at("probe"), "needs a service login to ask the servers as")
+                .example("service = \"pgward_service\""),
+        );
+    }
     section.finish(reader);
-    Some(Cluster { name: name.clone(), servers, tls, logins, service })
+    Some(Cluster { name: name.clone(), servers, tls, logins, service, probe, failover_timeout })
+}
+
+/// Servers are asked where there is a choice between them, or where it is said.
+fn probe(reader: &mut Reader, section: &mut Section, useful: bool) -> Option<Probe> {
+    let at = section.at("probe");
+    let said = section.section(reader, "probe");
+    if said.is_none() && !useful {
+        return None;
+    }
+    let mut section = empty(&at, said);
+    let (ms, s) = (Duration::from_millis, Duration::from_secs);
+    let rules = ProbeRules {
+        interval: section.duration(reader, "interval", ms(500), ms(20)..=s(60)),
+        timeout: section.duration(reader, "timeout", s(2), ms(50)..=s(60)),
+        down_after: section.duration(reader, "down_after", s(3), ms(100)..=s(600)),
+        up_after: u32::try_from(section.number(reader, "up_after", 2, 1..=100)).unwrap_or(2),
+    };
+    let database = section.optional(reader, "database").unwrap_or_else(|| "postgres".to_owned());
+    section.finish(reader);
+    Some(Probe { database, rules })
 }
 
 fn server_tls(reader: &mut Reader, path: &str, section: Option<Section>) -> ServerTls {

@@ -226,7 +226,7 @@ pub struct PoolRules {
     pub prepared_per_backend: usize,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {
     pub name: ClusterName,
     pub servers: Vec<Arc<Server>>,
@@ -234,8 +234,29 @@ pub struct Cluster {
     /// Isolation level `rows`: which login serves which access.
     pub logins: BTreeMap<Access, Login>,
     /// What pgward itself logs in as, where tenants share a database: to listen for them, and to have their
-    /// logins mended.
+    /// logins mended, and to be asked what they are.
     pub service: Option<Login>,
+    /// How servers are asked what they are. `None`: they are what the configuration says.
+    pub probe: Option<Probe>,
+    /// How long a request waits for a primary while there is none.
+    pub failover_timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    pub database: String,
+    pub rules: ProbeRules,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProbeRules {
+    pub interval: Duration,
+    /// How long one answer may take.
+    pub timeout: Duration,
+    /// How long a server may be silent before it counts as down.
+    pub down_after: Duration,
+    /// Answers in a row that bring it back.
+    pub up_after: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -246,6 +267,13 @@ pub struct Server {
     pub region: Region,
     pub role: ServerRole,
     pub max_backends: usize,
+}
+
+impl Server {
+    /// Whether it is the same one, whatever else was changed about it.
+    pub fn same_place(&self, other: &Self) -> bool {
+        (&self.name, &self.host, self.port) == (&other.name, &other.host, other.port)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -260,6 +288,12 @@ pub struct ServerTls {
     pub ca: Option<PathBuf>,
     pub certificate: Option<PathBuf>,
     pub key: Option<PathBuf>,
+}
+
+impl ServerTls {
+    pub fn is_on(&self) -> bool {
+        self.mode != ServerTlsMode::Off
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -28,6 +28,8 @@ pub struct Conn {
     /// For cancel requests.
     pub cancel: Arc<CancelTarget>,
     pub(super) core: usize,
+    /// Of its cluster's primary ([`super::Head`]).
+    pub(super) era: u32,
     pub(super) idle_since: Instant,
     pub(super) expires: Instant,
     pub(super) permit: Permit,
@@ -48,9 +50,19 @@ impl Conn {
         self.prepared.clear();
     }
 
-    /// Looks at what arrived while nobody used the backend. `false`: it is dead or out of step.
+    /// Looks at what arrived while nobody used the backend. `false`: it is dead or out of step, or its server is not
+    /// the primary any more.
     pub(super) fn still_good(&mut self) -> bool {
-        self.backend.stream.is_quiet() || self.only_harmless()
+        !self.is_outdated() && (self.backend.stream.is_quiet() || self.only_harmless())
+    }
+
+    pub fn era(&self) -> u32 {
+        self.era
+    }
+
+    /// Another server has become the primary since it was opened, or none is.
+    pub fn is_outdated(&self) -> bool {
+        self.permit.pool().head.era() != self.era
     }
 
     #[cold]
@@ -72,7 +84,7 @@ impl Conn {
     pub fn expired(&self, now: Instant) -> bool {
         // A cancel request that comes whenever it likes must not hit another session.
         let unsettled = self.cancel.unsettled.load(std::sync::atomic::Ordering::Relaxed);
-        unsettled || now > self.expires
+        unsettled || now > self.expires || self.is_outdated()
     }
 }
 

@@ -15,6 +15,7 @@
 
 mod budget;
 mod conn;
+mod head;
 mod prepared;
 mod registry;
 mod shard;
@@ -22,7 +23,8 @@ mod vetting;
 
 pub use budget::{Budget, Permit};
 pub use conn::{Conn, Lease};
+pub use head::{At, Head};
 pub use prepared::{Prepared, Statement, name as statement_name};
-pub use registry::{BackendRow, Pool, PoolKey, PoolRow, Pools};
+pub use registry::{BackendRow, Follow, Pool, PoolKey, PoolRow, Pools};
 pub use shard::{AcquireError, Claim, Granted, Local, Poke, Request, Shard, Waiting};
 pub use vetting::Vetting;

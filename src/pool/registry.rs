@@ -8,19 +8,17 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use dashmap::DashMap;
 
 use super::budget::Budget;
+use super::head::Head;
 use super::vetting::{Mended, Vetting};
 use crate::audit::Audit;
 use crate::backend::{Credentials, Endpoint, Greeting, LoginSecret};
-use crate::base::{ClusterName, ServerName};
-use crate::config::{PoolRules, Server};
+use crate::base::ClusterName;
+use crate::config::PoolRules;
 
-/// Everything that makes two backends interchangeable, tenant context apart.
+/// Everything that makes two backends interchangeable, tenant context apart. All are of the cluster's primary.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PoolKey {
     pub cluster: ClusterName,
-    pub server: ServerName,
-    pub host: String,
-    pub port: u16,
     pub database: String,
     pub role: String,
     pub secret: LoginSecret,
@@ -31,7 +29,7 @@ pub struct Pool {
     pub key: PoolKey,
     pub(super) budget: Arc<Budget>,
     rules: ArcSwap<PoolRules>,
-    endpoint: ArcSwap<Endpoint>,
+    pub(super) head: Arc<Head>,
     /// What the first backend's login said, for clients that log in later.
     greeting: ArcSwapOption<Greeting>,
     /// Backends that are older are not used again.
@@ -45,9 +43,20 @@ pub struct Pool {
 pub struct Pools {
     cores: usize,
     pools: DashMap<PoolKey, Arc<Pool>>,
-    budgets: DashMap<(ClusterName, ServerName), Arc<Budget>>,
+    primaries: DashMap<ClusterName, (Arc<Head>, Arc<Budget>)>,
     next_id: AtomicUsize,
     audit: Audit,
+}
+
+/// Where the pools of a cluster lead.
+#[derive(Debug, Clone)]
+pub struct Follow {
+    /// The primary, if there is one.
+    pub endpoint: Option<Arc<Endpoint>>,
+    /// Backends that the primary may have, over all pools.
+    pub max_backends: Option<usize>,
+    /// How long a request waits for a primary. `None`: there is never another one to wait for.
+    pub patience: Option<Duration>,
 }
 
 /// One pool, for the console and the metrics.
@@ -55,9 +64,10 @@ pub struct Pools {
 pub struct PoolRow {
     pub id: usize,
     pub cluster: String,
+    /// The primary's name, empty while there is none.
     pub server: String,
     pub host: String,
-    pub port: u16,
+    pub port: Option<u32>,
     pub database: String,
     pub role: String,
     pub open: usize,
@@ -107,8 +117,8 @@ impl Pool {
         &self.budget
     }
 
-    pub fn endpoint(&self) -> Arc<Endpoint> {
-        self.endpoint.load_full()
+    pub fn head(&self) -> &Head {
+        &self.head
     }
 
     pub fn rules(&self) -> Arc<PoolRules> {
@@ -139,29 +149,34 @@ impl Pool {
 
 impl Pools {
     pub fn new(cores: usize, audit: Audit) -> Self {
-        Self { cores, pools: DashMap::new(), budgets: DashMap::new(), next_id: AtomicUsize::new(0), audit }
+        Self { cores, pools: DashMap::new(), primaries: DashMap::new(), next_id: AtomicUsize::new(0), audit }
     }
 
-    /// The pool of a key, with the limits and the TLS of the configuration in force.
-    pub fn pool(
-        &self,
-        key: PoolKey,
-        server: &Server,
-        endpoint: &Arc<Endpoint>,
-        rules: &Arc<PoolRules>,
-        vetting: Option<Vetting>,
-    ) -> Arc<Pool> {
+    /// Has all pools of a cluster follow its primary, or wait for one. True: it is another one than before.
+    pub fn point(&self, cluster: &ClusterName, where_to: impl FnOnce() -> Follow) -> bool {
+        let (head, budget) = self.primary(cluster);
+        head.point(|| {
+            let follow = where_to();
+            if let Some(max) = follow.max_backends {
+                budget.set_max(max);
+            }
+            (follow.endpoint, follow.patience)
+        })
+    }
+
+    /// The pool of a key, with the limits of the configuration in force.
+    pub fn pool(&self, key: PoolKey, rules: &Arc<PoolRules>, vetting: Option<Vetting>) -> Arc<Pool> {
         let pool = match self.pools.get(&key) {
             Some(pool) => Arc::clone(&pool),
             None => {
-                let budget = self.budget(&key, server);
+                let (head, budget) = self.primary(&key.cluster);
                 let fresh = || {
                     Arc::new(Pool {
                         id: self.next_id.fetch_add(1, Ordering::Relaxed),
                         key: key.clone(),
                         budget,
                         rules: ArcSwap::new(Arc::clone(rules)),
-                        endpoint: ArcSwap::new(Arc::clone(endpoint)),
+                        head,
                         greeting: ArcSwapOption::empty(),
                         retired: ArcSwapOption::empty(),
                         vetting: ArcSwapOption::from_pointee(vetting.clone()),
@@ -174,10 +189,6 @@ impl Pools {
         };
         if !Arc::ptr_eq(&pool.rules.load(), rules) {
             pool.rules.store(Arc::clone(rules));
-            pool.budget.set_max(server.max_backends);
-        }
-        if !Arc::ptr_eq(&pool.endpoint.load(), endpoint) {
-            pool.endpoint.store(Arc::clone(endpoint));
         }
         if pool.vetting.load().as_deref() != vetting.as_ref() {
             pool.vetting.store(vetting.map(Arc::new));
@@ -185,11 +196,10 @@ impl Pools {
         pool
     }
 
-    /// Has idle backends of a server's database closed soon, and others when they come back: somebody
-    /// wants it alone.
-    pub fn retire(&self, cluster: &ClusterName, server: &ServerName, database: &str) {
+    /// Has idle backends of a database closed soon, and others when they come back: somebody wants it alone.
+    pub fn retire(&self, cluster: &ClusterName, database: &str) {
         let now = Arc::new(Instant::now());
-        let concerned = |key: &PoolKey| key.cluster == *cluster && key.server == *server && key.database == database;
+        let concerned = |key: &PoolKey| key.cluster == *cluster && key.database == database;
         for pool in self.pools.iter().filter(|entry| concerned(entry.key())) {
             pool.retired.store(Some(Arc::clone(&now)));
         }
@@ -201,12 +211,10 @@ impl Pools {
         self.pools.remove_if(&pool.key, |_, known| Arc::ptr_eq(known, &pool) && Arc::strong_count(known) <= 2);
     }
 
-    fn budget(&self, key: &PoolKey, server: &Server) -> Arc<Budget> {
-        let fresh = || Arc::new(Budget::new(server.max_backends, self.cores));
-        let entry = self.budgets.entry((key.cluster.clone(), key.server.clone()));
-        let budget = Arc::clone(&entry.or_insert_with(fresh));
-        budget.set_max(server.max_backends);
-        budget
+    fn primary(&self, cluster: &ClusterName) -> (Arc<Head>, Arc<Budget>) {
+        let fresh = || (Arc::new(Head::new()), Arc::new(Budget::new(0, self.cores)));
+        let entry = self.primaries.entry(cluster.clone()).or_insert_with(fresh);
+        (Arc::clone(&entry.0), Arc::clone(&entry.1))
     }
 
     pub fn rows(&self) -> Vec<PoolRow> {
@@ -215,12 +223,14 @@ impl Pools {
             .iter()
             .map(|entry| {
                 let pool = entry.value();
+                let at = pool.head.at();
+                let endpoint = at.endpoint.as_ref();
                 PoolRow {
                     id: pool.id,
                     cluster: pool.key.cluster.to_string(),
-                    server: pool.key.server.to_string(),
-                    host: pool.key.host.clone(),
-                    port: pool.key.port,
+                    server: endpoint.map(|endpoint| endpoint.server.to_string()).unwrap_or_default(),
+                    host: endpoint.map(|endpoint| endpoint.host.clone()).unwrap_or_default(),
+                    port: endpoint.map(|endpoint| endpoint.port.into()),
                     database: pool.key.database.clone(),
                     role: pool.key.role.clone(),
                     open: pool.budget.open_in(pool),
@@ -229,9 +239,7 @@ impl Pools {
                 }
             })
             .collect();
-        rows.sort_by(|a, b| {
-            (&a.cluster, &a.server, &a.database, &a.role).cmp(&(&b.cluster, &b.server, &b.database, &b.role))
-        });
+        rows.sort_by(|a, b| (&a.cluster, &a.database, &a.role).cmp(&(&b.cluster, &b.database, &b.role)));
         rows
     }
 }

@@ -17,7 +17,7 @@ use super::conn::{Conn, Lease};
 use super::prepared::Prepared;
 use super::registry::{BackendRow, Pool};
 use super::vetting;
-use crate::backend::{self, BackendError, CancelTarget};
+use crate::backend::{Backend, BackendError, CancelTarget, Endpoint, Greeting};
 use crate::limits::{LeaseSlot, Usage};
 use crate::tenant::Context;
 
@@ -52,6 +52,8 @@ pub struct Request<'a> {
 pub enum AcquireError {
     #[error("no backend became free within {0:?}")]
     Timeout(Duration),
+    #[error("the cluster has had no primary for {0:?}")]
+    NoPrimary(Duration),
     #[error(transparent)]
     Open(#[from] BackendError),
 }
@@ -231,15 +233,27 @@ impl Shard {
         if conn.core == self.core {
             return Ok(lend(slot, conn, local));
         }
-        let Conn { backend, context, turn, used, dirty, prepared, cancel, idle_since, expires, permit, core: _ } =
+        let Conn { backend, context, turn, used, dirty, prepared, cancel, idle_since, expires, permit, core: _, era } =
             *conn;
-        let backend::Backend { stream, pid, key, born, flow, rest, cut } = backend;
+        let Backend { stream, pid, key, born, flow, rest, cut } = backend;
         match stream.rehome() {
             Ok(stream) => {
-                let backend = backend::Backend { stream, pid, key, born, flow, rest, cut };
+                let backend = Backend { stream, pid, key, born, flow, rest, cut };
                 let core = self.core;
-                let conn =
-                    Conn { backend, context, turn, used, dirty, prepared, cancel, core, idle_since, expires, permit };
+                let conn = Conn {
+                    backend,
+                    context,
+                    turn,
+                    used,
+                    dirty,
+                    prepared,
+                    cancel,
+                    core,
+                    era,
+                    idle_since,
+                    expires,
+                    permit,
+                };
                 Ok(lend(slot, Box::new(conn), local))
             }
             Err(_) => self.open(slot, permit, local).await,
@@ -248,9 +262,7 @@ impl Shard {
 
     async fn open(&self, slot: LeaseSlot, permit: Permit, local: &Rc<Local>) -> Result<Lease, AcquireError> {
         let pool = &local.pool;
-        let endpoint = pool.endpoint();
-        let (vetting, credentials) = (pool.vetting(), pool.credentials());
-        let (backend, greeting) = vetting::open(&endpoint, &credentials, vetting.as_deref(), pool).await?;
+        let (endpoint, era, (backend, greeting)) = open_at_primary(pool).await?;
         let cancel = Arc::new(CancelTarget {
             endpoint,
             pid: backend.pid,
@@ -269,6 +281,7 @@ impl Shard {
             prepared: Prepared::default(),
             cancel,
             core: self.core,
+            era,
             idle_since: Instant::now(),
             expires: Instant::now() + lifetime,
             permit,
@@ -401,6 +414,26 @@ impl Shard {
             idle.iter().map(|conn| row(conn)).collect::<Vec<_>>()
         });
         rows.collect()
+    }
+}
+
+/// How long to leave a primary alone that cannot be reached, while nobody knows yet whether it still is one.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Opens a backend of the primary. Where another one may take its place, one that cannot be reached is as good as none,
+/// and is waited for.
+async fn open_at_primary(pool: &Pool) -> Result<(Arc<Endpoint>, u32, (Backend, Greeting)), AcquireError> {
+    let patience = pool.head.at().patience;
+    let until = Instant::now() + patience.unwrap_or_default();
+    let (vetting, credentials) = (pool.vetting(), pool.credentials());
+    loop {
+        let primary = pool.head.primary(until).await;
+        let (endpoint, era) = primary.ok_or_else(|| AcquireError::NoPrimary(patience.unwrap_or_default()))?;
+        match vetting::open(&endpoint, &credentials, vetting.as_deref(), pool).await {
+            Ok(opened) => return Ok((endpoint, era, opened)),
+            Err(error) if error.is_passing() && Instant::now() + AGAIN < until => pool.head.change(era, AGAIN).await,
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

@@ -126,6 +126,7 @@ async fn obey(core: Rc<Core>, mut commands: mpsc::UnboundedReceiver<Command>, co
                 core.shared.telemetry.flush(&core.stats);
                 let _ = reply.send(());
             }
+            Command::Recheck => core.recheck(Instant::now()),
             Command::Kick(kick) => {
                 if matches!(kick, Kick::Drain | Kick::Stop) {
                     core.draining.set(true);

@@ -11,6 +11,7 @@
 
 mod balance;
 mod cores;
+mod follow;
 mod listen;
 mod reload;
 
@@ -24,6 +25,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use self::follow::Followers;
 use crate::admin::{Control, Request, http};
 use crate::audit::{Audit, AuditError, Event, Source};
 use crate::config::Settings;
@@ -59,6 +61,7 @@ pub struct Proxy {
     /// Cancelled at the end, for what belongs to the control plane.
     stop: CancellationToken,
     threads: Vec<std::thread::JoinHandle<()>>,
+    followers: Followers,
 }
 
 /// Runs until SIGTERM, SIGINT or the console's SHUTDOWN. SIGHUP reloads.
@@ -119,6 +122,8 @@ impl Proxy {
         // Set once, here.
         let _ = cell.set(control.clone());
         reload::spawn_refreshers(&shared);
+        let followers = Followers::default();
+        followers.renew(&control);
         tokio::spawn(seal_anew(Arc::clone(&shared), stop.clone()));
         let mut addresses = Vec::new();
         for address in listen.addresses {
@@ -134,7 +139,7 @@ impl Proxy {
             tokio::spawn(http::serve(listener, control.clone(), draining.clone(), stop.clone()));
         }
         tokio::spawn(reload::watch(control.clone()));
-        Ok(Self { addresses, http: http_address, control, requests, path, draining, stop, threads })
+        Ok(Self { addresses, http: http_address, control, requests, path, draining, stop, threads, followers })
     }
 
     async fn serve_signals(mut self) -> Result<(), RunError> {
@@ -173,6 +178,9 @@ impl Proxy {
 
     fn reload(&self, source: Source) -> Result<(), crate::admin::ReloadError> {
         let outcome = reload::reload(&self.path, &self.control);
+        if outcome.is_ok() {
+            self.followers.renew(&self.control);
+        }
         self.control.shared.audit.record(|| Event::Reload { source, done: outcome.is_ok() });
         outcome
     }

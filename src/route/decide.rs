@@ -1,15 +1,16 @@
-//! `(tenant, access, cluster) -> server and login, or a refusal with its reason`.
+//! `(tenant, access, primary) -> login and regions, or a refusal with its reason`.
 
 use std::sync::Arc;
 
 use crate::base::{Access, Region, ServerName};
-use crate::config::{Cluster, Login, Roles, Server, ServerRole, Tenant};
+use crate::config::{Cluster, Login, Roles, Tenant};
 use crate::residency;
 
 #[derive(Debug)]
 pub struct Route<'a> {
-    pub server: &'a Arc<Server>,
     pub login: &'a Login,
+    /// Where servers may be that serve the session.
+    pub regions: Arc<[Region]>,
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,8 +21,6 @@ pub enum Refusal {
     TokenRegion(Region),
     #[error("server {server} is in region {region}, where the tenant's data may not be")]
     Residency { server: ServerName, region: Region },
-    #[error("the cluster has no primary")]
-    NoPrimary,
 }
 
 /// Residency is asked before anything else about a server. A region in the token narrows what the
@@ -33,24 +32,21 @@ pub fn decide<'a>(
     cluster: &'a Cluster,
 ) -> Result<Route<'a>, Refusal> {
     let login = login(tenant, access, cluster).ok_or_else(|| Refusal::Access(access.clone()))?;
-    let narrowed = token_region.map(std::slice::from_ref);
-    if let Some(region) = token_region
-        && !residency::allows(&tenant.regions, region)
-    {
-        return Err(Refusal::TokenRegion(region.clone()));
-    }
-    let server = primary(cluster).ok_or(Refusal::NoPrimary)?;
-    let allowed = residency::allows(&tenant.regions, &server.region)
-        && narrowed.is_none_or(|regions| residency::allows(regions, &server.region));
-    if !allowed {
-        return Err(Refusal::Residency { server: server.name.clone(), region: server.region.clone() });
-    }
-    Ok(Route { server, login })
+    let regions: Arc<[Region]> = match token_region {
+        None => tenant.regions.as_slice().into(),
+        Some(region) if residency::allows(&tenant.regions, region) => [region.clone()].into(),
+        Some(region) => return Err(Refusal::TokenRegion(region.clone())),
+    };
+    Ok(Route { login, regions })
 }
 
-/// Where writes go.
-pub fn primary(cluster: &Cluster) -> Option<&Arc<Server>> {
-    cluster.servers.iter().find(|server| server.role == ServerRole::Primary)
+/// Whether a server may serve a session that is kept to these regions.
+pub fn admit(regions: &[Region], server: &ServerName, region: &Region) -> Result<(), Refusal> {
+    if residency::allows(regions, region) {
+        Ok(())
+    } else {
+        Err(Refusal::Residency { server: server.clone(), region: region.clone() })
+    }
 }
 
 fn login<'a>(tenant: &'a Tenant, access: &Access, cluster: &'a Cluster) -> Option<&'a Login> {
@@ -97,7 +93,9 @@ mod tests {
         let tenant = settings.tenants.values().next().unwrap();
         let cluster = settings.clusters.values().next().unwrap();
         let region = region.map(|region| Region::parse(region).unwrap());
-        decide(tenant, &Access::parse(access).unwrap(), region.as_ref(), cluster).map(|r| r.login.role.clone())
+        let route = decide(tenant, &Access::parse(access).unwrap(), region.as_ref(), cluster)?;
+        let server = &cluster.servers[0];
+        admit(&route.regions, &server.name, &server.region).map(|()| route.login.role.clone())
     }
 
     #[test]

@@ -2,4 +2,4 @@
 
 mod decide;
 
-pub use decide::{Refusal, Route, decide, primary};
+pub use decide::{Refusal, Route, admit, decide};

@@ -26,7 +26,7 @@ impl Session {
             let request =
                 Request { context: &self.context, usage: &self.usage, max_leases: self.terms.limits.max_leases };
             match core.shard.claim(&self.local, request) {
-                Claim::Lease(lease) => self.lease_came(lease),
+                Claim::Lease(lease) => self.lease_came(lease)?,
                 Claim::Granted(granted) => return Ok(Poll::Ready(Some(granted))),
                 Claim::Wait(waiting) => {
                     self.entry.set(Phase::Waiting, Instant::now());
@@ -42,7 +42,7 @@ impl Session {
             Poll::Ready(Some(granted)) => {
                 self.end_wait();
                 match core.shard.at_hand(granted, &self.local) {
-                    Ok(lease) => self.lease_came(lease),
+                    Ok(lease) => self.lease_came(lease)?,
                     Err(granted) => return Ok(Poll::Ready(Some(granted))),
                 }
             }
@@ -51,7 +51,7 @@ impl Session {
                 self.end_wait();
                 self.refuse_request(&refuse::canceled())?;
             }
-            Poll::Pending if !self.entry.take_wait_over() => {
+            Poll::Pending if !self.entry.take_wait_over() || self.awaits_primary() => {
                 self.entry.listen(cx);
                 return Ok(Poll::Pending);
             }
@@ -63,6 +63,11 @@ impl Session {
         Ok(Poll::Ready(None))
     }
 
+    /// Those before it in the queue wait for a server to take the writes.
+    fn awaits_primary(&self) -> bool {
+        self.local.pool.head().missing(Instant::now()).is_some_and(|(missing, patience)| missing < patience)
+    }
+
     fn end_wait(&mut self) {
         self.waiting = None;
         self.key.slot.waited();
@@ -71,9 +76,16 @@ impl Session {
         self.core.stats.wait_time.record(since.elapsed());
     }
 
-    fn lease_came(&mut self, lease: Lease) {
+    fn lease_came(&mut self, lease: Lease) -> Result<(), End> {
+        if let Err(refusal) = self.admits(&lease) {
+            self.core.shard.release(lease, Instant::now());
+            tracing::warn!(tenant = %self.terms.id, %refusal, "a request was refused");
+            let report = self.note_region(&refusal, refuse::no_server_here());
+            return self.refuse_request(&report);
+        }
         self.link_up(lease);
         self.need = Need::Answers;
+        Ok(())
     }
 
     /// Opens a backend or fetches it from another core; a kick ends that.
@@ -90,10 +102,7 @@ impl Session {
             () = entry.until_kicked() => return Err(self.heed_kick().err().unwrap_or(End::Client)),
         };
         match (outcome, self.key.slot.waited() && refusable) {
-            (Ok(lease), false) => {
-                self.lease_came(lease);
-                Ok(())
-            }
+            (Ok(lease), false) => self.lease_came(lease),
             (Ok(lease), true) => {
                 core.shard.release(lease, Instant::now());
                 self.refuse_request(&refuse::canceled())

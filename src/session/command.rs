@@ -53,6 +53,8 @@ pub enum Command {
     Backends(oneshot::Sender<Vec<BackendRow>>),
     /// Carry the counters over to the shared metrics.
     Flush(oneshot::Sender<()>),
+    /// Another server has become a cluster's primary, or none is: backends of the one before are of no use.
+    Recheck,
     Kick(Kick),
     /// End the sessions of these parties.
     KickOf(Arc<HashSet<Party>>, Kick),

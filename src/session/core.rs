@@ -13,9 +13,9 @@ use tokio::sync::Semaphore;
 use super::cancel::CancelKeys;
 use super::entry::{ClientRow, Entry, Kick};
 use super::hub::Hubs;
+use super::link::Link;
 use super::login::Reported;
 use super::room::Rooms;
-use super::serve::Link;
 use super::world::World;
 use crate::audit::Audit;
 use crate::base::Party;
@@ -24,12 +24,14 @@ use crate::pool::{BackendRow, PoolKey, Pools, Shard, Statement};
 use crate::sql::{Analyser, Facts};
 use crate::telemetry::{CoreStats, Telemetry};
 use crate::tenant::Contexts;
+use crate::topology::Topology;
 use crate::wire::flow::StatementId;
 
 /// Shared by all cores and the control plane.
 pub struct Shared {
     pub world: ArcSwap<World>,
     pub pools: Pools,
+    pub topology: Topology,
     pub usages: Usages,
     /// Of those who are not known yet.
     pub lookups: Arc<Usage>,
@@ -50,6 +52,7 @@ impl Shared {
         Self {
             world: ArcSwap::from_pointee(world),
             pools: Pools::new(cores, audit.clone()),
+            topology: Topology::default(),
             lookups: usages.apart(Party::Database("".into())),
             listening: usages.apart(Party::Database("".into())),
             usages,
@@ -256,6 +259,12 @@ impl Core {
     /// Sessions that have done something since then.
     pub fn busy_since(&self, then: Instant) -> usize {
         self.entries.borrow().values().filter(|entry| entry.phase.get().1 > then).count()
+    }
+
+    /// Has sessions look at their backends anew, and closes those that idle for nothing.
+    pub fn recheck(&self, now: Instant) {
+        self.entries.borrow().values().filter(|entry| entry.backend.get().is_some()).for_each(|entry| entry.wake());
+        self.shard.tidy(now);
     }
 
     /// Ends sessions: all of them, with this kick.

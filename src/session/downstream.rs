@@ -154,6 +154,9 @@ impl Session {
             self.put_report(&report, relay);
             return Ok(Seen::Next);
         }
+        if is_fatal_error(header.tag, body) && self.lost_between() {
+            return Ok(Seen::Lost);
+        }
         if header.tag == b'E' {
             let replays = is_outdated(body) && self.replays();
             self.error(body, replays);
@@ -214,6 +217,7 @@ impl Session {
         let inquires = transaction == Transaction::Idle && link.touched.is_some();
         link.transaction = transaction;
         link.at_rest = true;
+        link.may_commit = false;
         link.unsure = false;
         link.bound = false;
         link.unnamed_copy = None;
@@ -304,7 +308,7 @@ impl Session {
 
     fn garbled(&self, what: &str) -> End {
         tracing::error!(tenant = %self.terms.id, what, "a server's answer was not what was expected; its backend is closed");
-        refuse::server_garbled().into()
+        refuse::server_garbled(self.loss()).into()
     }
 }
 

@@ -67,9 +67,9 @@ pub struct Profile {
     pub pool: usize,
     /// `None`: it gave up its token.
     pub party: Option<Party>,
-    pub user: String,
-    pub database: String,
-    pub application: String,
+    pub user: Box<str>,
+    pub database: Box<str>,
+    pub application: Box<str>,
     pub peer: Option<SocketAddr>,
     pub tls: bool,
     pub mode: PoolMode,
@@ -176,7 +176,8 @@ impl Entry {
         self.wait_over.take()
     }
 
-    fn wake(&self) {
+    /// Has it look at what has changed.
+    pub fn wake(&self) {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }

@@ -2,6 +2,7 @@
 //! same write. Where that fails, the bytes go to another backend.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::downstream::Seen;
 use super::refuse;
@@ -27,6 +28,11 @@ impl Session {
             let request =
                 Request { context: &self.context, usage: &self.usage, max_leases: self.terms.limits.max_leases };
             let Some(lease) = self.core.shard.try_acquire(&self.local, request) else { return false };
+            if self.admits(&lease).is_err() {
+                // It is refused where a request can be.
+                self.core.shard.release(lease, Instant::now());
+                return false;
+            }
             self.link_up(lease);
         }
         let due = self.link.as_mut().is_some_and(|link| {

@@ -16,7 +16,7 @@ use super::core::Core;
 use super::entry::Held;
 use super::login::hand_over;
 use super::mailbox::{Mailbox, Stopped};
-use super::refuse;
+use super::refuse::{self, Loss};
 use crate::base::{Party, Report, Severity};
 use crate::pool::{BackendRow, Budget, Lease, Local, Pool, Request};
 use crate::sql::identifier;
@@ -141,7 +141,7 @@ async fn run(core: Rc<Core>, local: Rc<Local>, mut commands: mpsc::UnboundedRece
     while let Some(command) = commands.recv().await {
         if let Command::Listen { done, .. } = command {
             let report = match &fault {
-                Fault::Server => refuse::server_lost(),
+                Fault::Server => refuse::server_lost(Loss::Nothing),
                 Fault::NoBackend(report) => report.clone(),
             };
             let _ = done.send(Err(Report { severity: Severity::Error, ..report }));
@@ -171,6 +171,7 @@ impl Hub {
         local: &Local,
         commands: &mut mpsc::UnboundedReceiver<Command>,
     ) -> Result<(), Fault> {
+        let era = self.lease.conn.era();
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
@@ -183,6 +184,8 @@ impl Hub {
                     }
                     while self.message()?.is_some() {}
                 }
+                // The server has nothing to say any more that happens at the primary.
+                () = local.pool.head().outdated(era) => return Err(Fault::Server),
             }
             if self.listeners.is_empty() {
                 let mut hubs = core.shared.hubs.lock();

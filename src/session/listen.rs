@@ -10,7 +10,7 @@ use super::aside::Errand;
 use super::hub::{Command, Hubs};
 use super::mailbox::{Mailbox, Stopped};
 use super::notify::put_notification;
-use super::refuse;
+use super::refuse::{self, Loss};
 use super::serve::{End, Session};
 use super::startup_settings::same_encoding;
 use crate::base::{Party, Report};
@@ -130,7 +130,7 @@ impl Session {
         mail.channels.insert(Arc::clone(&channel), name.into());
         let entry = Rc::clone(&self.entry);
         let outcome = tokio::select! {
-            outcome = answered => outcome.unwrap_or_else(|_| Err(refuse::server_lost())),
+            outcome = answered => outcome.unwrap_or_else(|_| Err(refuse::server_lost(Loss::Nothing))),
             () = entry.until_kicked() => return Err(self.heed_kick().err().unwrap_or(End::Client)),
         };
         if outcome.is_err() {

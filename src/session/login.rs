@@ -14,6 +14,7 @@ use super::handshake::{Refused, Started};
 use super::listen::Hearing;
 use super::names::Names;
 use super::plain::Wish;
+use super::refuse::{self, Loss};
 use super::relay::Sink;
 use super::room::Room;
 use super::serve::{Need, Session, Skipping};
@@ -21,7 +22,7 @@ use super::startup_settings::Wanted;
 use super::stay::{self, Stay, audit_route};
 use super::terms::Terms;
 use super::world::World;
-use super::{break_glass, refuse, startup_settings};
+use super::{break_glass, startup_settings};
 use crate::audit::{Token, Via, Who};
 use crate::auth::Identity;
 use crate::backend::Greeting;
@@ -68,8 +69,7 @@ struct LoggedIn {
     local: Rc<Local>,
     context: Arc<Context>,
     hearing: Hearing,
-    wanted: Box<[(String, String)]>,
-    max_prepared: usize,
+    wanted: Option<Box<Reported>>,
     stay: Option<Box<Stay>>,
 }
 
@@ -225,7 +225,7 @@ impl Entered {
         if stream.write_all(&out).await.is_err() || stream.flush().await.is_err() {
             return Err((None, Refused::Gone));
         }
-        let text = |name| startup.get(name).unwrap_or_default().to_owned();
+        let text = |name| startup.get(name).unwrap_or_default().into();
         let entry = Rc::new(Entry::new(Profile {
             id: key.id,
             pool: admitted.local.pool.id(),
@@ -246,23 +246,10 @@ impl Entered {
         }
         let Admitted { terms, usage, slot, local, hearing, .. } = admitted;
         // It has been read once already.
-        let wanted = startup_settings::wanted(&startup).unwrap_or_default().settings.into();
-        let max_prepared = world.settings.session.prepared_per_session;
-        let logged_in = LoggedIn {
-            stream,
-            input,
-            entry,
-            key,
-            terms,
-            usage,
-            slot,
-            local,
-            context,
-            hearing,
-            wanted,
-            max_prepared,
-            stay,
-        };
+        let wanted = startup_settings::wanted(&startup).unwrap_or_default().settings;
+        let wanted = (!wanted.is_empty()).then(|| Box::new(wanted));
+        let logged_in =
+            LoggedIn { stream, input, entry, key, terms, usage, slot, local, context, hearing, wanted, stay };
         tracing::debug!(party = %logged_in.terms.id, mode = logged_in.terms.mode.as_str(), "a session begins");
         Ok(Login::Session(logged_in.into_session(Rc::clone(core))))
     }
@@ -271,7 +258,7 @@ impl Entered {
 impl LoggedIn {
     fn into_session(self, core: Rc<Core>) -> Box<Session> {
         let Self { stream, input, entry, key, terms, usage, slot, local, context, hearing, wanted, .. } = self;
-        let Self { max_prepared, stay, .. } = self;
+        let Self { stay, .. } = self;
         if core.draining.get() {
             entry.kick(super::Kick::Drain);
         }
@@ -289,13 +276,13 @@ impl LoggedIn {
             nobody: false,
             wanted,
             local,
+            admitted_era: 0,
             base: Arc::clone(&context),
             context,
             own: None,
             names: Names::default(),
             hearing,
             channels: None,
-            max_prepared,
             stay,
             mail: None,
             aside: None,
@@ -355,16 +342,17 @@ pub(super) fn serve_identity(core: &Core, world: &World, identity: &Identity, wh
     let tenant = tenant.ok_or_else(|| refused("unknown_tenant", String::new()))?;
     let cluster = settings.clusters.get(&tenant.cluster);
     let cluster = cluster.ok_or_else(|| refused("unknown_cluster", tenant.cluster.to_string()))?;
-    let route = route::decide(tenant, &identity.access, identity.region.as_ref(), cluster).map_err(|refusal| {
+    let no_route = |refusal: route::Refusal| {
         let report = refused("no_route", refusal.to_string());
         audit_route(&core.shared.audit, who, identity, &refusal, report)
-    })?;
+    };
+    let route = route::decide(tenant, &identity.access, identity.region.as_ref(), cluster).map_err(no_route)?;
     if tenant.suspended {
         core.stats.login("suspended");
         tracing::info!(tenant = %identity.tenant, outcome = "suspended", "a login was refused");
         return Err(refuse::suspended().because("suspended"));
     }
-    let mut terms = Terms::of_tenant(tenant, route.login);
+    let mut terms = Terms::of_tenant(tenant, route.login, &route.regions);
     // What is done in an emergency is to be seen afterwards.
     terms.audit_statements |= identity.break_glass.is_some();
     let usage = core.shared.usages.of(&terms.id);
@@ -373,8 +361,12 @@ pub(super) fn serve_identity(core: &Core, world: &World, identity: &Identity, wh
         core.stats.login("tenant_clients");
         refuse::tenant_clients(limit)
     })?;
-    let pools = world.tenant_pools(&core.shared.pools, cluster, route.server, tenant, route.login);
+    let pools = world.tenant_pools(&core.shared.pools, cluster, tenant, route.login);
     let (pool, listening) = pools.ok_or_else(refuse::misconfigured)?;
+    // Another server may take its place, which is looked at when it serves.
+    if let Some(primary) = &pool.head().at().endpoint {
+        route::admit(&route.regions, &primary.server, &primary.region).map_err(no_route)?;
+    }
     let context = base_context(world, tenant, identity);
     let expires_at = Some(identity.expires_at);
     let key = world.channel_key.clone().filter(|_| tenant.isolation.shares_database());
@@ -515,13 +507,15 @@ pub(super) async fn hand_over(lease: &mut Lease, context: &Arc<Context>) -> Resu
     conn.used = true;
     conn.context = None;
     conn.prepared.clear();
-    conn.backend.stream.write_all(&out).await.map_err(|_| refuse::server_lost())?;
-    conn.backend.stream.flush().await.map_err(|_| refuse::server_lost())?;
+    conn.backend.stream.write_all(&out).await.map_err(|_| refuse::server_lost(Loss::Nothing))?;
+    conn.backend.stream.flush().await.map_err(|_| refuse::server_lost(Loss::Nothing))?;
     let mut reported = Reported::new();
     let mut input = BytesMut::new();
     let mut done = false;
     loop {
-        while let Some(header) = Header::read(&input, Origin::Server).map_err(|_| refuse::server_garbled())? {
+        while let Some(header) =
+            Header::read(&input, Origin::Server).map_err(|_| refuse::server_garbled(Loss::Nothing))?
+        {
             if input.len() < header.total {
                 break;
             }
@@ -545,7 +539,7 @@ pub(super) async fn hand_over(lease: &mut Lease, context: &Arc<Context>) -> Resu
         }
         match conn.backend.stream.read_buf(&mut input).await {
             Ok(n) if n > 0 => {}
-            _ => return Err(refuse::server_lost()),
+            _ => return Err(refuse::server_lost(Loss::Nothing)),
         }
     }
 }
@@ -559,6 +553,6 @@ fn refused_settings(body: &[u8]) -> Report {
                 .because("parameters")
                 .hint("Correct it in the connection string.")
         }
-        None => refuse::server_garbled(),
+        None => refuse::server_garbled(Loss::Nothing),
     }
 }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::core::Core;
 use super::login::hand_over;
-use super::refuse;
+use super::refuse::{self, Loss};
 use super::world::World;
 use crate::backend::{self, AskError};
 use crate::base::{Party, Report, StoredPassword};
@@ -53,8 +53,8 @@ async fn ask(lease: &mut Lease, query: &str, user: &str) -> Result<Option<String
         tracing::warn!(error = %error, "the query that looks users up failed");
         match error {
             AskError::Server { .. } => refuse::lookup(),
-            AskError::Lost => refuse::server_lost(),
-            AskError::Garbled => refuse::server_garbled(),
+            AskError::Lost => refuse::server_lost(Loss::Nothing),
+            AskError::Garbled => refuse::server_garbled(Loss::Nothing),
         }
     })?;
     match rows.into_iter().next_back() {

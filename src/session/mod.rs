@@ -26,6 +26,7 @@ mod entry;
 mod handover;
 mod handshake;
 mod hub;
+mod link;
 mod listen;
 mod login;
 mod lookup;

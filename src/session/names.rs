@@ -106,6 +106,14 @@ impl Names {
         self.named.get(name)
     }
 
+    /// What the client has prepared under a name, or under none.
+    pub fn text(&self, name: &[u8]) -> Option<&[u8]> {
+        if name.is_empty() {
+            return self.unnamed.split(|byte| *byte == 0).next();
+        }
+        self.get(name).map(|named| named.statement.text())
+    }
+
     pub fn len(&self) -> usize {
         self.named.len()
     }

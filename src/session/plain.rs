@@ -20,7 +20,6 @@ use crate::backend::{BackendError, Credentials, Greeting, LoginSecret};
 use crate::base::{Party, Report};
 use crate::config::PlainDatabase;
 use crate::pool::AcquireError;
-use crate::route;
 use crate::sql::database_wanted_alone;
 use crate::tenant::Context;
 use crate::wire::encode;
@@ -110,7 +109,7 @@ impl Session {
             && let Some(database) = database_wanted_alone(text)
         {
             let key = &self.local.pool.key;
-            self.core.shared.pools.retire(&key.cluster, &key.server, &database);
+            self.core.shared.pools.retire(&key.cluster, &database);
         }
     }
 }
@@ -143,7 +142,6 @@ fn admit(core: &Core, world: &World, wish: &Wish<'_>, secret: LoginSecret) -> Re
         return Err(refuse::tenants_role());
     }
     let cluster = world.settings.clusters.get(&database.cluster).ok_or_else(refuse::misconfigured)?;
-    let server = route::primary(cluster).ok_or_else(refuse::misconfigured)?;
     let name = database.database.as_deref().unwrap_or(wish.name).to_owned();
     let credentials = Credentials { role, database: name, secret };
     let terms = Terms::of_database(wish.name, database);
@@ -153,7 +151,7 @@ fn admit(core: &Core, world: &World, wish: &Wish<'_>, secret: LoginSecret) -> Re
         core.stats.login("database_clients");
         refuse::database_clients(limit)
     })?;
-    let pool = world.pool(&core.shared.pools, cluster, server, credentials, None).ok_or_else(refuse::misconfigured)?;
+    let pool = world.pool(&core.shared.pools, cluster, credentials, None);
     let context = Context::plain(terms.id.clone(), wish.user);
     let local = core.shard.local(&pool);
     let hearing = Hearing { key: None, by: Rc::clone(&local) };

@@ -340,6 +340,10 @@ pub(super) fn acquire(error: &AcquireError) -> Report {
             format!("no backend became free within {} ms", limit.as_millis()),
         )
         .hint("Nothing was executed. Try again; if it persists, raise the pool's or the tenant's limits."),
+        AcquireError::NoPrimary(limit) => {
+            Report::fatal(SqlState::CANNOT_CONNECT_NOW, format!("no server has taken writes for {} s", limit.as_secs()))
+                .hint("Nothing was executed. Try again; SHOW CLUSTERS at pgward's console tells what the servers are.")
+        }
         AcquireError::Open(error) => backend(error),
     };
     report.because("no_backend")
@@ -383,16 +387,58 @@ fn backend(error: &BackendError) -> Report {
     }
 }
 
-pub(super) fn server_lost() -> Report {
-    Report::fatal(SqlState::CONNECTION_FAILURE, "the database server closed the connection")
-        .because("server_lost")
-        .hint("A transaction that was open is rolled back. If COMMIT had been sent, its outcome is not known.")
+/// What becomes of the work that a session had under way on a backend that is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Loss {
+    Nothing,
+    /// A transaction that nobody had asked to commit.
+    RolledBack,
+    /// What was sent may have committed, and the answer is lost.
+    InDoubt,
 }
 
-pub(super) fn server_garbled() -> Report {
-    Report::fatal(SqlState::CONNECTION_FAILURE, "the database server's answer was not what was expected")
+impl Loss {
+    fn state(self) -> SqlState {
+        match self {
+            Self::Nothing | Self::RolledBack => SqlState::CONNECTION_FAILURE,
+            Self::InDoubt => SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+        }
+    }
+
+    fn hint(self) -> &'static str {
+        match self {
+            Self::Nothing => "Nothing was under way. Connect again.",
+            Self::RolledBack => "The transaction is rolled back, nothing of it remains: it is safe to run it again.",
+            Self::InDoubt => {
+                "It is not known whether what was sent last has been committed: look before you run it again."
+            }
+        }
+    }
+}
+
+pub(super) fn server_lost(work: Loss) -> Report {
+    Report::fatal(work.state(), "the database server closed the connection").because("server_lost").hint(work.hint())
+}
+
+pub(super) fn server_garbled(work: Loss) -> Report {
+    Report::fatal(work.state(), "the database server's answer was not what was expected")
         .because("server_garbled")
-        .hint("A transaction that was open is rolled back. If COMMIT had been sent, its outcome is not known.")
+        .hint(work.hint())
+}
+
+pub(super) fn primary_lost(work: Loss) -> Report {
+    Report::fatal(work.state(), "the server that this session was at does not take writes any more")
+        .because("primary_lost")
+        .hint(work.hint())
+}
+
+pub(super) fn no_server_here() -> Report {
+    Report::error(
+        SqlState::INSUFFICIENT_PRIVILEGE,
+        "the server that takes writes now is in a region where this tenant's data may not be",
+    )
+    .because("server_region")
+    .hint("Nothing was executed. It works again when a server in one of the tenant's regions takes the writes.")
 }
 
 pub(super) fn no_clean_backend() -> Report {

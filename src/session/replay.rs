@@ -5,7 +5,8 @@
 //! a batch outside of a transaction. And only for a client that does not go by an older description of
 //! the rows; any other must hear of it (0A000), as it would misread what comes.
 
-use super::serve::{Link, Need, Session};
+use super::link::Link;
+use super::serve::{Need, Session};
 use crate::wire::flow::StatementId;
 
 /// A longer batch is not kept.

@@ -4,41 +4,37 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context as Cx, Poll};
-use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
 use super::aside::{Aside, Errand};
 use super::cancel::CancelKey;
 use super::core::Core;
-use super::entry::{Entry, Held, Kick, Phase};
+use super::entry::{Entry, Kick};
 use super::handshake::tell;
+use super::link::{Link, RECOVERY};
 use super::listen::{Hearing, Mail};
+use super::login::Reported;
 use super::names::Names;
 use super::notify::Channels;
 use super::refuse;
 use super::relay::Sink;
-use super::replay::Replay;
 use super::room::Room;
 use super::run::Outcome;
-use super::state::{Inquiry, Own, Touched};
+use super::state::Own;
 use super::stay::Stay;
 use super::terms::Terms;
-use crate::backend;
 use crate::base::Report;
 use crate::limits::{ClientSlot, PinSlot, Usage};
 use crate::net::Stream;
-use crate::pool::{Granted, Lease, Local, Statement, Waiting};
-use crate::sql::{ListenOrder, Pins};
+use crate::pool::{Granted, Local, Waiting};
+use crate::sql::Pins;
 use crate::telemetry::add;
 use crate::tenant::Context;
 use crate::wire::backend::Transaction;
 use crate::wire::encode;
 use crate::wire::flow::Flow;
 use crate::wire::handover::Checker;
-
-/// How long an abandoned backend may take to come to rest before it is closed.
-const RECOVERY: Duration = Duration::from_secs(5);
 
 /// How many times a session moves what there is before others have their turn.
 const AT_A_TIME: usize = 32;
@@ -59,8 +55,10 @@ pub(super) struct Session {
     /// It gave up its token and has no tenant: no backend serves it.
     pub nobody: bool,
     /// Startup parameters, which every tenant's backends are told.
-    pub wanted: Box<[(String, String)]>,
+    pub wanted: Option<Box<Reported>>,
     pub local: Rc<Local>,
+    /// Its server was found to be where the session may be. No server's: 0.
+    pub admitted_era: u32,
     /// What backends are told: the base, and the session's own state.
     pub context: Arc<Context>,
     pub base: Arc<Context>,
@@ -68,7 +66,6 @@ pub(super) struct Session {
     pub names: Names,
     pub hearing: Hearing,
     pub channels: Option<Box<Channels>>,
-    pub max_prepared: usize,
     /// In the audit log, if there is one.
     pub stay: Option<Box<Stay>>,
     /// What it listens to by its pool's hub.
@@ -117,56 +114,6 @@ pub(super) enum Need {
     Answers,
     /// What pgward does itself is to be done first.
     Errand,
-}
-
-/// A backend in this session's hands.
-pub(super) struct Link {
-    pub lease: Lease,
-    pub to_server: Sink,
-    pub handover: Option<Handover>,
-    /// The context must be set before the next client message goes out.
-    pub handover_due: bool,
-    /// As the last ReadyForQuery said.
-    pub transaction: Transaction,
-    /// Nothing was sent since.
-    pub at_rest: bool,
-    /// The backend has this session's unnamed statement.
-    pub unnamed_known: bool,
-    /// It is a fresh copy of this statement, for the batch that prepares it under a name.
-    pub unnamed_copy: Option<Rc<Statement>>,
-    /// What it stops listening to when its transaction is through, and whether by the server's names.
-    pub unlistens: Vec<(ListenOrder, bool)>,
-    /// A name that the client deallocates by SQL.
-    pub deallocating: Option<Rc<str>>,
-    /// The client reset the settings that the context is made of.
-    pub reset: bool,
-    /// DEALLOCATE may have taken prepared statements away.
-    pub prepared_doubtful: bool,
-    /// What is known about the backend's statements rests on a batch that may yet fail: it is to be
-    /// answered before the next one goes out.
-    pub unsure: bool,
-    /// A description is awaited before the next request goes out.
-    pub checking: bool,
-    /// A portal was made since it was at rest.
-    pub bound: bool,
-    /// The batch under way, for a second time.
-    pub replay: Replay,
-    /// The transaction may have changed the session's state: the backend will be asked.
-    pub touched: Option<Box<Touched>>,
-    /// It is being asked.
-    pub inquiry: Option<Box<Inquiry>>,
-    /// It had nothing to read when it was asked last in this turn of the session's.
-    pub is_dry: bool,
-    pub since: Instant,
-    /// Writing failed; what the server still has to say is read before the end.
-    pub write_failed: bool,
-}
-
-impl Link {
-    /// The hand-over was sent, with what could go along with it.
-    pub fn awaits_handover(&self) -> bool {
-        self.handover.as_ref().is_some_and(|handover| handover.closed)
-    }
 }
 
 pub(super) struct Handover {
@@ -265,6 +212,9 @@ impl Session {
         }
         for _ in 0..AT_A_TIME {
             self.heed_kick()?;
+            if self.link.as_ref().is_some_and(|link| link.lease.conn.is_outdated()) {
+                return Err(refuse::primary_lost(self.loss()).into());
+            }
             let mut moved = false;
             if !self.to_client.is_clear() {
                 moved |= self.to_client.flush(&mut self.client, cx).map_err(|_| End::Client)?;
@@ -412,7 +362,7 @@ impl Session {
                 backend.cut.clear();
                 self.downstream(buffer.get(..keep + n).unwrap_or_default(), cx).map(|()| true)
             }
-            Poll::Ready(_) => Err(refuse::server_lost().into()),
+            Poll::Ready(_) => Err(refuse::server_lost(self.loss()).into()),
         };
         self.core.give_read_buffer(buffer);
         result
@@ -429,76 +379,6 @@ impl Session {
         }
         let limit = self.core.shared.world.load().settings.session.idle_in_transaction_timeout;
         Err(refuse::kicked(kick, limit).into())
-    }
-
-    /// Takes a backend into the session's hands.
-    pub(super) fn link_up(&mut self, lease: Lease) {
-        let conn = &lease.conn;
-        self.key.slot.aim(Arc::clone(&conn.cancel));
-        self.entry.set(Phase::Active, lease.since);
-        self.entry.backend.set(Some(Held { pid: conn.backend.pid, born: conn.backend.born }));
-        let link = Link {
-            to_server: Sink::default(),
-            handover: None,
-            handover_due: self.retry.is_some() || !conn.serves(&self.context),
-            transaction: Transaction::Idle,
-            at_rest: true,
-            unnamed_known: false,
-            unnamed_copy: None,
-            unlistens: Vec::new(),
-            deallocating: None,
-            reset: false,
-            prepared_doubtful: false,
-            unsure: false,
-            checking: false,
-            bound: false,
-            replay: Replay::default(),
-            touched: None,
-            inquiry: None,
-            is_dry: false,
-            since: lease.since,
-            write_failed: false,
-            lease,
-        };
-        self.link.put(&self.core.links, link);
-    }
-
-    /// Gives the backend back if it is at rest and nothing ties the session to it.
-    pub(super) fn release_if_done(&mut self) {
-        let done = self.pins.is_empty()
-            && self.rest == 0
-            && self.link.as_ref().is_some_and(|link| {
-                link.at_rest
-                    && link.transaction == Transaction::Idle
-                    && link.handover.is_none()
-                    && link.touched.is_none()
-                    && link.to_server.is_clear()
-                    && link.lease.conn.backend.rest == 0
-                    && link.lease.conn.backend.cut.is_empty()
-            });
-        if !done {
-            return;
-        }
-        let Some(mut link) = self.link.take(&self.core.links) else { return };
-        self.core.give_replay_buffer(link.replay.take_buffer());
-        let now = Instant::now();
-        self.core.stats.transaction_time.record(now.duration_since(link.since));
-        self.entry.set(Phase::Idle, now);
-        self.entry.backend.set(None);
-        let mut lease = link.lease;
-        if link.reset {
-            lease.conn.context = None;
-        }
-        lease.conn.dirty |= link.prepared_doubtful;
-        if self.key.slot.clear() {
-            let (core, slot) = (Rc::clone(&self.core), Arc::clone(&self.key.slot));
-            tokio::task::spawn_local(async move {
-                slot.settled().await;
-                core.shard.release(lease, Instant::now());
-            });
-        } else {
-            self.core.shard.release(lease, now);
-        }
     }
 
     pub(super) fn tell_client(&mut self, report: &Report) {
@@ -534,37 +414,5 @@ impl Session {
             }
             End::Client | End::Told(_) => {}
         }
-    }
-
-    /// Leaves a backend in the middle of something to a task that brings it to rest or closes it.
-    pub(super) fn abandon_link(&mut self, server_gone: bool) {
-        let Some(link) = self.link.take(&self.core.links) else { return };
-        let under_way = self.key.slot.clear();
-        let resumable = !server_gone && !link.write_failed && link.to_server.is_clear() && link.handover.is_none();
-        let resumable = resumable && (self.rest == 0 || self.rest_dropped);
-        // A question of pgward's own ends by itself, and soon.
-        let busy = !link.at_rest && link.inquiry.is_none();
-        let (core, slot) = (Rc::clone(&self.core), Arc::clone(&self.key.slot));
-        let Link { mut lease, transaction, .. } = link;
-        tokio::task::spawn_local(async move {
-            if under_way {
-                slot.settled().await;
-            }
-            let conn = &mut lease.conn;
-            if resumable {
-                if busy {
-                    // Stops a statement whose result nobody will read.
-                    let _ = backend::cancel(&conn.cancel).await;
-                }
-                let recovery = backend::recover(&mut conn.backend, transaction);
-                if let Ok(true) = tokio::time::timeout(RECOVERY, recovery).await {
-                    conn.forget();
-                    add(&core.stats.recovered, 1);
-                    core.shard.release(lease, Instant::now());
-                    return;
-                }
-            }
-            backend::dispose(&mut conn.backend, &conn.cancel).await;
-        });
     }
 }

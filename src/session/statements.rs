@@ -74,8 +74,9 @@ impl Session {
             self.owe(Owed::Parse { statement: None, hidden: false });
             frontend::put_parse(relay.own(), &statement_name(taken.id), &taken.definition);
         } else {
-            if self.names.len() >= self.max_prepared {
-                return Err(refuse::too_many_prepared(self.max_prepared).into());
+            let limit = self.core.shared.world.load().settings.session.prepared_per_session;
+            if self.names.len() >= limit {
+                return Err(refuse::too_many_prepared(limit).into());
             }
             let statement = self.core.statement(definition, facts);
             self.names.asked(parse.name, Rc::clone(&statement));

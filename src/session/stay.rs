@@ -151,7 +151,7 @@ pub(super) fn audit_route(
     let (server, region, reason) = match refusal {
         route::Refusal::TokenRegion(region) => (None, region, TOKEN_REGION),
         route::Refusal::Residency { server, region } => (Some(server), region, SERVER_REGION),
-        route::Refusal::Access(_) | route::Refusal::NoPrimary => return report,
+        route::Refusal::Access(_) => return report,
     };
     let report = Report { reason: Some(reason), ..report };
     audit.record(|| {
@@ -163,6 +163,19 @@ pub(super) fn audit_route(
 }
 
 impl Session {
+    /// The same for a session whose server has changed.
+    pub(super) fn note_region(&self, refusal: &route::Refusal, report: Report) -> Report {
+        if let (Some(stay), route::Refusal::Residency { server, region }) = (&self.stay, refusal) {
+            stay.audit.record(|| Event::ResidencyRefused {
+                who: Arc::clone(&stay.who),
+                refusal: Refusal { reason: SERVER_REGION, sqlstate: Some(report.sqlstate) },
+                server: Some(server.clone()),
+                region: region.clone(),
+            });
+        }
+        report
+    }
+
     /// Takes note of a statement that is about to be executed, where its tenant has that audited. What cannot be
     /// noted and would have to be is not executed.
     pub(super) fn note_statement(&self, text: Option<&[u8]>, length: usize) -> Result<(), End> {
@@ -177,12 +190,7 @@ impl Session {
         if !self.stay.as_ref().is_some_and(|stay| stay.statements) {
             return Ok(());
         }
-        if let Some(named) = self.names.get(name) {
-            let text = named.statement.text();
-            return self.note_statement(Some(text), text.len());
-        }
-        if name.is_empty() {
-            let text = self.names.unnamed.split(|byte| *byte == 0).next().unwrap_or_default();
+        if let Some(text) = self.names.text(name) {
             return self.note_statement(Some(text), text.len());
         }
         // It may have been prepared by SQL, whose text has been recorded then.

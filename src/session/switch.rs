@@ -101,7 +101,8 @@ impl Session {
         })?;
         let who = self.stay.as_ref().map(|stay| Arc::clone(&stay.who)).unwrap_or_default();
         let admitted = serve_identity(core, world, &identity, &who)?;
-        let (context, reported) = introduce(core, &admitted, self.wanted.to_vec()).await?;
+        let (context, reported) =
+            introduce(core, &admitted, self.wanted.as_deref().cloned().unwrap_or_default()).await?;
         Ok((admitted, context, reported))
     }
 
@@ -113,6 +114,7 @@ impl Session {
         self.usage = usage;
         self.slot = Some(slot);
         self.local = local;
+        self.admitted_era = 0;
         self.base = Arc::clone(&context);
         self.context = context;
         self.hearing = hearing;

@@ -1,6 +1,8 @@
 //! What a session is served under, as it stood when it logged in.
 
-use crate::base::Party;
+use std::sync::Arc;
+
+use crate::base::{Party, Region};
 use crate::config::{Login, PlainDatabase, PoolMode, Tenant, TenantLimits};
 use crate::sql::{Pin, Pins};
 
@@ -11,13 +13,16 @@ pub(super) struct Terms {
     pub limits: TenantLimits,
     pub mode: PoolMode,
     pub audit_statements: bool,
+    /// Where servers may be that serve it. `None`: anywhere, since it is no tenant.
+    pub regions: Option<Arc<[Region]>>,
 }
 
 impl Terms {
-    pub fn of_tenant(tenant: &Tenant, login: &Login) -> Self {
+    pub fn of_tenant(tenant: &Tenant, login: &Login, regions: &Arc<[Region]>) -> Self {
         let mode = login.mode.unwrap_or(tenant.mode);
         let audit_statements = tenant.audit_statements;
-        Self { id: Party::Tenant(tenant.id.clone()), limits: tenant.limits, mode, audit_statements }
+        let regions = Some(Arc::clone(regions));
+        Self { id: Party::Tenant(tenant.id.clone()), limits: tenant.limits, mode, audit_statements, regions }
     }
 
     /// What keeps a session on its backend from the beginning.
@@ -30,6 +35,6 @@ impl Terms {
 
     pub fn of_database(name: &str, database: &PlainDatabase) -> Self {
         let PlainDatabase { limits, mode, audit_statements, .. } = *database;
-        Self { id: Party::Database(name.into()), limits, mode, audit_statements }
+        Self { id: Party::Database(name.into()), limits, mode, audit_statements, regions: None }
     }
 }

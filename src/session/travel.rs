@@ -9,6 +9,7 @@ use super::cancel::CancelKey;
 use super::core::Core;
 use super::entry::{Entry, Kick};
 use super::listen::Hearing;
+use super::login::Reported;
 use super::names::PackedNames;
 use super::notify::Channels;
 use super::relay::Sink;
@@ -33,7 +34,7 @@ pub struct Parcel {
     usage: Arc<Usage>,
     slot: Option<ClientSlot>,
     nobody: bool,
-    wanted: Box<[(String, String)]>,
+    wanted: Option<Box<Reported>>,
     pool: Arc<Pool>,
     context: Arc<Context>,
     base: Arc<Context>,
@@ -42,7 +43,6 @@ pub struct Parcel {
     channel_key: Option<Arc<ChannelKey>>,
     heard_by: Arc<Pool>,
     channels: Option<Box<Channels>>,
-    max_prepared: usize,
     stay: Option<Box<Stay>>,
     /// The kicks that have reached it, of those that all sessions are given.
     kicks: u64,
@@ -79,7 +79,7 @@ impl Session {
 
     pub(super) fn pack(self) -> Parcel {
         let Self { core, client, entry, key, terms, usage, slot, nobody, wanted, local, context, base, own, .. } = self;
-        let Self { names, hearing, channels, max_prepared, stay, .. } = self;
+        let Self { names, hearing, channels, stay, .. } = self;
         core.leave(&entry);
         add(&core.stats.moved, 1);
         Parcel {
@@ -99,7 +99,6 @@ impl Session {
             channel_key: hearing.key,
             heard_by: Arc::clone(&hearing.by.pool),
             channels,
-            max_prepared,
             stay,
             kicks: core.kicks.get(),
         }
@@ -110,7 +109,7 @@ impl Parcel {
     /// Goes on here. A session whose socket this thread cannot take over is at its end.
     pub(super) fn unpack(self, core: Rc<Core>) -> std::io::Result<Box<Session>> {
         let Self { client, entry, key, terms, usage, slot, nobody, wanted, pool, context, base, own, names, .. } = self;
-        let Self { channel_key, heard_by, channels, max_prepared, stay, kicks, .. } = self;
+        let Self { channel_key, heard_by, channels, stay, kicks, .. } = self;
         let client = client.rehome().inspect_err(|_| {
             if let Some(stay) = &stay {
                 stay.ends("dropped", None);
@@ -135,13 +134,13 @@ impl Parcel {
             nobody,
             wanted,
             local: core.shard.local(&pool),
+            admitted_era: 0,
             context,
             base,
             own,
             names: names.unpack(&core),
             hearing: Hearing { key: channel_key, by: core.shard.local(&heard_by) },
             channels,
-            max_prepared,
             stay,
             mail: None,
             aside: None,

@@ -5,11 +5,13 @@ use std::task::Context as Cx;
 use std::time::Instant;
 
 use super::entry::Phase;
+use super::link::Link;
+use super::names::Names;
 use super::refuse;
 use super::relay::Relay;
-use super::serve::{End, Link, Need, Session, Skipping};
+use super::serve::{End, Need, Session, Skipping};
 use super::statements::OWN_PREFIX;
-use crate::sql::{Deallocate, Facts, mentions_token};
+use crate::sql::{Deallocate, Facts, commits, mentions_token};
 use crate::wire::backend::Transaction;
 use crate::wire::flow::{Owed, Own};
 use crate::wire::frontend::{self, BindHead};
@@ -206,6 +208,7 @@ impl Session {
                     return Ok(Taken::Not(Need::Answers));
                 }
                 self.note_bound(head.statement)?;
+                self.note_commit(|names| names.text(head.statement).is_none_or(commits));
                 self.bind(header, &head, relay);
             }
             b'E' => {
@@ -237,6 +240,8 @@ impl Session {
                 self.entry.set(Phase::Active, now);
             }
         }
+        // Outside of a transaction whatever runs commits by itself.
+        link.may_commit |= link.transaction == Transaction::Idle;
         link.lease.conn.backend.flow.push(owed);
         let skipped = link.lease.conn.backend.flow.skipping();
         if let Some(handover) = &mut link.handover
@@ -284,6 +289,13 @@ impl Session {
         }
     }
 
+    /// Takes note of a statement that may commit the transaction it is sent in.
+    fn note_commit(&mut self, may: impl FnOnce(&Names) -> bool) {
+        if let Some(link) = self.link.as_mut().filter(|link| link.transaction != Transaction::Idle) {
+            link.may_commit = link.may_commit || may(&self.names);
+        }
+    }
+
     fn query(&mut self, header: Header, whole: Option<&[u8]>, relay: &mut Relay<'_>) -> Result<(), End> {
         let text = match whole {
             Some(body) => Some(frontend::query_text(body).ok_or_else(|| refuse::malformed(b'Q'))?),
@@ -291,6 +303,7 @@ impl Session {
         };
         let facts = text.map_or_else(Facts::unknown, |text| self.core.analyser.borrow_mut().facts(text));
         self.note_statement(text, header.total.saturating_sub(frame::HEADER + 1))?;
+        self.note_commit(|_| text.is_none_or(commits));
         self.make_way(text.unwrap_or_default());
         let stand_in = self.deallocate(&facts, relay).map(String::into_bytes);
         let instead = stand_in.or_else(|| self.rename_channels(&facts, text?));

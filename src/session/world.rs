@@ -8,10 +8,9 @@ use super::directory::Directory;
 use crate::auth::{KeyError, Verifier};
 use crate::backend::{Credentials, Endpoint, LoginSecret};
 use crate::base::{ClusterName, ServerName};
-use crate::config::{Cluster, Isolation, Login, Lookup, PlainDatabase, PoolRules, Server, Settings, Tenant};
+use crate::config::{Cluster, Isolation, Login, Lookup, PlainDatabase, PoolRules, Settings, Tenant};
 use crate::net::{self, TlsError};
 use crate::pool::{Pool, PoolKey, Pools, Vetting};
-use crate::route;
 use crate::tenant::{ChannelKey, Sealer, login_password};
 
 pub struct World {
@@ -62,6 +61,8 @@ impl World {
                 .map_err(|source| WorldError::Tls { what: format!("cluster {}", cluster.name), source })?;
             for server in &cluster.servers {
                 let endpoint = Endpoint {
+                    server: server.name.clone(),
+                    region: server.region.clone(),
                     host: server.host.clone(),
                     port: server.port,
                     tls: connector.clone(),
@@ -94,11 +95,16 @@ impl World {
         let cluster = self.settings.clusters.get(&lookup.cluster)?;
         let secret = self.login_secret(&cluster.name, &lookup.login)?;
         let (role, database) = (lookup.login.role.clone(), lookup.database.clone());
-        self.pool(pools, cluster, route::primary(cluster)?, Credentials { role, database, secret }, None)
+        Some(self.pool(pools, cluster, Credentials { role, database, secret }, None))
     }
 
-    /// What pgward itself logs in as on a cluster, to a database that tenants share.
-    fn service(&self, cluster: &Cluster, database: &str) -> Option<Credentials> {
+    /// How a server is reached.
+    pub fn endpoint(&self, cluster: &ClusterName, server: &ServerName) -> Option<&Arc<Endpoint>> {
+        self.endpoints.get(&(cluster.clone(), server.clone()))
+    }
+
+    /// What pgward itself logs in as on a cluster.
+    pub fn service(&self, cluster: &Cluster, database: &str) -> Option<Credentials> {
         let login = cluster.service.as_ref()?;
         let secret = self.login_secret(&cluster.name, login)?;
         Some(Credentials { role: login.role.clone(), database: database.to_owned(), secret })
@@ -109,7 +115,6 @@ impl World {
         &self,
         pools: &Pools,
         cluster: &Cluster,
-        server: &Server,
         tenant: &Tenant,
         login: &Login,
     ) -> Option<(Arc<Pool>, Arc<Pool>)> {
@@ -119,35 +124,24 @@ impl World {
         let vetting = Vetting { rows, allow_unsafe: login.allow_unsafe, shared, service: service.clone() };
         let secret = self.login_secret(&cluster.name, login)?;
         let credentials = Credentials { role: login.role.clone(), database: tenant.database.clone(), secret };
-        let pool = self.pool(pools, cluster, server, credentials, Some(vetting))?;
+        let pool = self.pool(pools, cluster, credentials, Some(vetting));
         let listening = match service {
-            Some(service) => self.pool(pools, cluster, server, service, None)?,
+            Some(service) => self.pool(pools, cluster, service, None),
             None => Arc::clone(&pool),
         };
         Some((pool, listening))
     }
 
-    /// The pool of a login on a server.
+    /// The pool of a login on a cluster's primary.
     pub fn pool(
         &self,
         pools: &Pools,
         cluster: &Cluster,
-        server: &Server,
         credentials: Credentials,
         vetting: Option<Vetting>,
-    ) -> Option<Arc<Pool>> {
-        let endpoint = self.endpoints.get(&(cluster.name.clone(), server.name.clone()))?;
+    ) -> Arc<Pool> {
         let Credentials { role, database, secret } = credentials;
-        let key = PoolKey {
-            cluster: cluster.name.clone(),
-            server: server.name.clone(),
-            host: server.host.clone(),
-            port: server.port,
-            database,
-            role,
-            secret,
-        };
-        Some(pools.pool(key, server, endpoint, &self.rules, vetting))
+        pools.pool(PoolKey { cluster: cluster.name.clone(), database, role, secret }, &self.rules, vetting)
     }
 }
 

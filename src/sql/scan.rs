@@ -143,6 +143,15 @@ pub fn lets_go(text: &[u8]) -> bool {
     })
 }
 
+/// Whether a text that is sent within a transaction might commit it: COMMIT, END or PREPARE TRANSACTION come first, or
+/// after a semicolon, or after a comment. Nobody is harmed where it finds too much.
+pub fn commits(text: &[u8]) -> bool {
+    let text = text.trim_ascii();
+    let begins = |word: &str| text.get(..word.len()).is_some_and(|found| found.eq_ignore_ascii_case(word.as_bytes()));
+    let last = text.strip_suffix(b";").unwrap_or(text);
+    ["commit", "end", "prepare", "--", "/*"].into_iter().any(begins) || memchr::memchr(b';', last).is_some()
+}
+
 /// Whether a text that is run as SQL later, such as the body of a `DO`, could touch session state.
 /// No look at where the words stand, since it is another language's grammar.
 pub(super) fn suspicious(body: &[u8]) -> bool {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{clients, help, pools, servers, stats, tenants, version};
+use super::{clients, clusters, help, pools, servers, stats, tenants, version};
 use crate::admin::{Control, ReloadError};
 use crate::audit::Event;
 use crate::base::{Report, SqlState};
@@ -24,6 +24,7 @@ pub(super) enum Show {
     Pools,
     Clients,
     Servers,
+    Clusters,
     Tenants,
     Stats,
     Help,
@@ -47,11 +48,16 @@ impl Operator {
 
 impl Command {
     /// Every command as it is written, and what it does.
-    pub const ALL: [(&'static str, Self, &'static str); 9] = [
+    pub const ALL: [(&'static str, Self, &'static str); 10] = [
         ("SHOW VERSION", Self::Show(Show::Version), "pgward's version"),
         ("SHOW POOLS", Self::Show(Show::Pools), "backends and clients of each pool"),
         ("SHOW CLIENTS", Self::Show(Show::Clients), "sessions"),
         ("SHOW SERVERS", Self::Show(Show::Servers), "backends: connections to the database servers"),
+        (
+            "SHOW CLUSTERS",
+            Self::Show(Show::Clusters),
+            "the database servers: who takes writes, who follows, who is gone",
+        ),
         ("SHOW TENANTS", Self::Show(Show::Tenants), "the catalogue, and what each tenant uses"),
         ("SHOW STATS", Self::Show(Show::Stats), "transactions and backend time since the start"),
         ("SHOW HELP", Self::Show(Show::Help), "this list"),
@@ -103,6 +109,7 @@ impl Show {
             Self::Pools => pools::COLUMNS,
             Self::Clients => clients::COLUMNS,
             Self::Servers => servers::COLUMNS,
+            Self::Clusters => clusters::COLUMNS,
             Self::Tenants => tenants::COLUMNS,
             Self::Stats => stats::COLUMNS,
             Self::Help => help::COLUMNS,
@@ -115,6 +122,7 @@ impl Show {
             Self::Pools => pools::rows(control).await,
             Self::Clients => clients::rows(control).await,
             Self::Servers => servers::rows(control).await,
+            Self::Clusters => clusters::rows(control),
             Self::Tenants => tenants::rows(control),
             Self::Stats => stats::rows(control),
             Self::Help => help::rows(),

@@ -11,6 +11,7 @@
 //! of anybody's SQL.
 
 mod clients;
+mod clusters;
 mod command;
 mod connection;
 mod extended;

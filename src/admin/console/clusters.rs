@@ -1,0 +1,65 @@
+//! `SHOW CLUSTERS`: one row per server, as it was seen last.
+
+use std::time::Instant;
+
+use super::command::Row;
+use crate::admin::Control;
+use crate::base::Lsn;
+use crate::topology::{Role, ServerView, Snapshot};
+use crate::wire::table::Column;
+
+pub(super) const COLUMNS: &[Column] = &[
+    Column::text("cluster"),
+    Column::text("server"),
+    Column::text("host"),
+    Column::integer("port"),
+    Column::text("region"),
+    Column::text("role"),
+    Column::text("health"),
+    Column::text("writes"),
+    Column::integer("timeline"),
+    Column::text("lsn"),
+    Column::integer("lag_bytes"),
+    Column::integer("state_seconds"),
+    Column::text("trouble"),
+];
+
+pub(super) fn rows(control: &Control) -> Vec<Row> {
+    let now = Instant::now();
+    let boards = control.shared.topology.boards();
+    let rows = boards.iter().flat_map(|board| {
+        let snapshot = board.snapshot();
+        let row = |(at, view)| row(board.name.as_str(), &snapshot, at, view, now);
+        snapshot.servers.iter().enumerate().map(row).collect::<Vec<_>>()
+    });
+    rows.collect()
+}
+
+fn row(cluster: &str, snapshot: &Snapshot, at: usize, view: &ServerView, now: Instant) -> Row {
+    let role = view.seen.map(|seen| match seen.role {
+        Role::Primary => "primary",
+        Role::Replica => "replica",
+    });
+    let writes = match (snapshot.primary == Some(at), view.fenced) {
+        (true, _) => "yes",
+        (false, true) => "fenced",
+        (false, false) => "no",
+    };
+    // One that could only be taken for what it is configured as has told neither.
+    let told = view.seen.filter(|seen| seen.lsn > Lsn::default());
+    vec![
+        cluster.into(),
+        view.server.name.as_str().into(),
+        view.server.host.as_str().into(),
+        view.server.port.into(),
+        view.server.region.as_str().into(),
+        role.into(),
+        view.health.as_str().into(),
+        writes.into(),
+        told.map(|seen| seen.timeline).into(),
+        told.map(|seen| seen.lsn.to_string()).into(),
+        told.and_then(|_| snapshot.lag(view)).into(),
+        now.duration_since(view.since).as_secs().into(),
+        view.trouble.as_deref().into(),
+    ]
+}

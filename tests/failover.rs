@@ -1,0 +1,285 @@
+//! Clusters whose primary dies, freezes, is replaced, or comes back as if nothing had happened: sessions follow the one
+//! that takes the writes, and nobody writes anywhere else.
+
+mod support;
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use pgward::cli::demo::cluster::{Cluster, Server};
+use support::{Stage, furnish};
+use tokio_postgres::Client;
+
+/// A primary `NAME-1` and a replica `NAME-2`, with the tests' tenants. What the primary acknowledges the replica has.
+async fn pair(name: &str) -> Cluster {
+    let cluster = Cluster::builder(name).setting("max_connections", "100").replica(&format!("{name}-2"));
+    let mut cluster = cluster.start().await.unwrap();
+    furnish(&cluster).await;
+    let synchronous = "alter system set synchronous_standby_names = '*'";
+    cluster.primary().run("postgres", "wait for the replica", synchronous).await.unwrap();
+    cluster.primary().run("postgres", "reload", "select pg_reload_conf()").await.unwrap();
+    cluster.caught_up().await.unwrap();
+    cluster
+}
+
+/// pgward in front of all servers of a cluster. `more`: of the cluster's table. The first server is configured as the
+/// primary, and all are in region `lk` unless another is said.
+async fn stage(cluster: &Cluster, more: &str, regions: &[&str]) -> Stage {
+    let rest = cluster.servers().zip(regions.iter().copied().chain(std::iter::repeat("lk"))).skip(1);
+    let rest: String = rest
+        .map(|(server, region)| {
+            format!(
+                "[[clusters.main.servers]]\nname = \"{}\"\nhost = \"127.0.0.1\"\nport = {}\nregion = \"{region}\"\nrole = \"replica\"\n",
+                server.name(),
+                server.port()
+            )
+        })
+        .collect();
+    let text = support::configuration(cluster.primary().port(), "");
+    let name = format!("name = \"{}\"", cluster.primary().name());
+    let text = text.replace("name = \"main-1\"", &name).replace("[tenants.kandy]", &format!("{rest}[tenants.kandy]"));
+    let probe = format!(
+        "[clusters.main]\nprobe = {{ interval = \"100ms\", timeout = \"500ms\", down_after = \"1s\" }}\n{more}\n"
+    );
+    Stage::with(&format!("{}{}", support::HEAD, text.replace("[clusters.main]\n", &probe))).await
+}
+
+async fn promote(server: &Server) {
+    server.run("postgres", "promote", "select pg_promote()").await.unwrap();
+}
+
+fn code(error: &tokio_postgres::Error) -> &str {
+    error.code().map_or("", tokio_postgres::error::SqlState::code)
+}
+
+async fn one(client: &Client, sql: &str) -> String {
+    client.query_one(&format!("select ({sql})::text"), &[]).await.unwrap().get(0)
+}
+
+/// What `SHOW CLUSTERS` says of one server: who it says it is, how it is, and whether it gets the writes.
+async fn shown(stage: &Stage, server: &str) -> [String; 3] {
+    let console =
+        stage.try_connect(&format!("postgresql://admin:console-password@{}/pgward", stage.address)).await.unwrap();
+    let rows = console.simple_query("show clusters").await.unwrap();
+    let found = rows.iter().find_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) if row.get("server") == Some(server) => {
+            Some(["role", "health", "writes"].map(|column| row.get(column).unwrap_or_default().to_owned()))
+        }
+        _ => None,
+    });
+    found.unwrap()
+}
+
+async fn eventually(what: &str, within: Duration, mut condition: impl AsyncFnMut() -> bool) {
+    let begin = Instant::now();
+    while !condition().await {
+        assert!(begin.elapsed() < within, "{what} did not happen within {within:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+const LONG: Duration = Duration::from_secs(30);
+
+/// Writes numbers one by one, connecting anew when a session is lost, until it is over. Says which were acknowledged.
+async fn write(
+    stage: Arc<Stage>,
+    tenant: String,
+    over: Arc<AtomicBool>,
+    last: Arc<AtomicU64>,
+) -> (Vec<u64>, Vec<String>) {
+    let (mut acknowledged, mut errors) = (Vec::new(), Vec::new());
+    let mut number = 0;
+    let mut client = stage.connect(&tenant).await;
+    while !over.load(Ordering::Relaxed) {
+        number += 1;
+        let insert = format!("insert into orders (item, amount) values ('number', {number})");
+        match client.batch_execute(&insert).await {
+            Ok(()) => {
+                acknowledged.push(number);
+                last.fetch_max(number, Ordering::Relaxed);
+            }
+            Err(error) => {
+                errors.push(code(&error).to_owned());
+                // Each of them ends the session.
+                client = stage.connect(&tenant).await;
+            }
+        }
+    }
+    (acknowledged, errors)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_follow_a_promotion_and_nothing_that_was_acknowledged_is_lost() {
+    let mut cluster = pair("follow").await;
+    let stage = Arc::new(stage(&cluster, "", &[]).await);
+    let idle = stage.connect("acme").await;
+    assert_eq!(one(&idle, "select count(*) from orders").await, "100");
+    let (over, last) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let writers: Vec<_> = (0..8)
+        .map(|i| tokio::spawn(write(Arc::clone(&stage), format!("t{i}"), Arc::clone(&over), Arc::clone(&last))))
+        .collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    cluster.primary_mut().kill().await.unwrap();
+    let killed = Instant::now();
+    promote(&cluster.replicas()[0]).await;
+    let before = last.load(Ordering::Relaxed);
+    eventually("a write to the new primary", LONG, async || last.load(Ordering::Relaxed) > before + 8).await;
+    println!("writes went on {:?} after the primary was killed", killed.elapsed());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    over.store(true, Ordering::Relaxed);
+    let new = cluster.replicas()[0].connect("app").await.unwrap();
+    for (i, writer) in writers.into_iter().enumerate() {
+        let (acknowledged, errors) = writer.await.unwrap();
+        let found = new
+            .query(
+                "select amount::text::bigint, count(*) from orders where tenant_id = $1 and item = 'number' group by 1",
+                &[&format!("t{i}")],
+            )
+            .await
+            .unwrap();
+        let found: std::collections::HashMap<u64, i64> =
+            found.iter().map(|row| (u64::try_from(row.get::<_, i64>(0)).unwrap(), row.get(1))).collect();
+        for number in &acknowledged {
+            assert_eq!(found.get(number), Some(&1), "t{i}: {number} was acknowledged");
+        }
+        // 57P01 is what a backend says that finds its postmaster gone.
+        let told = |code: &String| ["08006", "08007", "57P01"].contains(&code.as_str());
+        assert!(errors.len() <= 1 && errors.iter().all(told), "t{i}: {errors:?}");
+    }
+    assert_eq!(one(&idle, "select count(*) from orders").await, "100", "a session that was idle goes on");
+    assert_eq!(shown(&stage, "follow-2").await, ["primary", "up", "yes"]);
+
+    // It comes back as it was: a primary, of the timeline before.
+    cluster.primary_mut().start().await.unwrap();
+    eventually("the fence", LONG, async || shown(&stage, "follow-1").await == ["primary", "up", "fenced"]).await;
+    idle.batch_execute("insert into orders (item) values ('where')").await.unwrap();
+    let old = cluster.primary().connect("app").await.unwrap();
+    let count = "select count(*)::text from orders where item = 'where'";
+    assert_eq!(old.query_one(count, &[]).await.unwrap().get::<_, String>(0), "0");
+    assert_eq!(new.query_one(count, &[]).await.unwrap().get::<_, String>(0), "1");
+}
+
+/// Each process of a server, as if the machine had lost its network: nothing is refused and nothing answered.
+fn signal_all(server: &Server, signal: &str) {
+    let pid = server.pid().unwrap().to_string();
+    for arguments in [["-P", &pid], ["-p", &pid]] {
+        let pids = match arguments {
+            ["-P", _] => Command::new("pgrep").args(arguments).output().unwrap().stdout,
+            _ => pid.clone().into_bytes(),
+        };
+        for pid in String::from_utf8(pids).unwrap().split_whitespace() {
+            Command::new("kill").args([signal, pid]).status().unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_freezes_is_found_out_and_nobody_hangs() {
+    let cluster = pair("freeze").await;
+    let stage = stage(&cluster, "", &[]).await;
+    let (open, busy, idle) = (stage.connect("acme").await, stage.connect("globex").await, stage.connect("t1").await);
+    open.batch_execute("begin; insert into orders (item) values ('open')").await.unwrap();
+    // Their backend is another one, and idle by then.
+    for client in [&busy, &idle] {
+        client.simple_query("select 1").await.unwrap();
+    }
+    signal_all(cluster.primary(), "-STOP");
+    let begin = Instant::now();
+    // Both were sent to a server that does not answer.
+    let (open, busy) = tokio::join!(
+        open.simple_query("select 1"),
+        busy.batch_execute("insert into orders (item) values ('in doubt')")
+    );
+    assert_eq!(code(&open.unwrap_err()), "08006", "a transaction that nobody asked to commit");
+    assert_eq!(code(&busy.unwrap_err()), "08007", "it may have been committed");
+    let took = begin.elapsed();
+    println!("sessions were told after {took:?}");
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    assert_eq!(shown(&stage, "freeze-1").await[1..], ["down", "no"]);
+    let waiting = tokio::spawn(async move { idle.batch_execute("insert into orders (item) values ('waits')").await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!waiting.is_finished(), "there is no primary");
+    promote(&cluster.replicas()[0]).await;
+    waiting.await.unwrap().unwrap();
+    signal_all(cluster.primary(), "-CONT");
+    eventually("the fence", LONG, async || shown(&stage, "freeze-1").await == ["primary", "up", "fenced"]).await;
+    assert_eq!(shown(&stage, "freeze-2").await, ["primary", "up", "yes"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_primary_gives_up_in_time_and_the_session_lives() {
+    let mut cluster = pair("patience").await;
+    let stage = stage(&cluster, "failover_timeout = \"2s\"", &[]).await;
+    let client = stage.connect("acme").await;
+    client.simple_query("select 1").await.unwrap();
+    cluster.primary_mut().kill().await.unwrap();
+    eventually("the end of the primary", LONG, async || shown(&stage, "patience-1").await[1] == "down").await;
+    let begin = Instant::now();
+    let error = client.simple_query("select 1").await.unwrap_err();
+    assert_eq!(code(&error), "57P03");
+    assert!((1..6).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+    cluster.primary_mut().start().await.unwrap();
+    eventually("the return of the primary", LONG, async || shown(&stage, "patience-1").await[2] == "yes").await;
+    assert_eq!(one(&client, "select 2").await, "2");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_takes_over_abroad_serves_only_those_who_may_be_there() {
+    let mut cluster = pair("abroad").await;
+    let stage = stage(&cluster, "", &["lk", "in"]).await;
+    let text = std::fs::read_to_string(&stage.path).unwrap();
+    let wider = text.replace("[tenants.acme]\n", "[tenants.acme]\nregions = [\"lk\", \"in\"]\n");
+    std::fs::write(&stage.path, wider).unwrap();
+    stage.control.reload().await.unwrap();
+    let (both, home) = (stage.connect("acme").await, stage.connect("globex").await);
+    for client in [&both, &home] {
+        client.simple_query("select 1").await.unwrap();
+    }
+    cluster.primary_mut().kill().await.unwrap();
+    promote(&cluster.replicas()[0]).await;
+    eventually("the new primary", LONG, async || shown(&stage, "abroad-2").await[2] == "yes").await;
+    assert_eq!(one(&both, "select count(*) from orders").await, "100");
+    for _ in 0..2 {
+        let error = home.simple_query("select 1").await.unwrap_err();
+        assert_eq!(code(&error), "42501", "{error:?}");
+    }
+    let refused = stage.try_connect(&stage.url("globex", "app")).await.err().unwrap();
+    assert_eq!(code(&refused), "28000");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_writes_while_two_say_that_they_are_the_primary() {
+    let mut cluster = Cluster::builder("brain").replica("brain-2").replica("brain-3").start().await.unwrap();
+    furnish(&cluster).await;
+    cluster.caught_up().await.unwrap();
+    let stage = stage(&cluster, "failover_timeout = \"1s\"", &[]).await;
+    let client = stage.connect("acme").await;
+    client.simple_query("select 1").await.unwrap();
+    cluster.primary_mut().kill().await.unwrap();
+    // By hand, on both sides of a network that was cut. Each begins timeline 2.
+    tokio::join!(promote(&cluster.replicas()[0]), promote(&cluster.replicas()[1]));
+    for server in ["brain-2", "brain-3"] {
+        eventually("the doubt", LONG, async || shown(&stage, server).await == ["primary", "up", "fenced"]).await;
+    }
+    assert_eq!(code(&client.simple_query("select 1").await.unwrap_err()), "57P03");
+    cluster.replicas_mut()[1].kill().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(
+        code(&client.simple_query("select 1").await.unwrap_err()),
+        "57P03",
+        "the one that is gone may have writes"
+    );
+    // Whoever runs it has decided.
+    let text = std::fs::read_to_string(&stage.path).unwrap();
+    let port = cluster.replicas()[1].port();
+    let without = format!(
+        "[[clusters.main.servers]]\nname = \"brain-3\"\nhost = \"127.0.0.1\"\nport = {port}\nregion = \"lk\"\nrole = \"replica\"\n"
+    );
+    assert!(text.contains(&without));
+    std::fs::write(&stage.path, text.replace(&without, "")).unwrap();
+    stage.control.reload().await.unwrap();
+    eventually("the decision", LONG, async || shown(&stage, "brain-2").await[2] == "yes").await;
+    assert_eq!(one(&client, "select count(*) from orders").await, "100");
+}
