@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use pgward::cli::demo::cluster::{Cluster, Server};
+use support::raw::{gists, query};
 use support::{Stage, furnish};
 use tokio_postgres::Client;
 
@@ -37,7 +38,8 @@ async fn stage(cluster: &Cluster, more: &str, regions: &[&str]) -> Stage {
             )
         })
         .collect();
-    let text = support::configuration(cluster.primary().port(), "");
+    // So few backends that those which are lost are missed.
+    let text = support::configuration(cluster.primary().port(), "[pool]\nmax_per_login = 3\n");
     let name = format!("name = \"{}\"", cluster.primary().name());
     let text = text.replace("name = \"main-1\"", &name).replace("[tenants.kandy]", &format!("{rest}[tenants.kandy]"));
     let probe = format!(
@@ -185,13 +187,15 @@ async fn a_primary_that_freezes_is_found_out_and_nobody_hangs() {
     for client in [&busy, &idle] {
         client.simple_query("select 1").await.unwrap();
     }
+    let mut ends = stage.raw("t2").await;
+    ends.query("begin").await;
     signal_all(cluster.primary(), "-STOP");
     let begin = Instant::now();
-    // Both were sent to a server that does not answer.
-    let (open, busy) = tokio::join!(
-        open.simple_query("select 1"),
-        busy.batch_execute("insert into orders (item) values ('in doubt')")
-    );
+    // All were sent to a server that does not answer. The last one's insert stands behind the end of its transaction.
+    let insert = "insert into orders (item) values ('in doubt')";
+    ends.send(&[query("rollback"), query(insert)].concat()).await;
+    let (open, busy) = tokio::join!(open.simple_query("select 1"), busy.batch_execute(insert));
+    assert_eq!(gists(&ends.rest().await), ["E 08007"], "the insert may have been committed");
     assert_eq!(code(&open.unwrap_err()), "08006", "a transaction that nobody asked to commit");
     assert_eq!(code(&busy.unwrap_err()), "08007", "it may have been committed");
     let took = begin.elapsed();
@@ -282,4 +286,23 @@ async fn nobody_writes_while_two_say_that_they_are_the_primary() {
     stage.control.reload().await.unwrap();
     eventually("the decision", LONG, async || shown(&stage, "brain-2").await[2] == "yes").await;
     assert_eq!(one(&client, "select count(*) from orders").await, "100");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_added_by_a_reload_interrupts_nobody() {
+    let cluster = pair("more").await;
+    let stage = stage(&cluster, "", &[]).await;
+    let client = stage.connect("acme").await;
+    client.batch_execute("begin; insert into orders (item) values ('goes on')").await.unwrap();
+    // Nothing listens there.
+    let port = pgward::cli::demo::cluster::free_port().unwrap();
+    let more = format!(
+        "[[clusters.main.servers]]\nname = \"more-3\"\nhost = \"127.0.0.1\"\nport = {port}\nregion = \"lk\"\nrole = \"replica\"\n"
+    );
+    let text = std::fs::read_to_string(&stage.path).unwrap();
+    std::fs::write(&stage.path, text.replace("[tenants.kandy]", &format!("{more}[tenants.kandy]"))).unwrap();
+    stage.control.reload().await.unwrap();
+    eventually("the third server's end", LONG, async || shown(&stage, "more-3").await[1] == "down").await;
+    client.batch_execute("commit").await.unwrap();
+    assert_eq!(one(&client, "select count(*) from orders where item = 'goes on'").await, "1");
 }

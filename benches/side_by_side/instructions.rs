@@ -12,7 +12,7 @@ use super::driver::Way;
 use super::lean::Lean;
 use super::mock::Mock;
 use super::peers::{Bouncer, Peer};
-use super::setup::Setup;
+use super::setup::{Setup, WITHOUT};
 use super::spawned::Spawned;
 use super::stage::{Target, plain, tenant};
 use super::table::print;
@@ -27,7 +27,7 @@ pub fn measure(modes: &[String], clients: &[usize]) -> Value {
         for &clients in clients {
             eprintln!("instructions, {mode}, {clients} clients: {TRANSACTIONS} transactions");
             let of = |proxy| Counted::new().count(&mock, proxy, &Way::of_pgbench(mode), clients);
-            let (pgward, pgbouncer) = (of(Proxy::Pgward), of(Proxy::PgBouncer));
+            let (pgward, pgbouncer) = (of(Proxy::Pgward(With::Tenant)), of(Proxy::PgBouncer));
             table.push(vec![mode.clone(), clients.to_string(), pgward.to_string(), pgbouncer.to_string()]);
             values.push(json!({
                 "mode": mode, "clients": clients, "pgward": pgward, "pgbouncer": pgbouncer,
@@ -36,13 +36,39 @@ pub fn measure(modes: &[String], clients: &[usize]) -> Value {
     }
     let columns = ["mode", "clients", "pgward", "PgBouncer"];
     print("the proxies' own instructions for a transaction, one tenant", &columns, &table);
+    let features = features(&mock, modes);
+    json!({ "proxies": values, "features": features })
+}
+
+/// What pgward's features add, with clients enough for none to wait.
+fn features(mock: &Mock, modes: &[String]) -> Value {
+    let mut table = Vec::new();
+    let mut values = Vec::new();
+    for mode in modes {
+        eprintln!("instructions by feature, {mode}");
+        let of = |with| Counted::new().count(mock, Proxy::Pgward(with), &Way::of_pgbench(mode), 8);
+        let counts = [With::NoTenant, With::Tenant, With::Audit].map(of);
+        table.push([mode.clone()].into_iter().chain(counts.map(|count| count.to_string())).collect());
+        values.push(json!({ "mode": mode, "no_tenant": counts[0], "tenant": counts[1], "audited": counts[2] }));
+    }
+    let columns = ["mode", "no tenant", "a tenant", "statements audited"];
+    print("pgward's own instructions for a transaction, 8 clients", &columns, &table);
     Value::Array(values)
 }
 
 #[derive(Clone, Copy)]
 enum Proxy {
-    Pgward,
+    Pgward(With),
     PgBouncer,
+}
+
+#[derive(Clone, Copy)]
+enum With {
+    NoTenant,
+    /// At level `rows`.
+    Tenant,
+    /// The same, its statements recorded.
+    Audit,
 }
 
 /// A folder that callgrind may write to, whichever user it runs as.
@@ -63,10 +89,20 @@ impl Counted {
         let wrapper = ["valgrind", "--tool=callgrind", "--instr-atstart=no", &out];
         let port = mock.address.port();
         match proxy {
-            Proxy::Pgward => {
-                let text = Setup::new(port, Some(1)).text();
-                let pgward = Spawned::start(Path::new(env!("CARGO_BIN_EXE_pgward")), &wrapper, &text);
-                self.drive(&tenant(&pgward, "pgward", "t1"), Command::new, way, clients)
+            Proxy::Pgward(with) => {
+                let setup = Setup::new(port, Some(1));
+                let setup = match with {
+                    With::NoTenant => setup.plain(),
+                    With::Tenant => setup,
+                    With::Audit => setup.audited(),
+                };
+                let pgward = Spawned::start(Path::new(env!("CARGO_BIN_EXE_pgward")), &wrapper, &setup.text());
+                let target = match with {
+                    With::NoTenant => Target { database: WITHOUT, ..plain("pgward", pgward.address, Some(pgward.pid)) },
+                    With::Tenant => tenant(&pgward, "pgward", "t1"),
+                    With::Audit => tenant(&pgward, "pgward", "audited"),
+                };
+                self.drive(&target, Command::new, way, clients)
             }
             Proxy::PgBouncer => {
                 let pgbouncer = Peer::pgbouncer_within(&wrapper, &Bouncer::new(port));

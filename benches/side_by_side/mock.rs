@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-const PARAMETERS: [(&str, &str); 4] = [
+const PARAMETERS: [(&str, &str); 5] = [
     ("server_version", "15.0"),
     ("client_encoding", "UTF8"),
     ("standard_conforming_strings", "on"),
     ("TimeZone", "UTC"),
+    ("is_superuser", "off"),
 ];
 
 /// A column `abalance` of type integer, and one row of it.

@@ -7,7 +7,10 @@ use pgward::cli::demo::cluster::Identity;
 use rcgen::KeyPair;
 
 use super::spawned::Spawned;
-use super::stage::{POOL, TENANTS};
+use super::stage::{PASSWORD, PLAIN, POOL, TENANTS};
+
+/// The database without tenants.
+pub const WITHOUT: &str = "without";
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -19,6 +22,8 @@ pub struct Setup {
     listen: String,
     /// How tokens are signed, and how that is checked.
     signing: String,
+    /// Further tables.
+    more: String,
     folder: tempfile::TempDir,
 }
 
@@ -31,8 +36,27 @@ impl Setup {
             signing: format!(
                 "algorithms = [\"HS256\"]\nsecret = \"{SECRET}\"\nsigning = {{ algorithm = \"HS256\", key = \"{SECRET}\" }}"
             ),
+            more: String::new(),
             folder: tempfile::tempdir().unwrap(),
         }
+    }
+
+    /// With the database `app` for [`PLAIN`], who is no tenant.
+    #[must_use]
+    pub fn plain(mut self) -> Self {
+        let users = self.file("users.txt", &format!("\"{PLAIN}\" \"{PASSWORD}\"\n"));
+        self.more += &format!("[plain]\nusers_file = {users}\n[plain.databases.{WITHOUT}]\ncluster = \"main\"\n");
+        self
+    }
+
+    /// With a tenant `audited`, whose statements are recorded.
+    #[must_use]
+    pub fn audited(mut self) -> Self {
+        let log = self.folder.path().join("audit.jsonl");
+        self.more += &format!(
+            "[audit]\nfile = {log:?}\n[tenants.audited]\ncluster = \"main\"\ndatabase = \"app\"\nhome = \"lk\"\naudit = \"statements\"\n"
+        );
+        self
     }
 
     #[must_use]
@@ -79,7 +103,7 @@ impl Setup {
     }
 
     pub fn text(&self) -> String {
-        let Self { server, listen, signing, .. } = self;
+        let Self { server, listen, signing, more, .. } = self;
         let tenants: String = (0..self.tenants)
             .map(|i| format!("[tenants.t{i}]\ncluster = \"main\"\ndatabase = \"app\"\nhome = \"lk\"\n"))
             .collect();
@@ -109,7 +133,7 @@ isolation = \"schema\"
 cluster = \"main\"
 database = \"app\"
 home = \"lk\"
-{tenants}"
+{tenants}{more}"
         )
     }
 }

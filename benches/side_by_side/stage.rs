@@ -38,13 +38,14 @@ pub struct Target {
     pub address: SocketAddr,
     pub user: String,
     pub password: String,
+    pub database: &'static str,
     /// The proxy's process; none on the way straight to the server.
     pub pid: Option<u32>,
 }
 
 impl Target {
     pub fn connect(&self) -> io::Result<Lean> {
-        Lean::connect(self.address, &self.user, "app", &self.password)
+        Lean::connect(self.address, &self.user, self.database, &self.password)
     }
 }
 
@@ -96,7 +97,7 @@ impl Stage {
 }
 
 pub fn plain(name: &'static str, address: SocketAddr, pid: Option<u32>) -> Target {
-    Target { name, address, user: PLAIN.to_owned(), password: PASSWORD.to_owned(), pid }
+    Target { name, address, user: PLAIN.to_owned(), password: PASSWORD.to_owned(), database: "app", pid }
 }
 
 /// What figures depend on.
@@ -124,6 +125,7 @@ pub fn tenant(pgward: &Spawned, name: &'static str, tenant: &str) -> Target {
         address: pgward.address,
         user: tenant.to_owned(),
         password: pgward.token(tenant),
+        database: "app",
         pid: Some(pgward.pid),
     }
 }

@@ -79,7 +79,9 @@ impl BackendError {
     /// Whether the server may be on its way up or down: it is not reached, or says so (57P01 to 57P03).
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::Timeout { .. } | Self::Tls { .. } | Self::Protocol { .. } => true,
+            Self::Connect { .. } | Self::Timeout { .. } | Self::Protocol { .. } => true,
+            // What is wrong with a certificate stays wrong.
+            Self::Tls { source, .. } => source.kind() != std::io::ErrorKind::InvalidData,
             Self::Refused { sqlstate, .. } => sqlstate.starts_with("57P0"),
             Self::Ask { source, .. } => matches!(source, AskError::Lost),
             _ => false,

@@ -290,12 +290,6 @@ pub struct ServerTls {
     pub key: Option<PathBuf>,
 }
 
-impl ServerTls {
-    pub fn is_on(&self) -> bool {
-        self.mode != ServerTlsMode::Off
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerTlsMode {
     Off,

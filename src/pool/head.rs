@@ -42,6 +42,7 @@ impl Head {
         }
     }
 
+    /// Who it is, and since when.
     pub fn at(&self) -> Arc<At> {
         self.at.load_full()
     }
@@ -100,13 +101,6 @@ impl Head {
             // Never closed while somebody looks at it.
             let _ = changes.changed().await;
         }
-    }
-
-    /// How long there has been no primary, where one is to be waited for.
-    pub fn missing(&self, now: Instant) -> Option<(Duration, Duration)> {
-        let at = self.at.load();
-        let patience = at.patience.filter(|_| at.endpoint.is_none())?;
-        Some((now.duration_since(at.since), patience))
     }
 }
 

@@ -429,7 +429,11 @@ async fn open_at_primary(pool: &Pool) -> Result<(Arc<Endpoint>, u32, (Backend, G
     loop {
         let primary = pool.head.primary(until).await;
         let (endpoint, era) = primary.ok_or_else(|| AcquireError::NoPrimary(patience.unwrap_or_default()))?;
-        match vetting::open(&endpoint, &credentials, vetting.as_deref(), pool).await {
+        let opened = tokio::select! {
+            opened = vetting::open(&endpoint, &credentials, vetting.as_deref(), pool) => opened,
+            () = pool.head.outdated(era) => continue,
+        };
+        match opened {
             Ok(opened) => return Ok((endpoint, era, opened)),
             Err(error) if error.is_passing() && Instant::now() + AGAIN < until => pool.head.change(era, AGAIN).await,
             Err(error) => return Err(error.into()),

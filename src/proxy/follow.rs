@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::admin::Control;
 use crate::base::ClusterName;
-use crate::config::{Cluster, Probe};
+use crate::config::{Cluster, FileVersion, Probe};
 use crate::pool::Follow;
 use crate::session::{Command, World};
 use crate::topology::{self, Board, Probed};
@@ -22,6 +22,8 @@ pub(super) struct Followers(Mutex<HashMap<ClusterName, Follower>>);
 struct Follower {
     cluster: Arc<Cluster>,
     timeout: Duration,
+    /// Of the files that TLS is spoken by.
+    files: Vec<FileVersion>,
     /// Ended when dropped.
     _tasks: JoinSet<()>,
 }
@@ -38,9 +40,12 @@ impl Followers {
             let board = control.shared.topology.renew(cluster);
             point(control, name, &board);
             let timeout = world.settings.pool.connect_timeout;
-            // What is encrypted may have got other keys.
+            // What is encrypted may have got other keys. Who asks is left alone otherwise, since an answer that is cut
+            // short tells nothing.
+            let tls = [&cluster.tls.ca, &cluster.tls.certificate, &cluster.tls.key];
+            let files: Vec<FileVersion> = tls.into_iter().flatten().map(|path| FileVersion::of(path)).collect();
             let same = |follower: &Follower| {
-                *follower.cluster == **cluster && follower.timeout == timeout && !cluster.tls.is_on()
+                *follower.cluster == **cluster && follower.timeout == timeout && follower.files == files
             };
             if running.get(name).is_some_and(same) {
                 continue;
@@ -48,7 +53,7 @@ impl Followers {
             running.remove(name);
             if let Some(probe) = &cluster.probe {
                 let _tasks = ask(control, &world, cluster, probe, &board);
-                running.insert(name.clone(), Follower { cluster: Arc::clone(cluster), timeout, _tasks });
+                running.insert(name.clone(), Follower { cluster: Arc::clone(cluster), timeout, files, _tasks });
             }
         }
     }

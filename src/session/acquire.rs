@@ -57,15 +57,25 @@ impl Session {
             }
             Poll::Pending | Poll::Ready(None) => {
                 self.end_wait();
-                self.no_lease(&AcquireError::Timeout(self.local.pool.rules().acquire_timeout))?;
+                self.no_lease(&self.waited_too_long())?;
             }
         }
         Ok(Poll::Ready(None))
     }
 
-    /// Those before it in the queue wait for a server to take the writes.
+    /// Those before it in the queue wait for a server to take the writes, or one has just begun to.
     fn awaits_primary(&self) -> bool {
-        self.local.pool.head().missing(Instant::now()).is_some_and(|(missing, patience)| missing < patience)
+        let at = self.local.pool.head().at();
+        let limit = at.endpoint.as_ref().map_or(at.patience, |_| Some(self.local.pool.rules().acquire_timeout));
+        at.patience.is_some() && limit.is_some_and(|limit| at.since.elapsed() < limit)
+    }
+
+    fn waited_too_long(&self) -> AcquireError {
+        let at = self.local.pool.head().at();
+        match at.patience.filter(|_| at.endpoint.is_none()) {
+            Some(patience) => AcquireError::NoPrimary(patience),
+            None => AcquireError::Timeout(self.local.pool.rules().acquire_timeout),
+        }
     }
 
     fn end_wait(&mut self) {
@@ -77,11 +87,13 @@ impl Session {
     }
 
     fn lease_came(&mut self, lease: Lease) -> Result<(), End> {
+        if lease.conn.is_outdated() {
+            // Another server has become the primary meanwhile: it asks again.
+            return Ok(());
+        }
         if let Err(refusal) = self.admits(&lease) {
             self.core.shard.release(lease, Instant::now());
-            tracing::warn!(tenant = %self.terms.id, %refusal, "a request was refused");
-            let report = self.note_region(&refusal, refuse::no_server_here());
-            return self.refuse_request(&report);
+            return self.refuse_request(&self.not_here(&refusal));
         }
         self.link_up(lease);
         self.need = Need::Answers;

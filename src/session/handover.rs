@@ -104,6 +104,7 @@ impl Session {
         conn.backend.flow = retry.flow;
         link.unnamed_known = retry.unnamed_known;
         link.at_rest = false;
+        link.may_commit = true;
         link.handover.as_mut()?.closed = true;
         Some(())
     }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,6 +25,9 @@ use crate::wire::{Header, Origin, backend as answer, frame, frontend};
 
 /// What `pg_stat_activity` shows of a hub: no tenant is to learn a channel's name there.
 const AT_REST: &[u8] = b"/* pgward listens for sessions */";
+
+/// How long the server may take to subscribe.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) enum Command {
@@ -174,8 +177,15 @@ impl Hub {
         let era = self.lease.conn.era();
         loop {
             tokio::select! {
+                biased;
+                // The server has nothing to say any more that happens at the primary.
+                () = local.pool.head().outdated(era) => return Err(Fault::Server),
                 command = commands.recv() => match command {
-                    Some(command) => self.obey(command).await?,
+                    Some(command) => tokio::select! {
+                        biased;
+                        () = local.pool.head().outdated(era) => return Err(Fault::Server),
+                        done = tokio::time::timeout(PATIENCE, self.obey(command)) => done.map_err(|_| Fault::Server)??,
+                    },
                     None => return Ok(()),
                 },
                 read = self.lease.conn.backend.stream.read_buf(&mut self.input) => {
@@ -184,8 +194,6 @@ impl Hub {
                     }
                     while self.message()?.is_some() {}
                 }
-                // The server has nothing to say any more that happens at the primary.
-                () = local.pool.head().outdated(era) => return Err(Fault::Server),
             }
             if self.listeners.is_empty() {
                 let mut hubs = core.shared.hubs.lock();

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::entry::{Held, Phase};
-use super::refuse::Loss;
+use super::refuse::{self, Loss};
 use super::relay::Sink;
 use super::replay::Replay;
 use super::serve::{Handover, Session};
 use super::state::{Inquiry, Touched};
 use crate::backend;
+use crate::base::Report;
 use crate::pool::{Lease, Statement};
 use crate::route::{self, Refusal};
 use crate::sql::ListenOrder;
@@ -76,6 +77,8 @@ impl Session {
     /// What is lost with the session's backend.
     pub(super) fn loss(&self) -> Loss {
         match self.link.as_ref() {
+            // What the client asked for has been answered: the question is pgward's own.
+            Some(link) if link.inquiry.is_some() => Loss::Nothing,
             Some(link) if !link.at_rest && link.may_commit => Loss::InDoubt,
             Some(link) if !link.at_rest || link.transaction != Transaction::Idle => Loss::RolledBack,
             Some(_) | None => Loss::Nothing,
@@ -92,6 +95,19 @@ impl Session {
             self.admitted_era = conn.era();
         }
         Ok(())
+    }
+
+    /// Whether it may be at the server that takes writes now.
+    pub(super) fn admitted_at_head(&self) -> Result<(), Report> {
+        let at = self.local.pool.head().at();
+        let (Some(regions), Some(endpoint)) = (&self.terms.regions, &at.endpoint) else { return Ok(()) };
+        route::admit(regions, &endpoint.server, &endpoint.region).map_err(|refusal| self.not_here(&refusal))
+    }
+
+    /// Refuses what it asked for, since the server is where it may not be.
+    pub(super) fn not_here(&self, refusal: &Refusal) -> Report {
+        tracing::warn!(tenant = %self.terms.id, %refusal, "a request was refused");
+        self.note_region(refusal, refuse::no_server_here())
     }
 
     /// Takes a backend into the session's hands.
@@ -194,6 +210,10 @@ impl Session {
         let busy = !link.at_rest && link.inquiry.is_none();
         let (core, slot) = (Rc::clone(&self.core), Arc::clone(&self.key.slot));
         let Link { mut lease, transaction, .. } = link;
+        if lease.conn.is_outdated() {
+            // There is nothing to be told to that server, and somebody may wait for the place.
+            return;
+        }
         tokio::task::spawn_local(async move {
             if under_way {
                 slot.settled().await;

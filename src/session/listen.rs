@@ -119,6 +119,10 @@ impl Session {
         if count >= MOST {
             return Ok(Err(refuse::too_many_channels(MOST)));
         }
+        // A hub of the server that it may not be at would tell it nothing, and knows its channels all the same.
+        if let Err(report) = self.admitted_at_head() {
+            return Ok(Err(report));
+        }
         let to = self.mail.as_ref().map_or_else(Arc::default, |mail| Arc::clone(&mail.mailbox));
         let (done, answered) = oneshot::channel();
         let command = Command::Listen { channel: Arc::clone(&channel), to: Arc::clone(&to), done };
@@ -184,11 +188,9 @@ impl Session {
     /// `false`: there are none, or they have to wait.
     pub(super) fn deliver(&mut self) -> Result<bool, End> {
         let Some(mail) = self.mail.as_ref().filter(|mail| mail.mailbox.any()) else { return Ok(false) };
-        if let Some(why) = mail.mailbox.stopped() {
-            return Err(match why {
-                Stopped::Full => refuse::too_many_notifications().into(),
-                Stopped::Lost => refuse::listening_lost().into(),
-            });
+        let stopped = mail.mailbox.stopped();
+        if stopped == Some(Stopped::Full) {
+            return Err(refuse::too_many_notifications().into());
         }
         let idle = self.link.as_ref().is_none_or(|link| {
             let backend = &link.lease.conn.backend;
@@ -197,6 +199,9 @@ impl Session {
         });
         if !idle || !self.to_client.is_clear() {
             return Ok(false);
+        }
+        if stopped == Some(Stopped::Lost) {
+            return Err(refuse::listening_lost().into());
         }
         let mut out = Vec::new();
         // What has stopped it meanwhile is found the next time.

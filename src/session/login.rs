@@ -25,7 +25,7 @@ use super::world::World;
 use super::{break_glass, startup_settings};
 use crate::audit::{Token, Via, Who};
 use crate::auth::Identity;
-use crate::backend::Greeting;
+use crate::backend::{Endpoint, Greeting};
 use crate::base::{Report, SqlState, clock};
 use crate::config::{Isolation, SettingSource, Tenant};
 use crate::limits::{ClientSlot, Usage};
@@ -422,6 +422,9 @@ pub(super) async fn introduce(
     let greeting = greet(core, admitted, &base).await.map_err(|error| refuse::acquire(&error))?;
     let parameters: Reported = greeting.parameters.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
     let known = |name: &str| parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    let here = |endpoint: Option<&Endpoint>| admits(core, admitted, endpoint);
+    // The first backend may have waited for another server to take the writes.
+    here(admitted.local.pool.head().at().endpoint.as_deref())?;
     let own: Reported = wanted.into_iter().filter(|(name, value)| !same(name, known(name), value)).collect();
     if own.is_empty() {
         return Ok((base, parameters));
@@ -432,6 +435,7 @@ pub(super) async fn introduce(
         None => {
             let context = shared(admitted.context.with_settings(&own));
             let lease = acquire(core, admitted, &context).await.map_err(|error| refuse::acquire(&error))?;
+            here(Some(&lease.conn.cancel.endpoint))?;
             let reported = Rc::new(try_settings(core, lease, &context).await?);
             core.remember_reported(key, &reported);
             reported
@@ -445,6 +449,16 @@ pub(super) async fn introduce(
         }
     }
     Ok((shared(admitted.context.with_settings(&own)), parameters))
+}
+
+/// Whether a server may be told about this login.
+fn admits(core: &Core, admitted: &Admitted, endpoint: Option<&Endpoint>) -> Result<(), Report> {
+    let (Some(regions), Some(endpoint)) = (&admitted.terms.regions, endpoint) else { return Ok(()) };
+    route::admit(regions, &endpoint.server, &endpoint.region).map_err(|refusal| {
+        core.stats.login("no_route");
+        tracing::info!(party = %admitted.terms.id, %refusal, "a login was refused");
+        refuse::no_access().because("no_route")
+    })
 }
 
 /// What the server says of itself, with a backend's help where it is not known yet.
@@ -494,6 +508,12 @@ async fn try_settings(core: &Core, mut lease: Lease, context: &Arc<Context>) -> 
 
 /// Has a backend serve this context, and waits until it does.
 pub(super) async fn hand_over(lease: &mut Lease, context: &Arc<Context>) -> Result<Reported, Report> {
+    let limit = lease.conn.cancel.endpoint.timeout;
+    let handed_over = tokio::time::timeout(limit, put_and_check(lease, context)).await;
+    handed_over.unwrap_or_else(|_| Err(refuse::server_lost(Loss::Nothing)))
+}
+
+async fn put_and_check(lease: &mut Lease, context: &Arc<Context>) -> Result<Reported, Report> {
     let conn = &mut lease.conn;
     let known = if conn.used { Known::Discarded } else { Known::Nothing };
     let gate = handover::gate();

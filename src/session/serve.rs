@@ -15,6 +15,7 @@ use super::handshake::tell;
 use super::link::{Link, RECOVERY};
 use super::listen::{Hearing, Mail};
 use super::login::Reported;
+use super::mailbox::Stopped;
 use super::names::Names;
 use super::notify::Channels;
 use super::refuse;
@@ -243,7 +244,7 @@ impl Session {
                 self.entry.listen(cx);
                 if let Some(mail) = &self.mail {
                     // What waits is taken once the backend or the client is through.
-                    let blocked = mail.mailbox.any() && mail.mailbox.stopped().is_none();
+                    let blocked = mail.mailbox.any() && mail.mailbox.stopped() != Some(Stopped::Full);
                     mail.mailbox.listen(cx, blocked);
                 }
                 return Ok(Poll::Pending);
@@ -298,7 +299,8 @@ impl Session {
             }
             Poll::Pending => {
                 self.core.give_read_buffer(buffer);
-                self.client_is_dry = true;
+                // Where tokio only wants the session to yield, nobody watches the socket.
+                self.client_is_dry = tokio::task::coop::has_budget_remaining();
                 return Ok(false);
             }
         };

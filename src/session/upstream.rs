@@ -11,7 +11,7 @@ use super::refuse;
 use super::relay::Relay;
 use super::serve::{End, Need, Session, Skipping};
 use super::statements::OWN_PREFIX;
-use crate::sql::{Deallocate, Facts, commits, mentions_token};
+use crate::sql::{Deallocate, Facts, may_commit, mentions_token};
 use crate::wire::backend::Transaction;
 use crate::wire::flow::{Owed, Own};
 use crate::wire::frontend::{self, BindHead};
@@ -208,7 +208,7 @@ impl Session {
                     return Ok(Taken::Not(Need::Answers));
                 }
                 self.note_bound(head.statement)?;
-                self.note_commit(|names| names.text(head.statement).is_none_or(commits));
+                self.note_commit(|names| names.text(head.statement).is_none_or(may_commit));
                 self.bind(header, &head, relay);
             }
             b'E' => {
@@ -216,6 +216,8 @@ impl Session {
                     return Ok(Taken::Not(Need::Lease));
                 }
                 self.owe(Owed::Execute);
+                // A portal from before could be of any statement.
+                self.link.as_mut().into_iter().for_each(|link| link.may_commit |= !link.bound);
                 self.pass_message(header, relay);
             }
             b'S' => self.sync(header, relay),
@@ -303,7 +305,7 @@ impl Session {
         };
         let facts = text.map_or_else(Facts::unknown, |text| self.core.analyser.borrow_mut().facts(text));
         self.note_statement(text, header.total.saturating_sub(frame::HEADER + 1))?;
-        self.note_commit(|_| text.is_none_or(commits));
+        self.note_commit(|_| text.is_none_or(may_commit));
         self.make_way(text.unwrap_or_default());
         let stand_in = self.deallocate(&facts, relay).map(String::into_bytes);
         let instead = stand_in.or_else(|| self.rename_channels(&facts, text?));

@@ -61,7 +61,7 @@ pub use databases::database_wanted_alone;
 pub use facts::{Deallocate, Facts, Pin, Pins, is_prepare};
 pub use listen::{ListenOrder, ListenOrders, begins_with_listen, listen_orders};
 pub use quote::{identifier, literal};
-pub use scan::{commits, lets_go, scan};
+pub use scan::{lets_go, may_commit, scan};
 pub use script::ends_transaction;
 pub use shape::{shape, tokens};
 pub use token::{TokenStatement, TokenValue, mentions_token, token_statement};

@@ -143,13 +143,16 @@ pub fn lets_go(text: &[u8]) -> bool {
     })
 }
 
-/// Whether a text that is sent within a transaction might commit it: COMMIT, END or PREPARE TRANSACTION come first, or
-/// after a semicolon, or after a comment. Nobody is harmed where it finds too much.
-pub fn commits(text: &[u8]) -> bool {
-    let text = text.trim_ascii();
+/// Whether a text that is sent within a transaction might end it, so that it is committed, or what is sent behind it is:
+/// the words come first, or after a semicolon, or after a comment. Nobody is harmed where it finds too much.
+pub fn may_commit(text: &[u8]) -> bool {
+    // PostgreSQL 16 and later take the vertical tab for white space, too.
+    let blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x0b;
+    let text = text.get(text.iter().take_while(|byte| blank(byte)).count()..).unwrap_or_default().trim_ascii_end();
     let begins = |word: &str| text.get(..word.len()).is_some_and(|found| found.eq_ignore_ascii_case(word.as_bytes()));
     let last = text.strip_suffix(b";").unwrap_or(text);
-    ["commit", "end", "prepare", "--", "/*"].into_iter().any(begins) || memchr::memchr(b';', last).is_some()
+    ["commit", "end", "prepare", "rollback", "abort", "--", "/*"].into_iter().any(begins)
+        || memchr::memchr(b';', last).is_some()
 }
 
 /// Whether a text that is run as SQL later, such as the body of a `DO`, could touch session state.
@@ -218,6 +221,16 @@ fn opens_a_statement(text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_commit_the_transaction_it_is_sent_in_is_found() {
+        let may = ["commit", " COMMIT ", "\x0bcommit", "End;", "prepare transaction 'x'", "rollback", "/* */ commit"];
+        may.iter()
+            .chain(&["select 1; commit", "-- x\ncommit", "abort"])
+            .for_each(|text| assert!(may_commit(text.as_bytes()), "{text}"));
+        let not = ["", "select 1", "select 1;", "insert into t values (1)", "savepoint a", "select 'commit'"];
+        not.iter().for_each(|text| assert!(!may_commit(text.as_bytes()), "{text}"));
+    }
 
     #[test]
     fn everyday_statements_do_not_fire() {

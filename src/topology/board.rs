@@ -124,6 +124,10 @@ impl Board {
                 }
             })
             .collect();
+        if !state.known.iter().any(|known| known.asked) {
+            // Other servers under the same name.
+            (state.highest, state.system) = (0, None);
+        }
         self.publish(&mut state);
     }
 
@@ -150,7 +154,9 @@ impl Board {
             }
             Answer::Closed(why) => {
                 known.trouble = Some(why.into());
-                known.seen = Some(Seen { role: configured(&known.server), timeline: 0, lsn: Lsn::default() });
+                // What it has told before still counts.
+                let configured = Seen { role: configured(&known.server), timeline: 0, lsn: Lsn::default() };
+                known.seen.get_or_insert(configured);
                 known.pulse.answered(rules);
             }
             Answer::Full(why) => {
@@ -181,7 +187,8 @@ impl Board {
                 |known: &Known| Candidate { health: Health::Up, says: Some((configured(&known.server), 0)) };
             elect(&state.known.iter().map(candidate).collect::<Vec<_>>(), 0)
         };
-        // Whoever has not been asked may be on a higher timeline: the first to answer is not to be believed alone.
+        // Whoever has not been asked may be on a higher timeline: the first to answer is not to be believed alone. One
+        // that is the primary stays it while a server is added.
         let settled = state.rules.is_none() || state.known.iter().all(|known| known.asked);
         state.highest = verdict.highest;
         let mut told = false;
@@ -197,9 +204,12 @@ impl Board {
             ServerView { server, health, seen: known.seen, fenced, since: known.since, trouble }
         });
         let servers: Vec<ServerView> = servers.collect();
-        let primary = verdict.primary.filter(|_| settled);
-        let next = Snapshot { servers, primary, in_doubt: verdict.in_doubt };
         let before = self.snapshot.load();
+        let stays = |at: &usize| {
+            before.primary().is_some_and(|old| servers.get(*at).is_some_and(|view| view.server.same_place(old)))
+        };
+        let primary = verdict.primary.filter(|at| settled || stays(at));
+        let next = Snapshot { servers, primary, in_doubt: verdict.in_doubt };
         let changed = match (before.primary(), next.primary()) {
             (Some(one), Some(other)) => !one.same_place(other),
             (None, None) => false,

@@ -42,8 +42,11 @@ pub(super) fn elect(candidates: &[Candidate], highest: u32) -> Verdict {
         _ => None,
     });
     let claimants: Vec<(usize, bool, bool)> = claimants.collect();
-    // One that is silent may still take what others send it, so it counts among those who claim.
-    let mut rightful = claimants.iter().filter(|(_, current, _)| *current);
+    // One that is silent may still take what others send it, so it counts among those who claim. One that claims by the
+    // configuration alone, on no timeline, does where nobody else claims.
+    let alone = claimants.len() == 1;
+    let stands = |at: usize| alone && candidates.get(at).is_some_and(|c| matches!(c.says, Some((_, 0))));
+    let mut rightful = claimants.iter().filter(|(at, current, _)| *current || stands(*at));
     let (first, in_doubt) = (rightful.next(), rightful.next().is_some());
     let only = first.filter(|_| !in_doubt);
     let fenced = claimants.iter().map(|(at, ..)| *at).filter(|at| only.is_none_or(|(only, ..)| only != at)).collect();
@@ -107,6 +110,14 @@ mod tests {
         assert_eq!(elected("P2 P2 r1", 1), (None, vec![0, 1], true));
         assert_eq!(elected("P2 P2!", 1), (None, vec![0, 1], true), "the silent one may take writes of others");
         assert_eq!(elected("P2 P2 P3", 1), (Some(2), vec![0, 1], false));
+    }
+
+    #[test]
+    fn one_that_does_not_let_itself_be_asked_is_what_it_is_configured_as_while_nobody_else_claims() {
+        assert_eq!(elected("P0 r0", 0), (Some(0), vec![], false));
+        assert_eq!(elected("P0 r1", 1), (Some(0), vec![], false));
+        assert_eq!(elected("P0 P1", 1), (Some(1), vec![0], false));
+        assert_eq!(elected("P0 P1!", 1), (None, vec![0], false));
     }
 
     #[test]
