@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use pgward::base::{Party, TenantId};
 use pgward::session::{Command, Kick};
-use support::Stage;
-use support::raw::{Raw, bind, cancel_request, execute, gists, parse, pause, sync};
+use support::raw::{Raw, bind, cancel_request, describe, execute, gists, parse, pause, sync, tags};
+use support::{Stage, cluster};
 use tokio::net::TcpStream;
 
 /// Takes the first core's attention: whoever logs in while this one has said nothing does so at the second.
@@ -59,6 +59,28 @@ async fn a_session_that_moves_keeps_its_settings_and_statements() {
     assert_eq!(session.one("show app.note").await, "kept");
     assert_eq!(session.one("show work_mem").await, "7MB");
     assert_eq!(session.one("execute mine").await, "acme");
+}
+
+/// Where it goes on, backends may have the same statement from before a table was altered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_moved_was_answered_by_a_statement_from_before_a_change() {
+    let stage = Stage::new("").await;
+    let server = cluster().await.primary().connect("app").await.unwrap();
+    server.batch_execute("set role kandy; create table kandy.moving as select 1 as a; reset role").await.unwrap();
+    let prepare = [parse("s", "select * from moving"), describe('S', "s"), sync()].concat();
+    let mut resident = stage.raw("kandy").await;
+    let _silent = silent(&stage).await;
+    // At the other core.
+    let mut session = stage.raw("kandy").await;
+    resident.send(&prepare).await;
+    assert_eq!(tags(&resident.ready().await), "1tTZ");
+    server.batch_execute("alter table kandy.moving add b int default 2").await.unwrap();
+    session.send(&prepare).await;
+    assert_eq!(tags(&session.ready().await), "1tTZ");
+    until_it_moves(&stage, &mut session).await;
+    session.send([bind("", "s", &[]), execute("", 0), sync()].concat()).await;
+    assert_eq!(gists(&session.ready().await), ["2", "D 1,2", "C SELECT 1\0", "Z I"]);
+    server.batch_execute("drop table kandy.moving").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -71,6 +71,10 @@ impl PackedNames {
         };
         let named = self.named.into_iter().map(|(name, PackedStatement { definition, told, stale })| {
             let statement = core.statement(&definition, facts(&definition));
+            // Backends here may have it from before what the client was told was true.
+            let differs = told.is_some() && statement.shape.get() != told;
+            let statement = if differs { core.renewed(&statement) } else { statement };
+            statement.shape.set(statement.shape.get().or(told));
             (name, Named { statement, told, stale })
         });
         let PackedStatement { definition, told, stale } = self.unnamed;
