@@ -374,7 +374,7 @@ pub struct Tenant {
     pub database: String,
     pub search_path: Vec<String>,
     pub home: Region,
-    pub regions: Vec<Region>,
+    pub regions: Arc<[Region]>,
     pub roles: Roles,
     pub mode: PoolMode,
     pub limits: TenantLimits,

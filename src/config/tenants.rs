@@ -106,7 +106,7 @@ fn tenant(reader: &mut Reader, id: &TenantId, mut section: Section, default: Ten
         database: database?,
         search_path,
         home,
-        regions,
+        regions: regions.into(),
         roles: roles?,
         mode,
         limits,

@@ -33,7 +33,7 @@ pub fn decide<'a>(
 ) -> Result<Route<'a>, Refusal> {
     let login = login(tenant, access, cluster).ok_or_else(|| Refusal::Access(access.clone()))?;
     let regions: Arc<[Region]> = match token_region {
-        None => tenant.regions.as_slice().into(),
+        None => Arc::clone(&tenant.regions),
         Some(region) if residency::allows(&tenant.regions, region) => [region.clone()].into(),
         Some(region) => return Err(Refusal::TokenRegion(region.clone())),
     };
