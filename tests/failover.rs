@@ -183,12 +183,12 @@ async fn a_primary_that_freezes_is_found_out_and_nobody_hangs() {
     let stage = stage(&cluster, "", &[]).await;
     let (open, busy, idle) = (stage.connect("acme").await, stage.connect("globex").await, stage.connect("t1").await);
     open.batch_execute("begin; insert into orders (item) values ('open')").await.unwrap();
-    // Their backend is another one, and idle by then.
-    for client in [&busy, &idle] {
-        client.simple_query("select 1").await.unwrap();
-    }
     let mut ends = stage.raw("t2").await;
     ends.query("begin").await;
+    // The last backend that there may be is idle by then, on the thread of the one that had it last.
+    for client in [&idle, &busy] {
+        client.simple_query("select 1").await.unwrap();
+    }
     signal_all(cluster.primary(), "-STOP");
     let begin = Instant::now();
     // All were sent to a server that does not answer. The last one's insert stands behind the end of its transaction.
