@@ -200,7 +200,7 @@ async fn a_primary_that_freezes_is_found_out_and_nobody_hangs() {
     assert_eq!(code(&busy.unwrap_err()), "08007", "it may have been committed");
     let took = begin.elapsed();
     println!("sessions were told after {took:?}");
-    assert!(took < Duration::from_secs(8), "{took:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
     assert_eq!(shown(&stage, "freeze-1").await[1..], ["down", "no"]);
     let waiting = tokio::spawn(async move { idle.batch_execute("insert into orders (item) values ('waits')").await });
     tokio::time::sleep(Duration::from_millis(300)).await;

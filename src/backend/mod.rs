@@ -82,7 +82,7 @@ impl BackendError {
             Self::Connect { .. } | Self::Timeout { .. } | Self::Protocol { .. } => true,
             // What is wrong with a certificate stays wrong.
             Self::Tls { source, .. } => source.kind() != std::io::ErrorKind::InvalidData,
-            Self::Refused { sqlstate, .. } => sqlstate.starts_with("57P0"),
+            Self::Refused { sqlstate, .. } => ["57P01", "57P02", "57P03"].contains(&sqlstate.as_str()),
             Self::Ask { source, .. } => matches!(source, AskError::Lost),
             _ => false,
         }

@@ -86,14 +86,6 @@ impl Head {
         }
     }
 
-    /// Until another server takes the writes, or this time is over.
-    pub(super) async fn change(&self, era: u32, limit: Duration) {
-        let mut changes = self.changed.subscribe();
-        if self.era() == era {
-            let _ = tokio::time::timeout(limit, changes.changed()).await;
-        }
-    }
-
     /// Until another server takes the writes.
     pub async fn outdated(&self, era: u32) {
         let mut changes = self.changed.subscribe();

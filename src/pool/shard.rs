@@ -435,7 +435,9 @@ async fn open_at_primary(pool: &Pool) -> Result<(Arc<Endpoint>, u32, (Backend, G
         };
         match opened {
             Ok(opened) => return Ok((endpoint, era, opened)),
-            Err(error) if error.is_passing() && Instant::now() + AGAIN < until => pool.head.change(era, AGAIN).await,
+            Err(error) if error.is_passing() && Instant::now() + AGAIN < until => {
+                let _ = tokio::time::timeout(AGAIN, pool.head.outdated(era)).await;
+            }
             Err(error) => return Err(error.into()),
         }
     }

@@ -1,4 +1,4 @@
-//! `(tenant, access, primary) -> login and regions, or a refusal with its reason`.
+//! `(tenant, access, token's region) -> login and regions, or a refusal with its reason`; and whether a server is in them.
 
 use std::sync::Arc;
 

@@ -135,7 +135,7 @@ impl Board {
     pub(super) fn note(&self, server: &ServerName, asked: Instant, answer: Answer) {
         let mut guard = self.state();
         let state = &mut *guard;
-        let Some(rules) = &state.rules.clone() else { return };
+        let Some(rules) = state.rules else { return };
         let Some(known) = state.known.iter_mut().find(|known| known.server.name == *server) else { return };
         known.asked = true;
         let trouble = known.trouble.take();
@@ -145,27 +145,27 @@ impl Board {
                 let why = "it belongs to another cluster: its system identifier is not that of the others";
                 known.trouble = Some(why.into());
                 known.seen = None;
-                known.pulse.failed(asked, Instant::now(), rules);
+                known.pulse.failed(asked, Instant::now(), &rules);
             }
             Answer::Said { seen, system } => {
                 state.system.get_or_insert(system);
                 known.seen = Some(seen);
-                known.pulse.answered(rules);
+                known.pulse.answered(&rules);
             }
             Answer::Closed(why) => {
                 known.trouble = Some(why.into());
                 // What it has told before still counts.
                 let configured = Seen { role: configured(&known.server), timeline: 0, lsn: Lsn::default() };
                 known.seen.get_or_insert(configured);
-                known.pulse.answered(rules);
+                known.pulse.answered(&rules);
             }
             Answer::Full(why) => {
                 known.trouble = Some(why.into());
-                known.pulse.answered(rules);
+                known.pulse.answered(&rules);
             }
             Answer::Silent(why) => {
                 known.trouble = Some(why.into());
-                known.pulse.failed(asked, Instant::now(), rules);
+                known.pulse.failed(asked, Instant::now(), &rules);
             }
         }
         if let Some(why) = known.trouble.as_ref().filter(|why| trouble.as_ref() != Some(why)) {
