@@ -7,6 +7,9 @@ use pgward::sql::{Analyser, scan};
 
 const SELECT: &str = "SELECT abalance FROM pgbench_accounts WHERE aid = 12345;";
 const UPDATE: &str = "UPDATE pgbench_accounts SET abalance = abalance + -4711 WHERE aid = 12345;";
+const REPORT: &str = "SELECT o.id, o.total, o.customer, count(*) AS lines, sum(l.amount * l.price) AS amount \
+    FROM orders o JOIN lines l ON l.order_id = o.id WHERE o.customer = 'somebody' AND o.created_at >= '2026-01-01' \
+    AND o.total > 100.50 GROUP BY o.id ORDER BY o.id LIMIT 20";
 const LOCAL: &str = "SELECT set_config('app.user', '4711', true)";
 
 fn scans(c: &mut Criterion) {
@@ -25,6 +28,10 @@ fn analyses(c: &mut Criterion) {
     for (name, text) in [("hit_set_config", LOCAL), ("hit_update_with_comment", commented.as_str())] {
         let mut analyser = Analyser::new(1024);
         group.bench_function(name, |b| b.iter(|| analyser.facts(black_box(text.as_bytes()))));
+    }
+    for (name, text) in [("purpose_hit_select", SELECT), ("purpose_hit_report", REPORT)] {
+        let mut analyser = Analyser::new(1024);
+        group.bench_function(name, |b| b.iter(|| analyser.analyse(black_box(text.as_bytes()))));
     }
     group.bench_function("miss_set_config", |b| {
         b.iter_batched_ref(

@@ -1,14 +1,21 @@
-//! The facts of shapes seen before.
+//! The answers for shapes seen before.
+
+use std::sync::LazyLock;
 
 use siphasher::sip128::SipHasher13;
 
 use super::facts::{self, Facts};
+use super::parsed::Parsed;
+use super::purpose::{self, Purpose};
 use super::{scan, shape, token};
+
+/// What hides the shapes' hashes. One for the process, so that a key means the same in every thread.
+static SECRET: LazyLock<(u64, u64)> = LazyLock::new(|| (rand::random(), rand::random()));
 
 /// A text longer than this is not worth the time of a parser that shares its thread.
 const LONGEST: usize = 64 * 1024;
 
-/// Answers [`Facts`] for statement texts. One for each core thread: it is not shared.
+/// Answers [`Facts`] and [`Purpose`] for statement texts. One for each core thread: it is not shared.
 pub struct Analyser {
     hasher: SipHasher13,
     /// The shape being looked up; kept for its memory.
@@ -17,13 +24,25 @@ pub struct Analyser {
     parses: u64,
 }
 
+/// All that is known of a text.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Analysis {
+    pub facts: Facts,
+    pub purpose: Purpose,
+    /// Of its shape, with this process's key; 0: it has none.
+    pub key: u128,
+}
+
+/// What an entry keeps, found by its key.
+type Known = (Facts, Purpose);
+
 const WAYS: usize = 4;
 
 /// Four shapes that compete for the same place. An entry is found by 128 bits of a hash whose key is
 /// of this process, so that no tenant can make two shapes collide.
 #[derive(Clone, Default)]
 struct Set {
-    entries: [Option<(u128, Facts)>; WAYS],
+    entries: [Option<(u128, Known)>; WAYS],
     /// Looked up since the hand last came by (the clock algorithm).
     used: [bool; WAYS],
     hand: u8,
@@ -33,8 +52,9 @@ impl Analyser {
     /// Room for `capacity` shapes, rounded up.
     pub fn new(capacity: usize) -> Self {
         let sets = capacity.div_ceil(WAYS).max(1).next_power_of_two();
+        let (one, two) = *SECRET;
         Self {
-            hasher: SipHasher13::new_with_keys(rand::random(), rand::random()),
+            hasher: SipHasher13::new_with_keys(one, two),
             shape: Vec::with_capacity(4096),
             sets: vec![Set::default(); sets].into_boxed_slice(),
             parses: 0,
@@ -42,7 +62,25 @@ impl Analyser {
     }
 
     pub fn facts(&mut self, text: &[u8]) -> Facts {
-        if scan(text) { self.shaped(text) } else { Facts::default() }
+        if !scan(text) {
+            return Facts::default();
+        }
+        self.shaped(text, |_, (facts, _)| facts.clone()).unwrap_or_else(|| unknown(text))
+    }
+
+    /// The facts and the purpose. The latter is asked of every text, so there is no way around the cache.
+    pub fn analyse(&mut self, text: &[u8]) -> Analysis {
+        let fired = scan(text);
+        let known = |key, (facts, purpose): &Known| Analysis {
+            facts: if fired { facts.clone() } else { Facts::default() },
+            purpose: purpose.clone(),
+            key,
+        };
+        self.shaped(text, known).unwrap_or_else(|| Analysis {
+            facts: if fired { unknown(text) } else { Facts::default() },
+            purpose: Purpose::Write,
+            key: 0,
+        })
     }
 
     /// How many texts neither the scan nor the cache answered.
@@ -50,29 +88,26 @@ impl Analyser {
         self.parses
     }
 
-    fn shaped(&mut self, text: &[u8]) -> Facts {
+    /// What `take` makes of the shape's key and of what is known of the text. `None`: it cannot be read.
+    fn shaped<T>(&mut self, text: &[u8], take: impl Fn(u128, &Known) -> T) -> Option<T> {
         // Before the cache, since what stands in a literal or a comment is not in the shape.
         if text.len() > LONGEST || memchr::memchr(0, text).is_some() {
-            return unknown(text);
+            return None;
         }
-        let Ok(text) = std::str::from_utf8(text) else { return unknown(text) };
-        if shape::write(text.as_bytes(), &mut self.shape).is_err() {
-            return unknown(text.as_bytes());
-        }
+        let text = std::str::from_utf8(text).ok()?;
+        shape::write(text.as_bytes(), &mut self.shape).ok()?;
         let key = self.hasher.hash(&self.shape).as_u128();
         // The mask keeps the index below the number of sets, a power of two.
         let set = &mut self.sets[(key as usize) & (self.sets.len() - 1)];
-        if let Some(facts) = set.get(key) {
-            return facts;
+        if let Some(known) = set.get(key) {
+            return Some(take(key, known));
         }
         self.parses += 1;
-        match facts::read(text) {
-            Ok(facts) => {
-                set.insert(key, facts.clone());
-                facts
-            }
-            Err(facts::Unreadable) => unknown(text.as_bytes()),
-        }
+        let parsed = Parsed::of(text).ok()?;
+        let known = (facts::read(&parsed), purpose::read(&parsed));
+        let taken = take(key, &known);
+        set.insert(key, known);
+        Some(taken)
     }
 }
 
@@ -82,12 +117,12 @@ fn unknown(text: &[u8]) -> Facts {
 }
 
 impl Set {
-    fn get(&mut self, key: u128) -> Option<Facts> {
+    fn get(&mut self, key: u128) -> Option<&Known> {
         for (entry, used) in self.entries.iter().zip(&mut self.used) {
             match entry {
-                Some((found, facts)) if *found == key => {
+                Some((found, known)) if *found == key => {
                     *used = true;
-                    return Some(facts.clone());
+                    return Some(known);
                 }
                 _ => {}
             }
@@ -95,7 +130,7 @@ impl Set {
         None
     }
 
-    fn insert(&mut self, key: u128, facts: Facts) {
+    fn insert(&mut self, key: u128, known: Known) {
         let way = loop {
             let way = usize::from(self.hand) % WAYS;
             self.hand = self.hand.wrapping_add(1);
@@ -103,7 +138,7 @@ impl Set {
                 break way;
             }
         };
-        self.entries[way] = Some((key, facts));
+        self.entries[way] = Some((key, known));
     }
 }
 
@@ -111,6 +146,7 @@ impl Set {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::parsed::Unreadable;
     use super::*;
 
     #[test]
@@ -183,6 +219,29 @@ mod tests {
         assert!(analyser.facts(b"select 1::float(99); set x = 1").settings);
     }
 
+    #[test]
+    fn a_shape_has_one_key_in_every_thread_and_what_cannot_be_read_has_none() {
+        let key = |text: &str| Analyser::new(1).analyse(text.as_bytes()).key;
+        let other = std::thread::spawn(move || key("SELECT 2 -- two")).join().unwrap();
+        assert_eq!(key("select 1"), other);
+        assert_ne!(key("select 1"), key("select 1, 1"));
+        assert_ne!(key("select 1"), 0);
+        for text in ["selec 1", "select 'a", "select 1\0", &format!("select '{}'", "y".repeat(LONGEST))] {
+            assert_eq!(key(text), 0, "{text:.20}");
+        }
+    }
+
+    #[test]
+    fn both_questions_are_answered_by_one_parse() {
+        let mut analyser = Analyser::new(64);
+        analyser.facts(b"select set_config('a', 'b', true)");
+        let both = analyser.analyse(b"select set_config('a', 'c', true)");
+        assert_eq!(both.purpose, Purpose::Read(Some([Box::from("set_config")].into())));
+        analyser.analyse(b"select 1");
+        analyser.facts(b"select 2");
+        assert_eq!(analyser.parses(), 2);
+    }
+
     /// Whole statements and pieces that join to statements, with literals of many kinds.
     fn piece() -> impl Strategy<Value = String> {
         let literal = prop::sample::select(vec![
@@ -232,6 +291,17 @@ mod tests {
             "load @",
             "notify x, @",
             "set session authorization @",
+            "select nextval(@), lower(b) from t where a in (@, @)",
+            "values (@, @)",
+            "begin",
+            "start transaction read only",
+            "explain (analyze @) select @",
+            "copy (select @) to stdout",
+            "copy t to @",
+            "select * from t where b = @ for update",
+            "select * from pg_locks where @",
+            "select u&\"f\" uescape @ (1)",
+            "select float(@) @, interval @, x.y @, extract(@ from a) from t",
         ]);
         (template, prop::collection::vec(literal, 4)).prop_map(|(template, literals)| {
             let mut out = String::new();
@@ -259,18 +329,25 @@ mod tests {
             for pieces in texts {
                 let text = pieces.join(";\n");
                 let read = match shape::write(text.as_bytes(), &mut Vec::new()) {
-                    Ok(()) => facts::read(&text),
-                    Err(shape::Odd) => Err(facts::Unreadable),
+                    Ok(()) => Parsed::of(&text).map(|parsed| (facts::read(&parsed), purpose::read(&parsed))),
+                    Err(shape::Odd) => Err(Unreadable),
                 };
                 let fired = scan(text.as_bytes());
                 let cached = analyser.facts(text.as_bytes());
+                let both = analyser.analyse(text.as_bytes());
+                prop_assert_eq!(&both.facts, &cached, "{}", text);
                 match read {
-                    Ok(facts) => {
+                    Ok((facts, purpose)) => {
                         prop_assert_eq!(&cached, &facts, "{}", text);
                         prop_assert!(fired || facts == Facts::default(), "unseen: {}", text);
+                        prop_assert_eq!(&both.purpose, &purpose, "{}", text);
+                        prop_assert!(both.key != 0);
                     }
                     // Either unread, or an error whose shape was read before: the server refuses it.
-                    Err(facts::Unreadable) => prop_assert!(!fired || !cached.pins.is_empty() || cached == Facts::default()),
+                    Err(Unreadable) => {
+                        prop_assert!(!fired || !cached.pins.is_empty() || cached == Facts::default());
+                        prop_assert!(both.key != 0 || both.purpose == Purpose::Write, "{}", text);
+                    }
                 }
             }
         }
@@ -278,9 +355,12 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let mut analyser = Analyser::new(8);
-            let mut text = b"set ".to_vec();
-            text.extend(bytes);
-            analyser.facts(&text);
+            for opening in [&b"set "[..], b"select ", b"begin ", b""] {
+                let mut text = opening.to_vec();
+                text.extend(&bytes);
+                let facts = analyser.facts(&text);
+                prop_assert_eq!(analyser.analyse(&text).facts, facts);
+            }
         }
     }
 }

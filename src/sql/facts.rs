@@ -2,7 +2,8 @@
 
 use std::rc::Rc;
 
-use super::shape::{Kind, Lexer, Mark, Marker, RUN_TEXT, Token, cut};
+use super::parsed::Parsed;
+use super::shape::{Kind, Lexer, Mark, RUN_TEXT, Token, cut};
 use super::token::SETTING;
 
 /// Why a session must keep its backend.
@@ -155,10 +156,6 @@ impl Facts {
     }
 }
 
-/// PostgreSQL's parser or our lexer cannot follow the text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Unreadable;
-
 const CALLS: &[(&str, Pin)] = &[
     ("pg_advisory_lock", Pin::AdvisoryLock),
     ("pg_advisory_lock_shared", Pin::AdvisoryLock),
@@ -174,16 +171,10 @@ const CALLS: &[(&str, Pin)] = &[
     ("pg_replication_origin_session_setup", Pin::Unknown),
 ];
 
-/// `text` holds no NUL. Reads of its literals only what [`Marker`] gives, which is what the shape has.
-pub(super) fn read(text: &str) -> Result<Facts, Unreadable> {
-    let summary = pg_query::summary(text, 0, -1).map_err(|_| Unreadable)?;
-    let mut marker = Marker::default();
-    let marked: Vec<(Token<'_>, Mark)> = Lexer::new(text.as_bytes())
-        .map(|token| token.map(|token| (token, marker.mark(&token))))
-        .collect::<Result<_, _>>()
-        .map_err(|_| Unreadable)?;
-    let (tokens, marks): (Vec<_>, Vec<_>) = marked.into_iter().unzip();
-    let mut reader = Reader { tokens: &tokens, marks: &marks, facts: Facts::default(), custom: Vec::new(), openers: 0 };
+/// Reads of a text's literals only what [`super::shape::Marker`] gives, which is what the shape has.
+pub(super) fn read(parsed: &Parsed<'_>) -> Facts {
+    let Parsed { tokens, marks, summary } = parsed;
+    let mut reader = Reader { tokens, marks, facts: Facts::default(), custom: Vec::new(), openers: 0 };
     reader.read();
     let missed = summary.statement_types.iter().any(|kind| reader.openers & opener(kind) != opener(kind));
     if missed {
@@ -191,7 +182,7 @@ pub(super) fn read(text: &str) -> Result<Facts, Unreadable> {
     }
     let Reader { mut facts, custom, .. } = reader;
     facts.custom = (!custom.is_empty()).then(|| custom.into());
-    Ok(facts)
+    facts
 }
 
 /// Whether the text is one PREPARE and nothing else.

@@ -1,16 +1,20 @@
-//! What a statement text says about the session: pure functions from bytes to [`Facts`].
+//! What a statement text says: pure functions from bytes to [`Facts`] and to a [`Purpose`].
 //!
-//! The question answered today is which *session state outlives the transaction*, so that the pool
-//! knows whether a backend may serve another session of the same tenant afterwards. This is a
-//! convenience and never a security barrier: functions, triggers and views of the tenant's own can
-//! change session state without a word of it in the text. What cannot be read pins.
+//! The facts are which *session state outlives the transaction*, so that the pool knows whether a
+//! backend may serve another session of the same tenant afterwards. The purpose is whether it *only
+//! reads*, so that a replica may answer it. Both are conveniences and never a security barrier:
+//! functions, triggers and views of the tenant's own can do things without a word of it in the text.
+//! What cannot be read pins, and goes to the primary.
 //!
 //! Three steps, each dearer than the one before:
 //!
 //! 1. [`scan`]: one branch-free pass that says "nothing here, certainly" for nearly every text.
 //! 2. `shape` and `cache`: the text without comments, white space and the values of its literals,
 //!    hashed with a key of this process and looked up.
-//! 3. `facts`: the tokens are walked and PostgreSQL's own parser is asked whether it agrees.
+//! 3. `facts` and `purpose`: the tokens are walked and PostgreSQL's own parser is asked whether it
+//!    agrees, once for both.
+//!
+//! The scan looks for what touches session state, so it is no way around the cache for a purpose.
 //!
 //! # Why tokens and not the parse tree
 //!
@@ -20,14 +24,23 @@
 //! takes a hundred times longer on a long text, refuses about fifty levels of nesting, and its
 //! walkers leave out node types.
 //!
+//! For the purpose, each has what the other lacks. Tokens have the keywords: the summary says nothing
+//! of `FOR UPDATE`, does not list what `COPY` and CTEs are made of, and takes a table for a CTE that
+//! has its name in another place. The summary has the functions: those that the grammar calls (`AT
+//! TIME ZONE` is `timezone`), and not what merely looks like a call (`in (`, `x (a, b)`). Its walker
+//! visits every expression of a `SELECT`, which the tests compare with the full tree. A text reads if
+//! its statements begin like those that do, no word of writing is among its tokens, and the parser
+//! sees statements of the same kinds and no others.
+//!
 //! # What two texts of one shape may differ in
 //!
-//! Nothing that facts read. Keywords (`true`, `null` and `default` among them), names, operators and
-//! parameter numbers are in the shape; literals are there by kind. Where a literal's content
-//! matters, the shape holds what the facts read of it: after `do`, `set`, `set_config` and the
-//! functions that run SQL text, whether it could touch session state and whether it says `pg_temp`;
-//! for the literal that names `set_config`'s setting, all of it. A text that the parser refused is
-//! never cached, since a literal's value can be why (`float(99)`).
+//! Nothing that facts or purposes read. Keywords (`true`, `null` and `default` among them), names,
+//! operators and parameter numbers are in the shape; literals are there by kind. Where a literal's
+//! content matters, the shape holds what the facts read of it: after `do`, `set`, `set_config` and
+//! the functions that run SQL text, whether it could touch session state and whether it says
+//! `pg_temp`; for the literal that names `set_config`'s setting, all of it. The purpose reads no
+//! literal. A text that the parser refused is never cached, since a literal's value can be why
+//! (`float(99)`).
 //!
 //! # `standard_conforming_strings = off`
 //!
@@ -41,6 +54,10 @@
 //! calls `nextval` would end pooling for most applications: after a commit, `lastval()` speaks of
 //! whatever the backend did last. `RETURNING` is the way to do it. `pg_backup_start` needs rights
 //! that no tenant has.
+//!
+//! A purpose tells the functions that are called by name. Those behind views, operators, casts,
+//! domains and row security are not in the text, nor is whether `t.f` is a column or a call, nor
+//! whether a table is temporary, unlogged or a sequence.
 
 mod cache;
 mod channels;
@@ -48,18 +65,21 @@ mod constants;
 mod databases;
 mod facts;
 mod listen;
+mod parsed;
+mod purpose;
 mod quote;
 mod scan;
 mod script;
 mod shape;
 mod token;
 
-pub use cache::Analyser;
+pub use cache::{Analyser, Analysis};
 pub use channels::rename as rename_channels;
 pub use constants::without_constants;
 pub use databases::database_wanted_alone;
 pub use facts::{Deallocate, Facts, Pin, Pins, is_prepare};
 pub use listen::{ListenOrder, ListenOrders, begins_with_listen, listen_orders};
+pub use purpose::Purpose;
 pub use quote::{identifier, literal};
 pub use scan::{lets_go, may_commit, scan};
 pub use script::ends_transaction;

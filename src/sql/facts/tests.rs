@@ -1,5 +1,10 @@
+use super::super::parsed::Unreadable;
 use super::super::{Analyser, scan};
 use super::*;
+
+fn read(text: &str) -> Result<Facts, Unreadable> {
+    Parsed::of(text).map(|parsed| super::read(&parsed))
+}
 
 /// Facts without the names in them.
 #[derive(Clone, Copy, PartialEq, Debug)]

@@ -1,10 +1,10 @@
 //! The lexer beside PostgreSQL's own, shapes beside texts that are the same but for literals, blanks and
-//! comments, and facts beside PostgreSQL's parser.
+//! comments, and facts and purposes beside PostgreSQL's parser.
 
 use std::ops::Range;
 
 use pg_query::protobuf::Token;
-use pgward::sql::{Analyser, Facts, scan, shape, tokens};
+use pgward::sql::{Analyser, Facts, Purpose, scan, shape, tokens};
 
 use super::{Target, tree};
 
@@ -82,16 +82,48 @@ pub const TARGET: Target = Target {
         "\\",
         "uescape '!'",
         " into temp x",
+        "f(",
+        "nextval('s')",
+        "with x as (",
+        "values (",
+        "table t",
+        " for update",
+        " for share",
+        " union all ",
+        " where exists (select ",
+        " over (order by ",
+        " filter (where ",
+        "array[",
+        "]",
+        "case when ",
+        " then ",
+        " end",
+        "from pg_locks",
+        "pg_temp.f(",
+        "begin ",
+        "start transaction ",
+        "read only",
+        "isolation level serializable",
+        "explain (analyze) ",
+        "copy (",
+        "copy t",
+        " to stdout",
+        " from stdin",
+        "substring('a' from ",
+        "delete from t returning a",
     ],
     rounds: 10_000,
     longest: 400,
 };
 
 fn check(bytes: &[u8]) {
+    let analysis = Analyser::new(1).analyse(bytes);
+    assert_eq!(analysis.facts, fresh(bytes), "facts hang on what is asked");
     let text = match std::str::from_utf8(bytes) {
         Ok(text) if !text.contains('\0') => text,
         _ => {
             let facts = fresh(bytes);
+            assert!(analysis.purpose == Purpose::Write && analysis.key == 0, "not a text, and known: {analysis:?}");
             assert!(!scan(bytes) || facts.pins.has(pgward::sql::Pin::Unknown), "not a text, and known: {facts:?}");
             return;
         }
@@ -99,6 +131,7 @@ fn check(bytes: &[u8]) {
     let facts = fresh(bytes);
     assert!(scan(bytes) || facts == Facts::default());
     tree::compare(text, &facts);
+    tree::compare_purpose(text, &analysis.purpose);
     let Some(mine) = tokens(bytes) else {
         assert_eq!(shape(bytes), None);
         return;
@@ -123,6 +156,9 @@ fn cover(text: &str, mine: &Tokens) {
     // Not scan_tokens, which makes a slice of a null pointer where there are none.
     let Ok(theirs) = pg_query::scan(text).map(|scanned| scanned.tokens) else { return };
     let range = |token: &pg_query::protobuf::ScanToken| token.start as usize..token.end as usize;
+    let literal = |token: i32| {
+        [Token::Sconst, Token::Usconst, Token::Bconst, Token::Xconst].iter().any(|kind| *kind as i32 == token)
+    };
     let comment = |token: i32| [Token::SqlComment as i32, Token::CComment as i32].contains(&token);
     // N'..' is the word NCHAR and a string to PostgreSQL.
     let prefix = |at: usize| mine.iter().any(|(token, kind)| *kind == 't' && token.start == at);
@@ -139,7 +175,7 @@ fn cover(text: &str, mine: &Tokens) {
     let comments: Vec<Range<usize>> = theirs.iter().filter(|token| comment(token.token)).map(range).collect();
     for (at, byte) in text.bytes().enumerate().filter(|(at, _)| !within(&all, *at)) {
         let blank = byte.is_ascii_whitespace();
-        let continued = theirs.iter().any(|token| token.token == Token::Sconst as i32 && range(token).contains(&at));
+        let continued = theirs.iter().any(|token| literal(token.token) && range(token).contains(&at));
         assert!(blank || continued || within(&comments, at), "byte {at} of {text:?} is in no token");
     }
     assert!(all.iter().all(|token| !token.is_empty()) && all.is_sorted_by(|one, two| one.end <= two.start));
@@ -189,7 +225,7 @@ fn literals(text: &str, mine: &Tokens, string: &str, mut kept: usize) {
     same(text, &other);
 }
 
-/// Two texts of one shape have the same facts, whether they are read or remembered.
+/// Two texts of one shape have the same facts and purpose, whether they are read or remembered.
 fn same(one: &str, two: &str) {
     if shape(one.as_bytes()) != shape(two.as_bytes()) {
         return;
@@ -198,6 +234,8 @@ fn same(one: &str, two: &str) {
     if !parse(one) || !parse(two) {
         return;
     }
+    let (analysis, other) = (Analyser::new(1).analyse(one.as_bytes()), Analyser::new(1).analyse(two.as_bytes()));
+    assert_eq!((analysis.purpose, analysis.key), (other.purpose, other.key), "{one:?} and {two:?}");
     let read = fresh(two.as_bytes());
     // A comment or a literal may have one of them looked into, and the setting of tokens is noticed where it is read too.
     match (scan(one.as_bytes()), scan(two.as_bytes())) {

@@ -1,6 +1,6 @@
 //! What PostgreSQL's parser says of a text, walked in full: its own walkers leave out kinds of nodes.
 
-use pgward::sql::{Deallocate, Facts, Pin};
+use pgward::sql::{Deallocate, Facts, Pin, Purpose};
 use serde_json::Value;
 
 /// A text's statements, if it is SQL.
@@ -149,4 +149,37 @@ fn token(sql: &str, name: &str, node: &Value, facts: &Facts) {
     // A name in Unicode escapes is for nobody but who wants to get around this.
     let escaped = sql.to_ascii_lowercase().contains("u&");
     assert!(!named || escaped || facts.token, "the token goes to a server: {sql:?}: {facts:?}");
+}
+
+/// A text for a replica is of statements that read, and what they call is told.
+pub fn compare_purpose(sql: &str, purpose: &Purpose) {
+    let Some(statements) = statements(sql) else { return };
+    let names = match purpose {
+        Purpose::Write => return,
+        Purpose::Begin { .. } => {
+            let begin = matches!(&statements[..], [only] if opened(only).0 == "TransactionStmt");
+            assert!(begin, "no transaction begins with {sql:?}");
+            return;
+        }
+        Purpose::Read(names) => names.as_deref().unwrap_or_default(),
+    };
+    assert!(!statements.is_empty() && names.is_sorted_by(|one, two| one < two), "{sql:?}: {names:?}");
+    for statement in &statements {
+        let (kind, node) = opened(statement);
+        assert!(["SelectStmt", "ExplainStmt", "CopyStmt"].contains(&kind), "{kind} reads: {sql:?}");
+        let to_client = node["is_from"] == false && node["is_program"] == false && text(node, "filename").is_empty();
+        assert!(kind != "CopyStmt" || to_client, "not to the client: {sql:?}");
+        walk(kind, statement, &mut |name, node| {
+            let nested = name.ends_with("Stmt") && !["SelectStmt", "ExplainStmt", "CopyStmt"].contains(&name);
+            assert!(!nested, "{name} reads: {sql:?}");
+            let locks = node["locking_clause"].as_array().is_some_and(|clauses| !clauses.is_empty());
+            assert!(!locks && !node["into_clause"].is_object(), "it locks or makes a table: {sql:?}");
+            assert!(!text(node, "schemaname").starts_with("pg_temp"), "of the session: {sql:?}");
+            assert!(!["pg_locks", "pg_settings"].contains(&text(node, "relname")), "of the server: {sql:?}");
+            if name == "FuncCall" {
+                let called = called(node).unwrap_or_default();
+                assert!(names.iter().any(|name| **name == *called), "{called} is not told of {sql:?}: {names:?}");
+            }
+        });
+    }
 }
