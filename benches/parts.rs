@@ -13,7 +13,7 @@ use pgward::auth::{Verifier, mint};
 use pgward::base::{Access, ClusterName, Party, Secret, TenantId, clock};
 use pgward::config::{self, Settings};
 use pgward::limits::Usages;
-use pgward::pool::{Follow, Pools, Request, Shard};
+use pgward::pool::{Follow, Place, Pools, Request, Shard};
 use pgward::session::World;
 use pgward::telemetry::Telemetry;
 use pgward::tenant::{Context, Known, Sealer};
@@ -157,7 +157,7 @@ fn leases(c: &mut Criterion) {
     let credentials =
         pgward::backend::Credentials { role: login.role.clone(), database: tenant.database.clone(), secret };
     let pool = world.pool(&pools, cluster, credentials, None);
-    pools.point(&cluster.name, || {
+    pools.point(&cluster.name, &Place::Primary, || {
         let server = &cluster.servers[0];
         let endpoint = world.endpoint(&cluster.name, &server.name).cloned();
         Follow { endpoint, max_backends: Some(server.max_backends), patience: None }

@@ -14,7 +14,7 @@ use super::control::Control;
 use crate::base::Party;
 use crate::limits::Usage;
 use crate::session::Command;
-use crate::topology::Health;
+use crate::topology::{Health, Lag};
 
 /// Tenants and databases that metrics name; the rest count as `other`, so that labels stay bounded.
 const NAMED: usize = 50;
@@ -78,8 +78,9 @@ fn clusters(control: &Control) {
             flag("pgward_server_up", view.health != Health::Down);
             flag("pgward_server_primary", snapshot.primary == Some(at));
             flag("pgward_server_fenced", view.fenced);
-            let lag = snapshot.lag(view).map_or(f64::NAN, |lag| lag as f64);
-            telemetry.gauge("pgward_server_lag_bytes", &labels, lag);
+            let lag = |what: fn(Lag) -> f64| view.lag.map_or(f64::NAN, what);
+            telemetry.gauge("pgward_server_lag_bytes", &labels, lag(|lag| lag.bytes as f64));
+            telemetry.gauge("pgward_server_lag_seconds", &labels, lag(|lag| lag.time.as_secs_f64()));
         }
     }
 }

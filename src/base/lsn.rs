@@ -17,6 +17,17 @@ impl Lsn {
         Some(Self(number(high)? << 32 | number(low)?))
     }
 
+    /// The end of the record before it, where this is the place behind the header of a page that is empty otherwise:
+    /// whoever asks where the next record goes hears that, and a replica never says that it has come so far
+    /// (XLogBytePosToRecPtr and XLogBytePosToEndRecPtr in xlog.c). A header that begins a segment is longer and not known
+    /// from here.
+    #[must_use]
+    pub fn without_page_header(self) -> Self {
+        const PAGE: u64 = 8_192;
+        const HEADER: u64 = 24;
+        if self.0 % PAGE == HEADER { Self(self.0 - HEADER) } else { self }
+    }
+
     /// How many bytes this is behind another one.
     pub fn behind(self, other: Self) -> u64 {
         other.0.saturating_sub(self.0)
@@ -41,6 +52,15 @@ mod tests {
         for text in ["", "/", "1", "1/", "/1", "g/0", "+1/0", "1/-1", "123456789/0", "1/2/3"] {
             assert_eq!(Lsn::parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn the_next_records_place_on_an_empty_page_is_the_end_of_the_last_one() {
+        let shown = |text| Lsn::parse(text).unwrap().without_page_header().to_string();
+        assert_eq!(shown("0/3000018"), "0/3000000");
+        assert_eq!(shown("0/3002018"), "0/3002000");
+        assert_eq!(shown("0/3002020"), "0/3002020", "the end of a record that is continued from the page before");
+        assert_eq!(shown("0/3000028"), "0/3000028", "behind the longer header");
     }
 
     #[test]

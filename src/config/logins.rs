@@ -6,7 +6,7 @@ use toml::Value;
 
 use super::Problem;
 use super::reader::{FromToml, Reader, Section, table};
-use super::settings::{Login, LoginPassword, PoolMode};
+use super::settings::{Login, LoginPassword, PoolMode, ReadRoute};
 
 /// What pgward itself logs in as where nothing else is said.
 const SERVICE: &str = "pgward_service";
@@ -31,12 +31,13 @@ pub(super) fn login(reader: &mut Reader, at: &str, value: Value) -> Option<Login
             let fixed = section.optional(reader, "password").map(LoginPassword::Fixed);
             let epoch = section.number(reader, "epoch", 1, 1..=1_000_000);
             let mode = section.choice(reader, "mode", &PoolMode::ALL);
+            let route = section.choice(reader, "route", &ReadRoute::ALL);
             let settings = settings(reader, &mut section);
             let allow_unsafe = section.optional(reader, "allow_unsafe").unwrap_or(false);
             section.finish(reader);
             let epoch = u32::try_from(epoch).unwrap_or(1);
             let password = fixed.unwrap_or(LoginPassword::Derived { epoch });
-            Login { password, mode, settings, allow_unsafe, ..of_role(role?) }
+            Login { password, mode, route, settings, allow_unsafe, ..of_role(role?) }
         }
     };
     // NAMEDATALEN - 1, see PostgreSQL's documentation, 4.1.1.
@@ -52,6 +53,7 @@ fn of_role(role: String) -> Login {
         role,
         password: LoginPassword::Derived { epoch: 1 },
         mode: None,
+        route: None,
         settings: BTreeMap::new(),
         allow_unsafe: false,
     }

@@ -12,6 +12,7 @@ mod logins;
 mod plain;
 mod problem;
 mod reader;
+mod reads;
 mod sections;
 mod settings;
 mod tenants;

@@ -19,7 +19,12 @@ const LOOKUP: &str = "select usename, case when valuntil < now() then null else 
 /// What stands for every name that no other table has.
 const ANY: &str = "*";
 
-pub(super) fn plain(reader: &mut Reader, section: Option<Section>, limits: TenantLimits) -> Plain {
+pub(super) fn plain(
+    reader: &mut Reader,
+    section: Option<Section>,
+    limits: TenantLimits,
+    reads: &Arc<ReadRules>,
+) -> Plain {
     let Some(mut section) = section else { return Plain::default() };
     let at = section.at("users_file");
     let file = section.optional::<String>(reader, "users_file");
@@ -29,7 +34,7 @@ pub(super) fn plain(reader: &mut Reader, section: Option<Section>, limits: Tenan
     let mut databases = BTreeMap::new();
     for (at, name, value) in section.entries(reader, "databases") {
         let Some(part) = table(reader, &at, value) else { continue };
-        if let Some(read) = database(reader, part, limits) {
+        if let Some(read) = database(reader, part, limits, reads) {
             databases.insert(name, Arc::new(read));
         }
     }
@@ -51,7 +56,12 @@ pub(super) fn plain(reader: &mut Reader, section: Option<Section>, limits: Tenan
     Plain { users: users.unwrap_or_default(), lookup, superusers, databases, any }
 }
 
-fn database(reader: &mut Reader, mut section: Section, default: TenantLimits) -> Option<PlainDatabase> {
+fn database(
+    reader: &mut Reader,
+    mut section: Section,
+    default: TenantLimits,
+    reads: &Arc<ReadRules>,
+) -> Option<PlainDatabase> {
     let cluster = section.required(reader, "cluster", "\"main\"");
     let database: Option<String> = section.optional(reader, "database");
     if database.as_ref().is_some_and(String::is_empty) {
@@ -66,10 +76,11 @@ fn database(reader: &mut Reader, mut section: Section, default: TenantLimits) ->
         None => None,
     };
     let mode = section.choice(reader, "mode", &PoolMode::ALL).unwrap_or_default();
+    let reads = super::reads::reads(reader, &mut section, reads);
     let limits = limits(reader, &mut section, default);
     let audit_statements = audit::statements(reader, &mut section);
     section.finish(reader);
-    Some(PlainDatabase { cluster: cluster?, database, login, mode, limits, audit_statements })
+    Some(PlainDatabase { cluster: cluster?, database, login, mode, reads, limits, audit_statements })
 }
 
 fn lookup(reader: &mut Reader, mut section: Section) -> Option<Lookup> {

@@ -8,9 +8,9 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use super::logins::{self, login};
-use super::reader::{FromToml, Reader, Section, choose, map, table};
+use super::reader::{FromToml, Reader, Section, choose, map, name_of, table};
 use super::settings::*;
-use super::{Problem, audit, break_glass, plain, tenants};
+use super::{Problem, audit, break_glass, plain, reads, tenants};
 use crate::base::{Access, ClusterName};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -37,13 +37,16 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
     let session = session(reader, part);
     let part = root.section(reader, "pool");
     let pool = pool(reader, part);
+    let region = root.optional::<String>(reader, "region").and_then(|name| name_of(reader, "region", name));
     let clusters = clusters(reader, &mut root, master_key.is_some());
     let part = root.section(reader, "limits");
     let limits = tenants::default_limits(reader, part);
-    let (tenants, tenants_file) = tenants::tenants(reader, &mut root, limits);
+    let part = root.section(reader, "reads");
+    let reads = reads::default_reads(reader, part);
+    let (tenants, tenants_file) = tenants::tenants(reader, &mut root, limits, &reads);
     let break_glass = break_glass::break_glass(reader, &mut root);
     let part = root.section(reader, "plain");
-    let plain = plain::plain(reader, part, limits);
+    let plain = plain::plain(reader, part, limits, &reads);
     root.finish(reader);
     Some(Settings {
         listen: listen?,
@@ -56,6 +59,7 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
         issuers,
         session,
         pool,
+        region,
         clusters,
         tenants,
         break_glass,
@@ -452,6 +456,8 @@ fn cluster(reader: &mut Reader, name: &ClusterName, mut section: Section, master
         Duration::from_secs(30),
         Duration::ZERO..=Duration::from_secs(3_600),
     );
+    let slow_start =
+        section.duration(reader, "slow_start", Duration::from_secs(10), Duration::ZERO..=Duration::from_secs(3_600));
     let probe = probe(reader, &mut section, servers.len() > 1 && service.is_some());
     if probe.is_some() && service.is_none() {
         reader.problem(
@@ -460,7 +466,7 @@ fn cluster(reader: &mut Reader, name: &ClusterName, mut section: Section, master
         );
     }
     section.finish(reader);
-    Some(Cluster { name: name.clone(), servers, tls, logins, service, probe, failover_timeout })
+    Some(Cluster { name: name.clone(), servers, tls, logins, service, probe, failover_timeout, slow_start })
 }
 
 /// Servers are asked where there is a choice between them, or where it is said.
@@ -505,6 +511,8 @@ fn server(reader: &mut Reader, mut section: Section) -> Option<Server> {
     let roles = [("primary", ServerRole::Primary), ("replica", ServerRole::Replica)];
     let role = section.choice(reader, "role", &roles).unwrap_or(ServerRole::Primary);
     let max_backends = section.number(reader, "max_backends", 80, 1..=100_000);
+    let weight = section.number(reader, "weight", 100, 1..=1_000);
     section.finish(reader);
-    Some(Server { name: name?, host: host?, port: u16::try_from(port).ok()?, region: region?, role, max_backends })
+    let port = u16::try_from(port).ok()?;
+    Some(Server { name: name?, host: host?, port, region: region?, role, max_backends, weight })
 }

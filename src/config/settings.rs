@@ -21,6 +21,8 @@ pub struct Settings {
     pub issuers: Vec<Issuer>,
     pub session: SessionRules,
     pub pool: PoolRules,
+    /// Where this pgward is, if replicas that are there too are to be read from first.
+    pub region: Option<Region>,
     pub clusters: BTreeMap<ClusterName, Arc<Cluster>>,
     pub tenants: Tenants,
     pub break_glass: Vec<BreakGlass>,
@@ -240,6 +242,8 @@ pub struct Cluster {
     pub probe: Option<Probe>,
     /// How long a request waits for a primary while there is none.
     pub failover_timeout: Duration,
+    /// How long it takes until a replica that has come back gets its whole share of reads.
+    pub slow_start: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -267,6 +271,8 @@ pub struct Server {
     pub region: Region,
     pub role: ServerRole,
     pub max_backends: usize,
+    /// Its share of reads, beside those of other replicas.
+    pub weight: usize,
 }
 
 impl Server {
@@ -306,6 +312,7 @@ pub struct Login {
     pub password: LoginPassword,
     /// Instead of the tenant's.
     pub mode: Option<PoolMode>,
+    pub route: Option<ReadRoute>,
     /// What `ALTER ROLE ... SET` gives it.
     pub settings: BTreeMap<String, String>,
     /// It may be one that could get around isolation.
@@ -377,6 +384,7 @@ pub struct Tenant {
     pub regions: Arc<[Region]>,
     pub roles: Roles,
     pub mode: PoolMode,
+    pub reads: Arc<ReadRules>,
     pub limits: TenantLimits,
     /// Whether its statements are audited.
     pub audit_statements: bool,
@@ -391,6 +399,55 @@ pub enum Roles {
     Shared(Vec<Access>),
     /// The other levels: logins of the tenant's own.
     Own(BTreeMap<Access, Login>),
+}
+
+/// Where reads go, and what they must show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadRules {
+    pub route: ReadRoute,
+    pub consistency: Consistency,
+    /// At [`Consistency::Bounded`].
+    pub max_staleness: Duration,
+    /// How long a read waits for a replica to come far enough.
+    pub wait: Duration,
+    /// A replica that is further behind serves nobody.
+    pub max_lag: Duration,
+    pub max_lag_bytes: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ReadRoute {
+    /// What only reads goes to replicas, where they show what they must.
+    Auto,
+    Primary,
+    /// Everything goes to replicas.
+    Replica,
+}
+
+impl ReadRoute {
+    pub const ALL: [(&'static str, Self); 3] =
+        [("auto", Self::Auto), ("primary", Self::Primary), ("replica", Self::Replica)];
+}
+
+/// What a read is sure to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consistency {
+    /// What its session wrote or has seen before.
+    Session,
+    /// What anybody wrote before it was asked for.
+    Tenant,
+    /// What is older than a given time.
+    Bounded,
+    Eventual,
+}
+
+impl Consistency {
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("session", Self::Session),
+        ("tenant", Self::Tenant),
+        ("bounded", Self::Bounded),
+        ("eventual", Self::Eventual),
+    ];
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -455,6 +512,7 @@ pub struct PlainDatabase {
     /// What backends log in as, if it is not the client's own user.
     pub login: Option<Login>,
     pub mode: PoolMode,
+    pub reads: Arc<ReadRules>,
     pub limits: TenantLimits,
     /// Whether its statements are audited.
     pub audit_statements: bool,

@@ -36,7 +36,12 @@ impl FileVersion {
     }
 }
 
-pub(super) fn tenants(reader: &mut Reader, root: &mut Section, limits: TenantLimits) -> (Tenants, Option<TenantsFile>) {
+pub(super) fn tenants(
+    reader: &mut Reader,
+    root: &mut Section,
+    limits: TenantLimits,
+    reads: &Arc<ReadRules>,
+) -> (Tenants, Option<TenantsFile>) {
     let mut entries = root.entries(reader, "tenants");
     let name = root.optional::<String>(reader, "tenants_file");
     // Its version first: a change while it is read is one that comes after it.
@@ -60,7 +65,7 @@ pub(super) fn tenants(reader: &mut Reader, root: &mut Section, limits: TenantLim
     for (at, key, value) in entries {
         let Some(id) = name_of::<TenantId>(reader, &at, key) else { continue };
         let Some(section) = table(reader, &at, value) else { continue };
-        let Some(tenant) = tenant(reader, &id, section, limits) else { continue };
+        let Some(tenant) = tenant(reader, &id, section, limits, reads) else { continue };
         if out.insert(id, Arc::new(tenant)).is_some() {
             reader.problem(Problem::new(at, "is in the configuration file and in the tenants file"));
         }
@@ -68,7 +73,13 @@ pub(super) fn tenants(reader: &mut Reader, root: &mut Section, limits: TenantLim
     (out, file)
 }
 
-fn tenant(reader: &mut Reader, id: &TenantId, mut section: Section, default: TenantLimits) -> Option<Tenant> {
+fn tenant(
+    reader: &mut Reader,
+    id: &TenantId,
+    mut section: Section,
+    default: TenantLimits,
+    reads: &Arc<ReadRules>,
+) -> Option<Tenant> {
     let levels = [
         ("rows", Isolation::Rows),
         ("schema", Isolation::Schema),
@@ -91,6 +102,7 @@ fn tenant(reader: &mut Reader, id: &TenantId, mut section: Section, default: Ten
     let roles = roles(reader, &mut section, id, isolation);
     let mode = section.choice(reader, "mode", &PoolMode::ALL).unwrap_or(PoolMode::Transaction);
     let limits = limits(reader, &mut section, default);
+    let reads = super::reads::reads(reader, &mut section, reads);
     let audit_statements = audit::statements(reader, &mut section);
     let suspended = section.optional(reader, "suspended").unwrap_or(false);
     section.finish(reader);
@@ -109,6 +121,7 @@ fn tenant(reader: &mut Reader, id: &TenantId, mut section: Section, default: Ten
         regions: regions.into(),
         roles: roles?,
         mode,
+        reads,
         limits,
         audit_statements,
         suspended,

@@ -27,6 +27,8 @@ pub struct Budget {
     /// A waiter queues and then looks at `idle`; a release adds to `idle` and then looks at `waiting`.
     /// Both in sequentially consistent order, so at least one of them sees the other.
     waiting: AtomicUsize,
+    /// Backends that are lent, where that is counted.
+    lent: AtomicUsize,
     /// Idle backends by core.
     idle: Vec<IdleCount>,
     state: Mutex<State>,
@@ -73,6 +75,7 @@ impl Budget {
         Self {
             max: AtomicUsize::new(max),
             waiting: AtomicUsize::new(0),
+            lent: AtomicUsize::new(0),
             idle: (0..cores).map(|_| IdleCount::default()).collect(),
             state: Mutex::default(),
         }
@@ -88,6 +91,11 @@ impl Budget {
 
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)
+    }
+
+    /// Leases of replicas' backends, and those who wait for one.
+    pub fn busy(&self) -> usize {
+        self.lent.load(Ordering::Relaxed) + self.waiting()
     }
 
     pub fn open(&self) -> usize {
@@ -225,6 +233,23 @@ impl Budget {
     /// Whether somebody waits for room on the server while other pools' backends idle there.
     pub(super) fn wants_eviction(&self) -> bool {
         self.waiting() > 0 && self.state().open >= self.max.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts a lease for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Lent(Arc<Budget>);
+
+impl Lent {
+    pub fn new(budget: &Arc<Budget>) -> Self {
+        budget.lent.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(budget))
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.0.lent.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -4,10 +4,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::budget::Permit;
+use super::budget::{Lent, Permit};
 use super::prepared::Prepared;
+use super::registry::Place;
 use super::shard::Local;
 use crate::backend::{Backend, CancelTarget};
+use crate::base::ServerName;
 use crate::limits::LeaseSlot;
 use crate::tenant::Context;
 use crate::wire::Header;
@@ -28,7 +30,7 @@ pub struct Conn {
     /// For cancel requests.
     pub cancel: Arc<CancelTarget>,
     pub(super) core: usize,
-    /// Of its cluster's primary ([`super::Head`]).
+    /// Of the server that its pool leads to ([`super::Head`]).
     pub(super) era: u32,
     pub(super) idle_since: Instant,
     pub(super) expires: Instant,
@@ -109,10 +111,20 @@ pub struct Lease {
     pub conn: Box<Conn>,
     pub since: Instant,
     pub(super) local: Rc<Local>,
+    /// Of a replica's backend, since it matters there who is how busy.
+    pub(super) _lent: Option<Lent>,
 }
 
 impl Lease {
     pub fn local(&self) -> &Rc<Local> {
         &self.local
+    }
+
+    /// The replica that it is of, if it is one's.
+    pub fn replica(&self) -> Option<&ServerName> {
+        match &self.local.pool.key.place {
+            Place::Primary => None,
+            Place::Replica(server) => Some(server),
+        }
     }
 }

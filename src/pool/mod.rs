@@ -25,6 +25,6 @@ pub use budget::{Budget, Permit};
 pub use conn::{Conn, Lease};
 pub use head::{At, Head};
 pub use prepared::{Prepared, Statement, name as statement_name};
-pub use registry::{BackendRow, Follow, Pool, PoolKey, PoolRow, Pools};
+pub use registry::{BackendRow, Follow, Place, Pool, PoolKey, PoolRow, Pools};
 pub use shard::{AcquireError, Claim, Granted, Local, Poke, Request, Shard, Waiting};
 pub use vetting::Vetting;

@@ -1,8 +1,9 @@
 //! Prepared statements: one definition, known to backends under a number.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::collections::{HashMap, HashSet};
 
+use crate::sql::{Facts, Purpose};
 use crate::wire::flow::StatementId;
 
 /// A statement that a session prepared by name. Sessions of one core share equal ones.
@@ -11,7 +12,9 @@ pub struct Statement {
     pub id: StatementId,
     /// Text, NUL and parameter types, as in Parse.
     pub definition: Box<[u8]>,
-    pub facts: crate::sql::Facts,
+    pub facts: Facts,
+    /// What it is for, once somebody wants to know, and the key of its shape.
+    pub purpose: OnceCell<(Purpose, u128)>,
     /// What its rows look like (`wire::backend::shape`), once that is known. It never changes: where a table
     /// was altered, the text is another statement from then on.
     pub shape: Cell<Option<u64>>,

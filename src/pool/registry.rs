@@ -12,16 +12,33 @@ use super::head::Head;
 use super::vetting::{Mended, Vetting};
 use crate::audit::Audit;
 use crate::backend::{Credentials, Endpoint, Greeting, LoginSecret};
-use crate::base::ClusterName;
+use crate::base::{ClusterName, ServerName};
 use crate::config::PoolRules;
 
-/// Everything that makes two backends interchangeable, tenant context apart. All are of the cluster's primary.
+/// Everything that makes two backends interchangeable, tenant context apart.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PoolKey {
     pub cluster: ClusterName,
+    pub place: Place,
     pub database: String,
     pub role: String,
     pub secret: LoginSecret,
+}
+
+impl PoolKey {
+    fn is_same_login(&self, other: &Self) -> bool {
+        (&self.cluster, &self.database, &self.role, &self.secret)
+            == (&other.cluster, &other.database, &other.role, &other.secret)
+    }
+}
+
+/// Which of a cluster's servers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Place {
+    /// Whichever takes the writes.
+    Primary,
+    /// The one of this name, while it can be read from.
+    Replica(ServerName),
 }
 
 pub struct Pool {
@@ -43,17 +60,17 @@ pub struct Pool {
 pub struct Pools {
     cores: usize,
     pools: DashMap<PoolKey, Arc<Pool>>,
-    primaries: DashMap<ClusterName, (Arc<Head>, Arc<Budget>)>,
+    heads: DashMap<(ClusterName, Place), (Arc<Head>, Arc<Budget>)>,
     next_id: AtomicUsize,
     audit: Audit,
 }
 
-/// Where the pools of a cluster lead.
+/// Where the pools of a place lead.
 #[derive(Debug, Clone)]
 pub struct Follow {
-    /// The primary, if there is one.
+    /// The server, if there is one.
     pub endpoint: Option<Arc<Endpoint>>,
-    /// Backends that the primary may have, over all pools.
+    /// Backends that it may have, over all pools.
     pub max_backends: Option<usize>,
     /// How long a request waits for a primary. `None`: there is never another one to wait for.
     pub patience: Option<Duration>,
@@ -64,7 +81,7 @@ pub struct Follow {
 pub struct PoolRow {
     pub id: usize,
     pub cluster: String,
-    /// The primary's name, empty while there is none.
+    /// The server's name, empty while there is none.
     pub server: String,
     pub host: String,
     pub port: Option<u32>,
@@ -149,12 +166,12 @@ impl Pool {
 
 impl Pools {
     pub fn new(cores: usize, audit: Audit) -> Self {
-        Self { cores, pools: DashMap::new(), primaries: DashMap::new(), next_id: AtomicUsize::new(0), audit }
+        Self { cores, pools: DashMap::new(), heads: DashMap::new(), next_id: AtomicUsize::new(0), audit }
     }
 
-    /// Has all pools of a cluster follow its primary, or wait for one. True: it is another one than before.
-    pub fn point(&self, cluster: &ClusterName, where_to: impl FnOnce() -> Follow) -> bool {
-        let (head, budget) = self.primary(cluster);
+    /// Has all pools of a place lead to the server that this says, or wait for one. True: it is another one than before.
+    pub fn point(&self, cluster: &ClusterName, place: &Place, where_to: impl FnOnce() -> Follow) -> bool {
+        let (head, budget) = self.head(cluster, place);
         head.point(|| {
             let follow = where_to();
             if let Some(max) = follow.max_backends {
@@ -169,7 +186,7 @@ impl Pools {
         let pool = match self.pools.get(&key) {
             Some(pool) => Arc::clone(&pool),
             None => {
-                let (head, budget) = self.primary(&key.cluster);
+                let (head, budget) = self.head(&key.cluster, &key.place);
                 let fresh = || {
                     Arc::new(Pool {
                         id: self.next_id.fetch_add(1, Ordering::Relaxed),
@@ -187,13 +204,25 @@ impl Pools {
                 Arc::clone(&self.pools.entry(key.clone()).or_insert_with(fresh))
             }
         };
-        if !Arc::ptr_eq(&pool.rules.load(), rules) {
-            pool.rules.store(Arc::clone(rules));
-        }
-        if pool.vetting.load().as_deref() != vetting.as_ref() {
-            pool.vetting.store(vetting.map(Arc::new));
+        let same = Arc::ptr_eq(&pool.rules.load(), rules) && pool.vetting.load().as_deref() == vetting.as_ref();
+        if !same {
+            let vetting = vetting.map(Arc::new);
+            for pool in self.pools.iter().filter(|entry| entry.key().is_same_login(&pool.key)) {
+                pool.rules.store(Arc::clone(rules));
+                pool.vetting.store(vetting.clone());
+            }
         }
         pool
+    }
+
+    /// The server that pools of a place lead to now.
+    pub fn leads_to(&self, cluster: &ClusterName, place: &Place) -> Option<Arc<Endpoint>> {
+        self.head(cluster, place).0.at().endpoint.clone()
+    }
+
+    /// The places of a cluster that pools lead to, or did.
+    pub fn places(&self, cluster: &ClusterName) -> Vec<Place> {
+        self.heads.iter().filter(|entry| entry.key().0 == *cluster).map(|entry| entry.key().1.clone()).collect()
     }
 
     /// Has idle backends of a database closed soon, and others when they come back: somebody wants it alone.
@@ -205,15 +234,30 @@ impl Pools {
         }
     }
 
+    /// The pool of the same login on another server.
+    pub(super) fn sibling(&self, of: &Pool, server: &ServerName) -> Arc<Pool> {
+        let key = PoolKey { place: Place::Replica(server.clone()), ..of.key.clone() };
+        self.pool(key, &of.rules(), of.vetting().map(Arc::unwrap_or_clone))
+    }
+
+    /// Has idle backends of a server that were for reading closed soon, and others when they come back.
+    pub fn leave(&self, cluster: &ClusterName, place: &Place) {
+        let now = Arc::new(Instant::now());
+        let concerned = |key: &PoolKey| key.cluster == *cluster && key.place == *place;
+        for pool in self.pools.iter().filter(|entry| concerned(entry.key())) {
+            pool.retired.store(Some(Arc::clone(&now)));
+        }
+    }
+
     /// Drops a pool that nobody else has. A core that has its own share of it keeps it.
     pub fn forget(&self, pool: Arc<Pool>) {
         // One is the map's own, one the caller's.
         self.pools.remove_if(&pool.key, |_, known| Arc::ptr_eq(known, &pool) && Arc::strong_count(known) <= 2);
     }
 
-    fn primary(&self, cluster: &ClusterName) -> (Arc<Head>, Arc<Budget>) {
+    fn head(&self, cluster: &ClusterName, place: &Place) -> (Arc<Head>, Arc<Budget>) {
         let fresh = || (Arc::new(Head::new()), Arc::new(Budget::new(0, self.cores)));
-        let entry = self.primaries.entry(cluster.clone()).or_insert_with(fresh);
+        let entry = self.heads.entry((cluster.clone(), place.clone())).or_insert_with(fresh);
         (Arc::clone(&entry.0), Arc::clone(&entry.1))
     }
 
@@ -239,7 +283,9 @@ impl Pools {
                 }
             })
             .collect();
-        rows.sort_by(|a, b| (&a.cluster, &a.database, &a.role).cmp(&(&b.cluster, &b.database, &b.role)));
+        rows.sort_by(|a, b| {
+            (&a.cluster, &a.database, &a.role, &a.server).cmp(&(&b.cluster, &b.database, &b.role, &b.server))
+        });
         rows
     }
 }

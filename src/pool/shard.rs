@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::budget::{Budget, Grant, Permit, Waiter};
+use super::budget::{Budget, Grant, Lent, Permit, Waiter};
 use super::conn::{Conn, Lease};
 use super::prepared::Prepared;
-use super::registry::{BackendRow, Pool};
+use super::registry::{BackendRow, Place, Pool, Pools};
 use super::vetting;
 use crate::backend::{Backend, BackendError, CancelTarget, Endpoint, Greeting};
+use crate::base::ServerName;
 use crate::limits::{LeaseSlot, Usage};
 use crate::tenant::Context;
 
@@ -31,6 +32,8 @@ pub struct Local {
     pub pool: Arc<Pool>,
     #[expect(clippy::vec_box, reason = "leases hold the box, so that lending moves a pointer and allocates nothing")]
     idle: RefCell<Vec<Box<Conn>>>,
+    /// The same login's on replicas, as far as somebody has read there.
+    replicas: RefCell<Vec<Rc<Local>>>,
 }
 
 pub struct Shard {
@@ -126,6 +129,16 @@ impl Local {
     pub fn idle(&self) -> usize {
         self.idle.borrow().len()
     }
+
+    /// How many a replica serves or is to serve.
+    pub fn busy(&self, server: &ServerName) -> usize {
+        let replicas = self.replicas.borrow();
+        replicas.iter().find(|local| local.is_on(server)).map_or(0, |local| local.pool.budget.busy())
+    }
+
+    fn is_on(&self, server: &ServerName) -> bool {
+        matches!(&self.pool.key.place, Place::Replica(name) if name == server)
+    }
 }
 
 impl Shard {
@@ -135,7 +148,8 @@ impl Shard {
 
     pub fn local(&self, pool: &Arc<Pool>) -> Rc<Local> {
         let mut pools = self.pools.borrow_mut();
-        let fresh = || Rc::new(Local { pool: Arc::clone(pool), idle: RefCell::default() });
+        let fresh =
+            || Rc::new(Local { pool: Arc::clone(pool), idle: RefCell::default(), replicas: RefCell::default() });
         Rc::clone(pools.entry(pool.id).or_insert_with(fresh))
     }
 
@@ -145,9 +159,23 @@ impl Shard {
         if Rc::strong_count(&local) <= 2 {
             let gone = self.pools.borrow_mut().remove(&local.pool.id);
             local.idle.borrow().iter().for_each(|conn| local.pool.budget.idle_changed(conn.core, false));
+            let replicas = local.replicas.take();
             // Outside the borrow: permits look for waiters on their way out.
             drop((gone, local));
+            for replica in replicas {
+                self.forget(replica);
+            }
         }
+    }
+
+    /// The share of the same login's pool on a replica.
+    pub fn replica(&self, of: &Rc<Local>, server: &ServerName, pools: &Pools) -> Rc<Local> {
+        if let Some(known) = of.replicas.borrow().iter().find(|local| local.is_on(server)) {
+            return Rc::clone(known);
+        }
+        let local = self.local(&pools.sibling(&of.pool, server));
+        of.replicas.borrow_mut().push(Rc::clone(&local));
+        local
     }
 
     /// Lends an idle backend of this core, unless somebody waits: those come first.
@@ -262,7 +290,7 @@ impl Shard {
 
     async fn open(&self, slot: LeaseSlot, permit: Permit, local: &Rc<Local>) -> Result<Lease, AcquireError> {
         let pool = &local.pool;
-        let (endpoint, era, (backend, greeting)) = open_at_primary(pool).await?;
+        let (endpoint, era, (backend, greeting)) = open_where_it_leads(pool).await?;
         let cancel = Arc::new(CancelTarget {
             endpoint,
             pid: backend.pid,
@@ -291,7 +319,7 @@ impl Shard {
 
     /// Takes a backend back. It must be at rest: outside a transaction, nothing owed.
     pub fn release(&self, lease: Lease, now: Instant) {
-        let Lease { slot, mut conn, since, local } = lease;
+        let Lease { slot, mut conn, since, local, _lent } = lease;
         slot.usage().served(now.duration_since(since));
         drop(slot);
         if conn.expired(now) || local.pool.retires(conn.backend.born) {
@@ -420,9 +448,9 @@ impl Shard {
 /// How long to leave a primary alone that cannot be reached, while nobody knows yet whether it still is one.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// Opens a backend of the primary. Where another one may take its place, one that cannot be reached is as good as none,
-/// and is waited for.
-async fn open_at_primary(pool: &Pool) -> Result<(Arc<Endpoint>, u32, (Backend, Greeting)), AcquireError> {
+/// Opens a backend of the server that the pool leads to. Where another one may take its place, one that cannot be reached
+/// is as good as none, and is waited for.
+async fn open_where_it_leads(pool: &Pool) -> Result<(Arc<Endpoint>, u32, (Backend, Greeting)), AcquireError> {
     let patience = pool.head.at().patience;
     let until = Instant::now() + patience.unwrap_or_default();
     let (vetting, credentials) = (pool.vetting(), pool.credentials());
@@ -444,5 +472,6 @@ async fn open_at_primary(pool: &Pool) -> Result<(Arc<Endpoint>, u32, (Backend, G
 }
 
 fn lend(slot: LeaseSlot, conn: Box<Conn>, local: &Rc<Local>) -> Lease {
-    Lease { slot, conn, since: Instant::now(), local: Rc::clone(local) }
+    let _lent = (local.pool.key.place != Place::Primary).then(|| Lent::new(&local.pool.budget));
+    Lease { slot, conn, since: Instant::now(), local: Rc::clone(local), _lent }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
-use super::registry::Pool;
+use super::registry::{Place, Pool};
 use crate::audit::{Event, Text};
 use crate::backend::{self, AskError, Backend, BackendError, Credentials, Endpoint, Greeting};
 
@@ -103,7 +103,9 @@ pub(super) async fn open(
             BackendError::Refused { sqlstate, .. } if vetting.shared && may_be_spoilt(sqlstate) => TRIES_IF_REFUSED,
             _ => 1,
         };
-        let Some(service) = vetting.service.as_ref().filter(|_| tries < most) else {
+        // A replica has it from its primary when it is mended there.
+        let mends = tries < most && pool.key.place == Place::Primary;
+        let Some(service) = vetting.service.as_ref().filter(|_| mends) else {
             return Err(hindered.unwrap_or(error));
         };
         tracing::warn!(role = credentials.role, server = endpoint.name(), %error, "a login of tenants is being mended");

@@ -9,10 +9,10 @@ use tokio::task::JoinSet;
 
 use crate::admin::Control;
 use crate::base::ClusterName;
-use crate::config::{Cluster, FileVersion, Probe};
-use crate::pool::Follow;
+use crate::config::{Cluster, FileVersion, Probe, Server};
+use crate::pool::{Follow, Place};
 use crate::session::{Command, World};
-use crate::topology::{self, Board, Probed};
+use crate::topology::{self, Board, Health, Probed, ServerView};
 
 /// The tasks of each cluster that is asked.
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ impl Followers {
         running.retain(|name, _| clusters.contains_key(name));
         control.shared.topology.retain(|name| clusters.contains_key(name));
         for (name, cluster) in clusters {
-            let board = control.shared.topology.renew(cluster);
+            let board = control.shared.topology.renew(cluster, world.settings.region.as_ref());
             point(control, name, &board);
             let timeout = world.settings.pool.connect_timeout;
             // What is encrypted may have got other keys. Who asks is left alone otherwise, since an answer that is cut
@@ -83,20 +83,41 @@ async fn follow(control: Control, name: ClusterName, board: Arc<Board>) {
     }
 }
 
-/// Has pools lead to the primary of now, and sessions notice that theirs is not.
+/// Has pools lead to the servers of now, and sessions notice that theirs has gone.
 fn point(control: &Control, name: &ClusterName, board: &Board) {
-    let shared = &control.shared;
-    let moved = shared.pools.point(name, || {
-        let world = shared.world.load();
-        let (snapshot, cluster) = (board.snapshot(), world.settings.clusters.get(name));
-        let primary = snapshot.primary();
-        Follow {
-            endpoint: primary.and_then(|server| world.endpoint(name, &server.name)).cloned(),
-            max_backends: primary.map(|server| server.max_backends),
-            patience: cluster.filter(|cluster| cluster.probe.is_some()).map(|cluster| cluster.failover_timeout),
+    let (pools, snapshot) = (&control.shared.pools, board.snapshot());
+    let mut moved = lead(control, name, &Place::Primary, || board.snapshot().primary().cloned());
+    for (at, view) in snapshot.servers.iter().enumerate() {
+        let place = Place::Replica(view.server.name.clone());
+        // One that is promoted under a read may end it.
+        let gone = view.health == Health::Down || view.fenced;
+        moved |= lead(control, name, &place, || (!gone).then(|| Arc::clone(&view.server)));
+        if snapshot.primary == Some(at) {
+            pools.leave(name, &place);
         }
-    });
+    }
+    for place in pools.places(name) {
+        let is_of = |view: &ServerView| place == Place::Replica(view.server.name.clone());
+        if place != Place::Primary && !snapshot.servers.iter().any(is_of) {
+            pools.leave(name, &place);
+        }
+    }
     if moved {
         control.cores.iter().for_each(|core| core.send(Command::Recheck));
     }
+}
+
+fn lead(control: &Control, name: &ClusterName, place: &Place, to: impl FnOnce() -> Option<Arc<Server>>) -> bool {
+    let shared = &control.shared;
+    shared.pools.point(name, place, || {
+        let world = shared.world.load();
+        let cluster = world.settings.clusters.get(name).filter(|cluster| cluster.probe.is_some());
+        let (server, waits) = (to(), *place == Place::Primary);
+        Follow {
+            endpoint: server.as_ref().and_then(|server| world.endpoint(name, &server.name)).cloned(),
+            max_backends: server.map(|server| server.max_backends),
+            // Of replicas there are others, and the primary.
+            patience: cluster.filter(|_| waits).map(|cluster| cluster.failover_timeout),
+        }
+    })
 }

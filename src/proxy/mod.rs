@@ -10,6 +10,7 @@
 //! (what still runs is ended), then stopped.
 
 mod balance;
+mod catalogues;
 mod cores;
 mod follow;
 mod listen;
@@ -124,6 +125,7 @@ impl Proxy {
         reload::spawn_refreshers(&shared);
         let followers = Followers::default();
         followers.renew(&control);
+        tokio::spawn(catalogues::keep(Arc::clone(&shared), stop.clone()));
         tokio::spawn(seal_anew(Arc::clone(&shared), stop.clone()));
         let mut addresses = Vec::new();
         for address in listen.addresses {

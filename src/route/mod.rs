@@ -1,5 +1,7 @@
 //! Which server serves a session: a pure function of what is known.
 
 mod decide;
+mod reads;
 
 pub use decide::{Refusal, Route, admit, decide};
+pub use reads::{Before, Choice, Read, Server, choose};

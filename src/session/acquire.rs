@@ -25,7 +25,7 @@ impl Session {
         let Some(waiting) = &mut self.waiting else {
             let request =
                 Request { context: &self.context, usage: &self.usage, max_leases: self.terms.limits.max_leases };
-            match core.shard.claim(&self.local, request) {
+            match core.shard.claim(self.target(), request) {
                 Claim::Lease(lease) => self.lease_came(lease)?,
                 Claim::Granted(granted) => return Ok(Poll::Ready(Some(granted))),
                 Claim::Wait(waiting) => {
@@ -41,7 +41,7 @@ impl Session {
         match waiting.poll(cx) {
             Poll::Ready(Some(granted)) => {
                 self.end_wait();
-                match core.shard.at_hand(granted, &self.local) {
+                match core.shard.at_hand(granted, self.target()) {
                     Ok(lease) => self.lease_came(lease)?,
                     Err(granted) => return Ok(Poll::Ready(Some(granted))),
                 }
@@ -65,13 +65,13 @@ impl Session {
 
     /// Those before it in the queue wait for a server to take the writes, or one has just begun to.
     fn awaits_primary(&self) -> bool {
-        let at = self.local.pool.head().at();
+        let at = self.target().pool.head().at();
         let limit = at.endpoint.as_ref().map_or(at.patience, |_| Some(self.local.pool.rules().acquire_timeout));
         at.patience.is_some() && limit.is_some_and(|limit| at.since.elapsed() < limit)
     }
 
     fn waited_too_long(&self) -> AcquireError {
-        let at = self.local.pool.head().at();
+        let at = self.target().pool.head().at();
         match at.patience.filter(|_| at.endpoint.is_none()) {
             Some(patience) => AcquireError::NoPrimary(patience),
             None => AcquireError::Timeout(self.local.pool.rules().acquire_timeout),
@@ -102,7 +102,7 @@ impl Session {
 
     /// Opens a backend or fetches it from another core; a kick ends that.
     pub(super) async fn fulfil(&mut self, granted: Granted) -> Result<(), End> {
-        let (core, entry) = (Rc::clone(&self.core), Rc::clone(&self.entry));
+        let (core, entry, target) = (Rc::clone(&self.core), Rc::clone(&self.entry), Rc::clone(self.target()));
         let slot = Arc::clone(&self.key.slot);
         let refusable = self.retry.is_none();
         let cancelled =
@@ -110,7 +110,7 @@ impl Session {
         let outcome = tokio::select! {
             biased;
             () = cancelled => Err(None),
-            lease = core.shard.fulfil(granted, &self.local) => lease.map_err(Some),
+            lease = core.shard.fulfil(granted, &target) => lease.map_err(Some),
             () = entry.until_kicked() => return Err(self.heed_kick().err().unwrap_or(End::Client)),
         };
         match (outcome, self.key.slot.waited() && refusable) {
@@ -127,6 +127,10 @@ impl Session {
     fn no_lease(&mut self, error: &AcquireError) -> Result<(), End> {
         let source = std::error::Error::source(error).map(ToString::to_string);
         tracing::warn!(tenant = %self.terms.id, %error, source, "no backend");
+        if self.looks_elsewhere(error) {
+            self.need = if self.retry.is_some() { Need::Lease } else { Need::Answers };
+            return Ok(());
+        }
         let report = Report { severity: Severity::Error, ..refuse::acquire(error) };
         self.refuse_request(&report)
     }

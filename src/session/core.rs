@@ -1,6 +1,6 @@
 //! What a session finds on its thread, and what all threads share.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use super::entry::{ClientRow, Entry, Kick};
 use super::hub::Hubs;
 use super::link::Link;
 use super::login::Reported;
+use super::reading::Refused;
 use super::room::Rooms;
 use super::world::World;
 use crate::audit::Audit;
@@ -24,7 +25,7 @@ use crate::pool::{BackendRow, PoolKey, Pools, Shard, Statement};
 use crate::sql::{Analyser, Facts};
 use crate::telemetry::{CoreStats, Telemetry};
 use crate::tenant::Contexts;
-use crate::topology::Topology;
+use crate::topology::{Functions, Topology};
 use crate::wire::flow::StatementId;
 
 /// Shared by all cores and the control plane.
@@ -32,6 +33,7 @@ pub struct Shared {
     pub world: ArcSwap<World>,
     pub pools: Pools,
     pub topology: Topology,
+    pub functions: Functions,
     pub usages: Usages,
     /// Of those who are not known yet.
     pub lookups: Arc<Usage>,
@@ -53,6 +55,7 @@ impl Shared {
             world: ArcSwap::from_pointee(world),
             pools: Pools::new(cores, audit.clone()),
             topology: Topology::default(),
+            functions: Functions::default(),
             lookups: usages.apart(Party::Database("".into())),
             listening: usages.apart(Party::Database("".into())),
             usages,
@@ -110,6 +113,8 @@ pub struct Core {
     replay_buffers: RefCell<Vec<Vec<u8>>>,
     /// For what takes long: one at a time.
     turns: Semaphore,
+    /// What replicas would not run.
+    pub(super) refused: RefCell<Refused>,
     /// For backends in sessions' hands.
     pub(super) links: Rooms<Link>,
 }
@@ -134,6 +139,7 @@ impl Core {
             write_buffer: Cell::default(),
             replay_buffers: RefCell::default(),
             turns: Semaphore::new(1),
+            refused: RefCell::default(),
             links: Rooms::default(),
         }
     }
@@ -189,7 +195,13 @@ impl Core {
             return known;
         }
         let id: StatementId = self.shared.next_statement.fetch_add(1, Ordering::Relaxed);
-        let fresh = Rc::new(Statement { id, definition: definition.into(), facts, shape: Cell::new(None) });
+        let fresh = Rc::new(Statement {
+            id,
+            definition: definition.into(),
+            facts,
+            purpose: OnceCell::new(),
+            shape: Cell::new(None),
+        });
         // Entries whose statement is gone are swept when the map would grow.
         if statements.len() == statements.capacity() {
             statements.retain(|_, statement| statement.strong_count() > 0);

@@ -12,6 +12,7 @@ use super::relay::Relay;
 use super::serve::{End, Session};
 use super::state;
 use super::statements::STALE;
+use super::trial::Stage;
 use crate::base::Report;
 use crate::telemetry::add;
 use crate::wire::backend::{self as answer, Transaction};
@@ -67,7 +68,11 @@ impl Session {
                     if own == Own::ParseComplete {
                         self.names.confirmed();
                     }
-                    relay.own().extend_from_slice(own.message());
+                    if link.trial == Stage::On {
+                        self.reading.iter_mut().for_each(|reading| reading.trial.hold_own(own));
+                    } else {
+                        relay.own().extend_from_slice(own.message());
+                    }
                 }
             }
             let input = relay.rest();
@@ -103,7 +108,11 @@ impl Session {
         let whole = here == header.total;
         let own = link.handover.is_some() || link.inquiry.is_some();
         if !own && matches!(header.tag, b'D' | b'd') {
+            if link.trial == Stage::On {
+                self.end_trial(relay);
+            }
             relay.forward(here);
+            let Some(link) = self.link.as_mut() else { return Ok(Seen::Next) };
             link.lease.conn.backend.rest = header.total - here;
             return Ok(Seen::Next);
         }
@@ -154,15 +163,18 @@ impl Session {
             self.put_report(&report, relay);
             return Ok(Seen::Next);
         }
-        if is_fatal_error(header.tag, body) && self.lost_between() {
+        if is_fatal_error(header.tag, body) && (self.lost_between() || self.leave_replica()) {
             return Ok(Seen::Lost);
         }
         if header.tag == b'E' {
-            let replays = is_outdated(body) && self.replays();
+            let replays = (is_outdated(body) && self.replays()) || self.tries_elsewhere(body);
             self.error(body, replays);
             if replays {
                 relay.skip(here);
                 return Ok(Seen::Next);
+            }
+            if self.link.as_ref().is_some_and(|link| link.trial == Stage::On) {
+                self.end_trial(relay);
             }
             relay.forward(here);
             if let Some(link) = self.link.as_mut() {
@@ -178,7 +190,8 @@ impl Session {
         if link.replay.is_on() && !matches!(header.tag, b'N' | b'S' | b'A') {
             link.no_replay();
         }
-        let hides_rest = link.replay.awaits_rest();
+        let trial = link.trial;
+        let hides_rest = link.replay.awaits_rest() || trial == Stage::Again;
         let conn = &mut link.lease.conn;
         let described = matches!(header.tag, b'T' | b'n')
             && matches!(conn.backend.flow.describes(), Some(Described::Statement(_) | Described::Hidden));
@@ -187,9 +200,12 @@ impl Session {
             Fate::Hide => relay.skip(here),
             Fate::Unexpected => return Err(self.garbled(&format!("a message of type '{}'", char::from(header.tag)))),
             Fate::Settled(_) if hides_rest => relay.skip(here),
+            Fate::Forward | Fate::Settled(_)
+                if trial == Stage::On && self.hold(header.tag, here, here == header.total, relay) => {}
             Fate::Forward | Fate::Settled(_) => {
                 relay.forward(here);
-                conn.backend.rest = header.total - here;
+                let Some(link) = self.link.as_mut() else { return Ok(Seen::Next) };
+                link.lease.conn.backend.rest = header.total - here;
             }
         }
         match (header.tag, fate) {
@@ -238,7 +254,9 @@ impl Session {
         if inquires {
             self.inquire(state::TRIES);
         }
-        if self.link.as_ref().is_some_and(|link| link.replay.awaits_rest()) {
+        if self.link.as_ref().is_some_and(|link| link.trial == Stage::Again) {
+            self.ask_elsewhere();
+        } else if self.link.as_ref().is_some_and(|link| link.replay.awaits_rest()) {
             self.replay();
         } else {
             self.replayed = 0;

@@ -30,6 +30,8 @@ pub enum Kick {
     Moved,
     /// At the next moment between transactions: it would keep its backend, and too many of the tenant do.
     Pinned,
+    /// At the next moment between transactions: it would keep its backend, and that is a replica's.
+    Replica,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,7 +158,7 @@ impl Entry {
 
     /// Asks the session to end. What ends it now replaces what lets it finish.
     pub fn kick(&self, kick: Kick) {
-        if !matches!(self.kick.get(), None | Some(Kick::Drain | Kick::Moved | Kick::Pinned)) {
+        if !matches!(self.kick.get(), None | Some(Kick::Drain | Kick::Moved | Kick::Pinned | Kick::Replica)) {
             return;
         }
         self.kick.set(Some(kick));

@@ -27,7 +27,7 @@ impl Session {
             }
             let request =
                 Request { context: &self.context, usage: &self.usage, max_leases: self.terms.limits.max_leases };
-            let Some(lease) = self.core.shard.try_acquire(&self.local, request) else { return false };
+            let Some(lease) = self.core.shard.try_acquire(self.target(), request) else { return false };
             if self.admits(&lease).is_err() {
                 // It is refused where a request can be.
                 self.core.shard.release(lease, Instant::now());
@@ -138,6 +138,8 @@ impl Session {
         let Some(link) = self.link.take(&self.core.links) else { return Ok(Seen::Lost) };
         self.key.slot.clear();
         self.entry.backend.set(None);
+        // The primary has everything that may be missing on a replica.
+        self.give_up_replica();
         let mut lease = link.lease;
         let flow = std::mem::take(&mut lease.conn.backend.flow);
         tokio::task::spawn_local(async move {

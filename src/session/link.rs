@@ -8,8 +8,9 @@ use super::entry::{Held, Phase};
 use super::refuse::{self, Loss};
 use super::relay::Sink;
 use super::replay::Replay;
-use super::serve::{Handover, Session};
+use super::serve::{End, Handover, Session};
 use super::state::{Inquiry, Touched};
+use super::trial::Stage;
 use crate::backend;
 use crate::base::Report;
 use crate::pool::{Lease, Statement};
@@ -55,6 +56,8 @@ pub(super) struct Link {
     pub bound: bool,
     /// The batch under way, for a second time.
     pub replay: Replay,
+    /// The same where it may be another server's.
+    pub trial: Stage,
     /// The transaction may have changed the session's state: the backend will be asked.
     pub touched: Option<Box<Touched>>,
     /// It is being asked.
@@ -79,7 +82,7 @@ impl Session {
         match self.link.as_ref() {
             // What the client asked for has been answered: the question is pgward's own.
             Some(link) if link.inquiry.is_some() => Loss::Nothing,
-            Some(link) if !link.at_rest && link.may_commit => Loss::InDoubt,
+            Some(link) if !link.at_rest && link.may_commit && link.lease.replica().is_none() => Loss::InDoubt,
             Some(link) if !link.at_rest || link.transaction != Transaction::Idle => Loss::RolledBack,
             Some(_) | None => Loss::Nothing,
         }
@@ -89,10 +92,11 @@ impl Session {
     pub(super) fn admits(&mut self, lease: &Lease) -> Result<(), Refusal> {
         let Some(regions) = &self.terms.regions else { return Ok(()) };
         let conn = &lease.conn;
-        if self.admitted_era != conn.era() {
+        if lease.replica().is_some() || self.admitted_era != conn.era() {
             let endpoint = &conn.cancel.endpoint;
             route::admit(regions, &endpoint.server, &endpoint.region)?;
-            self.admitted_era = conn.era();
+            // Numbers of its own: a replica's mean something else.
+            self.admitted_era = if lease.replica().is_some() { self.admitted_era } else { conn.era() };
         }
         Ok(())
     }
@@ -133,6 +137,7 @@ impl Session {
             checking: false,
             bound: false,
             replay: Replay::default(),
+            trial: self.trial_stage(lease.replica().is_some()),
             touched: None,
             inquiry: None,
             is_dry: false,
@@ -176,6 +181,18 @@ impl Session {
         }
     }
 
+    /// Another server takes the writes now, or the replica is not to be read from any more.
+    pub(super) fn server_changed(&mut self) -> Result<(), End> {
+        let replica = self.link.as_ref().is_some_and(|link| link.lease.replica().is_some());
+        if !replica {
+            return Err(refuse::primary_lost(self.loss()).into());
+        }
+        if self.leave_replica() || self.lost_between() {
+            return Ok(());
+        }
+        Err(refuse::server_lost(self.loss()).into())
+    }
+
     /// The server ends the connection just when the session is done with it, which is then no concern of the client's.
     pub(super) fn lost_between(&mut self) -> bool {
         if !self.is_done() {
@@ -193,6 +210,7 @@ impl Session {
         self.entry.set(Phase::Idle, now);
         self.entry.backend.set(None);
         let mut lease = link.lease;
+        self.note_served(lease.local(), now);
         if link.reset {
             lease.conn.context = None;
         }

@@ -287,6 +287,7 @@ impl LoggedIn {
             mail: None,
             aside: None,
             errand: None,
+            reading: None,
             link: Room::default(),
             waiting: None,
             retry: None,

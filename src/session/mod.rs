@@ -9,6 +9,8 @@
 //!     downstream  server bytes -> client bytes
 //! ```
 //!
+//! `reading` chooses between the primary and its replicas, `trial` takes back what a replica could not do.
+//!
 //! `core` is what a session finds on its thread, `world` the configuration in force, `entry` how others
 //! see a session and end it, `cancel` the cancel keys, `names` its prepared statements, `state` what else it
 //! keeps between transactions, `travel` how it moves to another core, `terms` what it is served under,
@@ -34,6 +36,7 @@ mod mailbox;
 mod names;
 mod notify;
 mod plain;
+mod reading;
 mod refuse;
 mod relay;
 mod replay;
@@ -47,6 +50,7 @@ mod stay;
 mod switch;
 mod terms;
 mod travel;
+mod trial;
 mod upstream;
 mod world;
 

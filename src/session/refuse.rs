@@ -223,6 +223,12 @@ pub(super) fn kicked(kick: Kick, limit: Duration) -> Report {
     match kick {
         // Told by its own words where the limit is known.
         Kick::Pinned => too_many_pinned(0, None),
+        Kick::Replica => Report::fatal(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            "what this session has done would keep it at a replica, where it could not write",
+        )
+        .because("pinned_replica")
+        .hint("Do it outside of a READ ONLY transaction, or SET pgward.route = 'primary' before."),
         Kick::Drain | Kick::Stop => draining(),
         Kick::Expired => Report::fatal(SqlState::INVALID_AUTHORIZATION, "the session's token has expired")
             .because("expired")
@@ -430,6 +436,15 @@ pub(super) fn primary_lost(work: Loss) -> Report {
     Report::fatal(work.state(), "the server that this session was at does not take writes any more")
         .because("primary_lost")
         .hint(work.hint())
+}
+
+pub(super) fn no_replica() -> Report {
+    Report::error(SqlState::CANNOT_CONNECT_NOW, "there is no replica that can serve this session")
+        .because("no_replica")
+        .hint(
+            "Nothing was executed. Its reads go to replicas only (pgward.route): SHOW CLUSTERS at pgward's console tells \
+             which there are, and how far they are behind.",
+        )
 }
 
 pub(super) fn no_server_here() -> Report {

@@ -18,6 +18,7 @@ use super::login::Reported;
 use super::mailbox::Stopped;
 use super::names::Names;
 use super::notify::Channels;
+use super::reading::Reading;
 use super::refuse;
 use super::relay::Sink;
 use super::room::Room;
@@ -75,6 +76,8 @@ pub(super) struct Session {
     pub aside: Option<Box<Aside>>,
     /// What such a statement asks for, to be done.
     pub errand: Option<Box<Errand>>,
+    /// What it needs to read from replicas, once there are any.
+    pub reading: Option<Box<Reading>>,
     pub link: Room<Link>,
     /// Its place in the queue for a backend.
     pub waiting: Option<Waiting>,
@@ -115,6 +118,8 @@ pub(super) enum Need {
     Answers,
     /// What pgward does itself is to be done first.
     Errand,
+    /// A replica that has come far enough.
+    Replica,
 }
 
 pub(super) struct Handover {
@@ -159,6 +164,8 @@ enum Work {
     /// A backend must be opened, or fetched from another core.
     Fulfil(Granted),
     Errand,
+    /// A read waits until servers have answered.
+    AwaitReplica,
 }
 
 enum Event {
@@ -190,6 +197,7 @@ impl Session {
         match work {
             Work::Fulfil(granted) => self.fulfil(granted).await,
             Work::Errand => self.run_errand().await,
+            Work::AwaitReplica => self.await_replica().await,
         }
     }
 
@@ -214,7 +222,7 @@ impl Session {
         for _ in 0..AT_A_TIME {
             self.heed_kick()?;
             if self.link.as_ref().is_some_and(|link| link.lease.conn.is_outdated()) {
-                return Err(refuse::primary_lost(self.loss()).into());
+                self.server_changed()?;
             }
             let mut moved = false;
             if !self.to_client.is_clear() {
@@ -236,8 +244,10 @@ impl Session {
                     Poll::Pending => {}
                 }
             }
-            if self.need == Need::Errand {
-                return Ok(Poll::Ready(Work::Errand));
+            match self.need {
+                Need::Errand => return Ok(Poll::Ready(Work::Errand)),
+                Need::Replica => return Ok(Poll::Ready(Work::AwaitReplica)),
+                Need::Bytes | Need::Lease | Need::Answers => {}
             }
             moved |= self.deliver()?;
             if !moved {
@@ -261,7 +271,7 @@ impl Session {
         let server_ready = self.link.as_ref().is_none_or(|link| link.to_server.is_clear());
         let wanted = match self.need {
             Need::Bytes => true,
-            Need::Lease | Need::Errand => false,
+            Need::Lease | Need::Errand | Need::Replica => false,
             Need::Answers => !self.gated(),
         };
         wanted && server_ready && self.to_client.is_clear()
@@ -277,7 +287,8 @@ impl Session {
                 || link.checking
                 || link.inquiry.is_some()
                 || link.replay.awaits_rest()
-                || ((link.reset || link.unsure) && complete)
+                // What comes next may be the primary's.
+                || ((link.reset || link.unsure || link.lease.replica().is_some()) && complete)
         })
     }
 
@@ -364,6 +375,7 @@ impl Session {
                 backend.cut.clear();
                 self.downstream(buffer.get(..keep + n).unwrap_or_default(), cx).map(|()| true)
             }
+            Poll::Ready(_) if self.leave_replica() => Ok(true),
             Poll::Ready(_) => Err(refuse::server_lost(self.loss()).into()),
         };
         self.core.give_read_buffer(buffer);
@@ -373,7 +385,7 @@ impl Session {
     pub(super) fn heed_kick(&self) -> Result<(), End> {
         let Some(kick) = self.entry.kicked() else { return Ok(()) };
         let between = self.link.as_ref().is_none_or(|link| link.at_rest && link.transaction == Transaction::Idle);
-        if matches!(kick, Kick::Drain | Kick::Moved | Kick::Pinned) && !between {
+        if matches!(kick, Kick::Drain | Kick::Moved | Kick::Pinned | Kick::Replica) && !between {
             return Ok(());
         }
         if kick == Kick::Pinned {

@@ -363,6 +363,9 @@ impl Session {
         }
         self.set_pins(pins);
         self.hold_pin_slot();
+        if !pins.is_empty() && self.is_astray() {
+            self.entry.kick(Kick::Replica);
+        }
         let context = Arc::clone(&self.context);
         let Some(link) = self.link.as_mut() else { return };
         link.touched = None;

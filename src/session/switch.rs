@@ -53,6 +53,7 @@ impl Session {
         self.context = Arc::clone(&self.base);
         self.hearing.key = None;
         self.channels = None;
+        self.reading = None;
         self.mail = None;
         self.names.leave_tenant();
         self.aside.iter_mut().for_each(|aside| aside.leave_tenant());
@@ -115,6 +116,7 @@ impl Session {
         self.slot = Some(slot);
         self.local = local;
         self.admitted_era = 0;
+        self.reading = None;
         self.base = Arc::clone(&context);
         self.context = context;
         self.hearing = hearing;

@@ -12,6 +12,7 @@ use super::listen::Hearing;
 use super::login::Reported;
 use super::names::PackedNames;
 use super::notify::Channels;
+use super::reading::PackedReading;
 use super::relay::Sink;
 use super::room::Room;
 use super::serve::{Need, Session, Skipping};
@@ -44,6 +45,7 @@ pub struct Parcel {
     heard_by: Arc<Pool>,
     channels: Option<Box<Channels>>,
     stay: Option<Box<Stay>>,
+    reading: Option<PackedReading>,
     /// The kicks that have reached it, of those that all sessions are given.
     kicks: u64,
 }
@@ -79,7 +81,7 @@ impl Session {
 
     pub(super) fn pack(self) -> Parcel {
         let Self { core, client, entry, key, terms, usage, slot, nobody, wanted, local, context, base, own, .. } = self;
-        let Self { names, hearing, channels, stay, .. } = self;
+        let Self { names, hearing, channels, stay, reading, .. } = self;
         core.leave(&entry);
         add(&core.stats.moved, 1);
         Parcel {
@@ -100,6 +102,7 @@ impl Session {
             heard_by: Arc::clone(&hearing.by.pool),
             channels,
             stay,
+            reading: reading.map(|reading| reading.pack()),
             kicks: core.kicks.get(),
         }
     }
@@ -109,7 +112,7 @@ impl Parcel {
     /// Goes on here. A session whose socket this thread cannot take over is at its end.
     pub(super) fn unpack(self, core: Rc<Core>) -> std::io::Result<Box<Session>> {
         let Self { client, entry, key, terms, usage, slot, nobody, wanted, pool, context, base, own, names, .. } = self;
-        let Self { channel_key, heard_by, channels, stay, kicks, .. } = self;
+        let Self { channel_key, heard_by, channels, stay, reading, kicks, .. } = self;
         let client = client.rehome().inspect_err(|_| {
             if let Some(stay) = &stay {
                 stay.ends("dropped", None);
@@ -123,7 +126,7 @@ impl Parcel {
         } else if kicks < core.kicks.get() {
             entry.kick(Kick::Moved);
         }
-        Ok(Box::new(Session {
+        let mut session = Box::new(Session {
             client,
             client_is_dry: false,
             entry,
@@ -145,6 +148,7 @@ impl Parcel {
             mail: None,
             aside: None,
             errand: None,
+            reading: None,
             link: Room::default(),
             waiting: None,
             retry: None,
@@ -159,6 +163,8 @@ impl Parcel {
             handover_failures: 0,
             replayed: 0,
             core,
-        }))
+        });
+        reading.into_iter().for_each(|reading| reading.unpack(&mut session));
+        Ok(session)
     }
 }

@@ -11,6 +11,7 @@ use super::refuse;
 use super::relay::Relay;
 use super::serve::{End, Need, Session, Skipping};
 use super::statements::OWN_PREFIX;
+use super::trial::Stage;
 use crate::sql::{Deallocate, Facts, may_commit, mentions_token};
 use crate::wire::backend::Transaction;
 use crate::wire::flow::{Owed, Own};
@@ -108,6 +109,9 @@ impl Session {
             }
             match self.take_message(header, relay)? {
                 Taken::Yes => {
+                    if self.link.as_ref().is_some_and(|link| link.trial != Stage::Off) {
+                        self.note_sent(header.total);
+                    }
                     if let Some(link) = self.link.as_mut().filter(|link| link.replay.is_on()) {
                         link.replay.sent(header.tag, input.get(..header.total));
                     }
@@ -151,6 +155,13 @@ impl Session {
     fn take_message(&mut self, header: Header, relay: &mut Relay<'_>) -> Result<Taken, End> {
         if let Some(taken) = self.take_aside(header, relay)? {
             return Ok(taken);
+        }
+        let requests = matches!(header.tag, b'Q' | b'P' | b'B' | b'D' | b'C' | b'E');
+        if requests
+            && self.link.is_none()
+            && let Some(need) = self.aim(relay.rest())?
+        {
+            return Ok(Taken::Not(need));
         }
         let whole = relay.rest().get(frame::HEADER..header.total);
         match header.tag {
@@ -246,6 +257,9 @@ impl Session {
         link.may_commit |= link.transaction == Transaction::Idle;
         link.lease.conn.backend.flow.push(owed);
         let skipped = link.lease.conn.backend.flow.skipping();
+        if matches!(owed, Owed::Query | Owed::Sync) {
+            self.reading.iter_mut().for_each(|reading| reading.note_request());
+        }
         if let Some(handover) = &mut link.handover
             && matches!(owed, Owed::Query | Owed::Sync)
         {

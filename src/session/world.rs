@@ -10,7 +10,7 @@ use crate::backend::{Credentials, Endpoint, LoginSecret};
 use crate::base::{ClusterName, ServerName};
 use crate::config::{Cluster, Isolation, Login, Lookup, PlainDatabase, PoolRules, Settings, Tenant};
 use crate::net::{self, TlsError};
-use crate::pool::{Pool, PoolKey, Pools, Vetting};
+use crate::pool::{Place, Pool, PoolKey, Pools, Vetting};
 use crate::tenant::{ChannelKey, Sealer, login_password};
 
 pub struct World {
@@ -141,7 +141,11 @@ impl World {
         vetting: Option<Vetting>,
     ) -> Arc<Pool> {
         let Credentials { role, database, secret } = credentials;
-        pools.pool(PoolKey { cluster: cluster.name.clone(), database, role, secret }, &self.rules, vetting)
+        pools.pool(
+            PoolKey { cluster: cluster.name.clone(), place: Place::Primary, database, role, secret },
+            &self.rules,
+            vetting,
+        )
     }
 }
 

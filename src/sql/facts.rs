@@ -367,7 +367,7 @@ impl<'a> Reader<'a> {
             }
             "pgward.pin" => self.facts.settings = true,
             SETTING => self.facts.token = true,
-            _ if name.starts_with("pgward.") => {
+            _ if name.starts_with("pgward.") && name != "pgward.route" => {
                 self.facts.settings = true;
                 self.facts.resets = true;
             }

@@ -18,6 +18,8 @@ use super::shape::{Kind, Token};
 pub enum Purpose {
     /// It may write, or touch the session or the server, or nobody knows.
     Write,
+    /// It is about the session itself: settings, cursors, prepared statements. Nothing of the data is shown or changed.
+    Session,
     /// One or several statements that only read, if the functions of these names do (names as in `pg_proc`:
     /// folded unless quoted, sorted, no duplicates, schema left out). None: it calls none.
     Read(Option<Rc<[Box<str>]>>),
@@ -65,7 +67,6 @@ const SERVER_PREFIXES: &[&str] = &["pg_stat", "pg_temp"];
 
 /// Functions that do so, as far as `pg_proc` has them as stable: the volatile ones are told by that.
 const SERVER_FUNCTIONS: &[&str] = &[
-    "current_setting",
     "inet_client_addr",
     "inet_client_port",
     "inet_server_addr",
@@ -100,11 +101,33 @@ pub(super) fn read(parsed: &Parsed<'_>) -> Purpose {
     {
         return if summary.statement_types == ["TransactionStmt"] { begin } else { Purpose::Write };
     }
+    if !statements.is_empty() && is_about_session(&statements, summary) {
+        return Purpose::Session;
+    }
     if !statements.is_empty() && only_reads(&statements, summary) && !(0..tokens.len()).any(|at| forbids(tokens, at)) {
         functions(summary).map_or(Purpose::Write, Purpose::Read)
     } else {
         Purpose::Write
     }
+}
+
+/// Statements about the session, by their first words, and the parser's names for them.
+const SESSION: &[(&str, &str)] = &[
+    ("set", "VariableSetStmt"),
+    ("reset", "VariableSetStmt"),
+    ("show", "VariableShowStmt"),
+    ("discard", "DiscardStmt"),
+    ("deallocate", "DeallocateStmt"),
+    ("close", "ClosePortalStmt"),
+    ("unlisten", "UnlistenStmt"),
+];
+
+fn is_about_session(statements: &[&[Token<'_>]], summary: &SummaryResult) -> bool {
+    let known = |statement: &&[Token<'_>]| {
+        statement.first().is_some_and(|first| SESSION.iter().any(|(word, _)| first.is_word(word)))
+    };
+    statements.iter().all(known)
+        && summary.statement_types.iter().all(|kind| SESSION.iter().any(|(_, name)| name == kind))
 }
 
 /// Whether all statements are of the kinds that read, and the parser sees those kinds and no others.

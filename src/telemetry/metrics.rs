@@ -20,8 +20,11 @@ pub struct Telemetry {
 const METADATA: Metadata<'static> = Metadata::new("pgward", Level::INFO, None);
 
 /// Every metric, its kind and what it says.
-const COUNTERS: [(&str, &str); 14] = [
+const COUNTERS: [(&str, &str); 17] = [
     ("pgward_transactions_total", "Leases of a backend that ended, which is one per transaction."),
+    ("pgward_replica_transactions_total", "Those of them that a replica served."),
+    ("pgward_replica_retries_total", "Reads that a replica could not do, which were asked for elsewhere."),
+    ("pgward_replica_waits_total", "Reads that waited for a replica to come far enough."),
     ("pgward_bytes_total", "Bytes relayed, by direction."),
     ("pgward_contexts_total", "Backends that were told whose session they serve."),
     ("pgward_tenant_switches_total", "Contexts given to a backend that had served another tenant."),
@@ -36,7 +39,7 @@ const COUNTERS: [(&str, &str); 14] = [
     ("pgward_audit_lost_total", "Events that could not be written to the audit log."),
     ("pgward_errors_total", "Errors sent to clients, by SQLSTATE class."),
 ];
-const GAUGES: [(&str, &str); 10] = [
+const GAUGES: [(&str, &str); 11] = [
     ("pgward_clients", "Connected clients."),
     ("pgward_backends", "Backends of a pool, by state."),
     ("pgward_backends_max", "The most backends a pool may open."),
@@ -47,6 +50,7 @@ const GAUGES: [(&str, &str); 10] = [
     ("pgward_server_primary", "1 for the server that gets the writes."),
     ("pgward_server_fenced", "1 for a server that would take writes and gets none."),
     ("pgward_server_lag_bytes", "What a replica has yet to replay of the primary's log."),
+    ("pgward_server_lag_seconds", "Since when the primary has had what a replica does not have yet."),
 ];
 
 impl Default for Telemetry {
@@ -88,6 +92,9 @@ impl Telemetry {
     pub fn flush(&self, stats: &CoreStats) {
         let cell = |name, labels: &[(&'static str, &str)], cell: &Cell<u64>| self.count(name, labels, cell.take());
         cell("pgward_transactions_total", &[], &stats.transactions);
+        cell("pgward_replica_transactions_total", &[], &stats.replica_transactions);
+        cell("pgward_replica_retries_total", &[], &stats.replica_retries);
+        cell("pgward_replica_waits_total", &[], &stats.replica_waits);
         cell("pgward_bytes_total", &[("direction", "from_clients")], &stats.bytes_from_clients);
         cell("pgward_bytes_total", &[("direction", "to_clients")], &stats.bytes_to_clients);
         cell("pgward_contexts_total", &[], &stats.contexts);

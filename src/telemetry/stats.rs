@@ -9,6 +9,12 @@ use super::histogram::Timings;
 #[derive(Debug, Default)]
 pub struct CoreStats {
     pub transactions: Cell<u64>,
+    /// Those of them that a replica served.
+    pub replica_transactions: Cell<u64>,
+    /// Reads that a replica could not do, which were asked for elsewhere.
+    pub replica_retries: Cell<u64>,
+    /// Reads that waited for a replica to come far enough.
+    pub replica_waits: Cell<u64>,
     pub bytes_from_clients: Cell<u64>,
     pub bytes_to_clients: Cell<u64>,
     /// Backends told whose session they serve.

@@ -1,7 +1,8 @@
 //! Where the probes write what they see, and everybody else reads what follows from it.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
@@ -9,8 +10,10 @@ use tokio::sync::watch;
 
 use super::failover::{Candidate, Role, elect};
 use super::health::{Health, Pulse};
-use super::snapshot::{Seen, ServerView, Snapshot};
-use crate::base::{ClusterName, Lsn, ServerName};
+use super::samples::Samples;
+use super::snapshot::{Balance, Lag, Seen, ServerView, Snapshot};
+use super::urgency::Urgency;
+use crate::base::{ClusterName, Lsn, Region, ServerName};
 use crate::config::{Cluster, ProbeRules, Server, ServerRole};
 
 /// All clusters of the process. They outlive reloads.
@@ -24,6 +27,9 @@ pub struct Board {
     snapshot: ArcSwap<Snapshot>,
     state: Mutex<State>,
     changed: watch::Sender<()>,
+    /// Told of every answer.
+    answered: watch::Sender<()>,
+    urgency: Urgency,
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +38,9 @@ struct State {
     rules: Option<ProbeRules>,
     known: Vec<Known>,
     highest: u32,
+    /// Of whoever took writes last.
+    written: Samples,
+    balance: Arc<Balance>,
     /// What tells this cluster from others (pg_control_system), by the first that answered.
     system: Option<String>,
 }
@@ -41,6 +50,9 @@ struct Known {
     server: Arc<Server>,
     pulse: Pulse,
     seen: Option<Seen>,
+    samples: Samples,
+    /// Its lag at its last answers, and when.
+    lags: VecDeque<(Instant, Lag)>,
     trouble: Option<Arc<str>>,
     /// It was asked at least once, and answered or not.
     asked: bool,
@@ -69,10 +81,10 @@ impl Topology {
     }
 
     /// The board of a cluster that is configured like this from now on.
-    pub fn renew(&self, cluster: &Cluster) -> Arc<Board> {
+    pub fn renew(&self, cluster: &Cluster, near: Option<&Region>) -> Arc<Board> {
         let fresh = || Arc::new(Board::new(cluster.name.clone()));
         let board = Arc::clone(&self.0.entry(cluster.name.clone()).or_insert_with(fresh));
-        board.renew(cluster);
+        board.renew(cluster, Balance { near: near.cloned(), slow_start: cluster.slow_start });
         board
     }
 
@@ -90,13 +102,50 @@ impl Topology {
 
 impl Board {
     fn new(name: ClusterName) -> Self {
-        let snapshot = Snapshot { servers: Vec::new(), primary: None, in_doubt: false };
-        let (changed, _) = watch::channel(());
-        Self { name, snapshot: ArcSwap::from_pointee(snapshot), state: Mutex::default(), changed }
+        let written = Samples::default();
+        let (servers, balance) = (Vec::new(), Arc::default());
+        let snapshot = Snapshot { servers, primary: None, in_doubt: false, timeline: 0, written, balance };
+        let (changed, answered) = (watch::channel(()).0, watch::channel(()).0);
+        let (snapshot, state, urgency) = (ArcSwap::from_pointee(snapshot), Mutex::default(), Urgency::new());
+        Self { name, snapshot, state, changed, answered, urgency }
     }
 
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// The same for a moment, without counting.
+    pub fn glance(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+        self.snapshot.load()
+    }
+
+    /// Somebody waits to know how far the servers have come: they are asked soon.
+    pub fn hurry(&self) {
+        self.urgency.raise();
+    }
+
+    pub(super) fn urgency(&self) -> &Urgency {
+        &self.urgency
+    }
+
+    /// Told whenever a server has answered.
+    pub fn answers(&self) -> watch::Receiver<()> {
+        self.answered.subscribe()
+    }
+
+    /// A session has lost a connection to a server, or got none: nobody else is sent there before it has answered.
+    pub fn doubt(&self, server: &ServerName) {
+        {
+            let mut guard = self.state();
+            let state = &mut *guard;
+            let (Some(rules), now) = (state.rules, Instant::now()) else { return };
+            let Some(known) = state.known.iter_mut().find(|known| known.server.name == *server) else { return };
+            if known.pulse.health() == Health::Up {
+                known.pulse.failed(now, now, &rules);
+                self.publish(state);
+            }
+        }
+        self.hurry();
     }
 
     /// Told whenever another server takes writes, or none, or one has gone or come back.
@@ -109,8 +158,9 @@ impl Board {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn renew(&self, cluster: &Cluster) {
+    fn renew(&self, cluster: &Cluster, balance: Balance) {
         let mut state = self.state();
+        state.balance = Arc::new(balance);
         let mut before = std::mem::take(&mut state.known);
         state.rules = cluster.probe.as_ref().map(|probe| probe.rules);
         state.known = cluster
@@ -126,7 +176,7 @@ impl Board {
             .collect();
         if !state.known.iter().any(|known| known.asked) {
             // Other servers under the same name.
-            (state.highest, state.system) = (0, None);
+            (state.highest, state.system, state.written) = (0, None, Samples::default());
         }
         self.publish(&mut state);
     }
@@ -149,7 +199,8 @@ impl Board {
             }
             Answer::Said { seen, system } => {
                 state.system.get_or_insert(system);
-                known.seen = Some(seen);
+                let behind = (seen.role == Role::Replica).then(|| lag(&state.written, seen.lsn));
+                known.said(asked, seen, behind, rules.interval * rules.up_after);
                 known.pulse.answered(&rules);
             }
             Answer::Closed(why) => {
@@ -172,6 +223,8 @@ impl Board {
             tracing::warn!(cluster = %self.name, server = %server, why = %why, "a server could not be asked what it is");
         }
         self.publish(state);
+        drop(guard);
+        self.answered.send_replace(());
     }
 
     /// Makes known what follows from what is known.
@@ -201,7 +254,10 @@ impl Board {
                 (known.published, known.since) = (published, now);
             }
             let (server, trouble) = (Arc::clone(&known.server), known.trouble.clone());
-            ServerView { server, health, seen: known.seen, fenced, since: known.since, trouble }
+            let (samples, lag) = (known.samples.clone(), known.lags.back().map(|(_, lag)| *lag));
+            let worst_lag = known.lags.iter().map(|(_, lag)| *lag).reduce(Lag::max);
+            let (seen, since) = (known.seen, known.since);
+            ServerView { server, health, seen, samples, lag, worst_lag, fenced, since, trouble }
         });
         let servers: Vec<ServerView> = servers.collect();
         let before = self.snapshot.load();
@@ -209,7 +265,12 @@ impl Board {
             before.primary().is_some_and(|old| servers.get(*at).is_some_and(|view| view.server.same_place(old)))
         };
         let primary = verdict.primary.filter(|at| settled || stays(at));
-        let next = Snapshot { servers, primary, in_doubt: verdict.in_doubt };
+        if let Some(view) = primary.and_then(|at| servers.get(at)) {
+            state.written = view.samples.clone();
+        }
+        let (in_doubt, timeline) = (verdict.in_doubt, state.highest);
+        let (written, balance) = (state.written.clone(), Arc::clone(&state.balance));
+        let next = Snapshot { servers, primary, in_doubt, timeline, written, balance };
         let changed = match (before.primary(), next.primary()) {
             (Some(one), Some(other)) => !one.same_place(other),
             (None, None) => false,
@@ -242,12 +303,32 @@ impl Known {
             server: Arc::clone(server),
             pulse: Pulse::new(),
             seen: None,
+            samples: Samples::default(),
+            lags: VecDeque::new(),
             trouble: None,
             asked: false,
             published: (Health::Suspect, None, false),
             since: Instant::now(),
         }
     }
+
+    /// Takes note of where it is. `hold`: for how long it is remembered that it was further behind.
+    fn said(&mut self, asked: Instant, seen: Seen, behind: Option<Lag>, hold: Duration) {
+        let before = self.seen.replace(seen);
+        if before.is_none_or(|before| (before.role, before.timeline) != (seen.role, seen.timeline)) {
+            (self.samples, self.lags) = (Samples::default(), VecDeque::new());
+        }
+        self.samples = self.samples.with(asked, seen.lsn);
+        self.lags.extend(behind.map(|lag| (asked, lag)));
+        while self.lags.len() > 1 && self.lags.front().is_some_and(|(at, _)| asked.duration_since(*at) > hold) {
+            self.lags.pop_front();
+        }
+    }
+}
+
+fn lag(written: &Samples, replayed: Lsn) -> Lag {
+    let bytes = written.last().map_or(0, |lsn| replayed.behind(lsn));
+    Lag { bytes, time: written.missing(replayed).map_or(Duration::ZERO, |since| since.elapsed()) }
 }
 
 fn configured(server: &Server) -> Role {

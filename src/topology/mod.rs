@@ -3,8 +3,11 @@
 //! ```text
 //!   probe      asks one server every half second (I/O)
 //!   board      what all of them said, and what follows from it, for all who ask
+//!   urgency    when they are asked sooner than that
 //!   health     whether a server answers (pure)
 //!   failover   who is the primary (pure)
+//!   samples    how far each had come when (pure)
+//!   functions  which of a database's may be called on a replica (I/O)
 //!   snapshot   what is published: replaced, never changed
 //! ```
 //!
@@ -12,12 +15,17 @@
 
 mod board;
 mod failover;
+mod functions;
 mod health;
 mod probe;
+mod samples;
 mod snapshot;
+mod urgency;
 
 pub use board::{Board, Topology};
 pub use failover::Role;
+pub use functions::{Catalogue, Functions};
 pub use health::Health;
 pub use probe::{Probed, watch};
-pub use snapshot::{Seen, ServerView, Snapshot};
+pub use samples::Samples;
+pub use snapshot::{Balance, Lag, Seen, ServerView, Snapshot};

@@ -12,18 +12,20 @@ use crate::backend::{self, AskError, Backend, BackendError, Credentials, Endpoin
 use crate::base::{Lsn, ServerName};
 use crate::config::ProbeRules;
 
-/// A replica tells the timeline that it receives where the login may see it (pg_read_all_stats), else that of its last
-/// restart point. A primary's own is in the name of the file that it writes (PostgreSQL's documentation, 9.27.3).
+/// A replica tells the timeline that it receives where the login may see it (pg_read_all_stats), else that of the log which
+/// it has replayed and written down. A primary tells how far its log reaches, not how far it is on the disk: with synchronous_commit = off a commit is
+/// acknowledged before. A primary's own is in the name of the file that it writes (PostgreSQL's documentation, 9.27.3).
 const QUESTION: &str = "
     select pg_catalog.pg_is_in_recovery()::text,
         case when pg_catalog.pg_is_in_recovery() then
             greatest((select timeline_id from pg_catalog.pg_control_checkpoint()),
+                (select min_recovery_end_timeline from pg_catalog.pg_control_recovery()),
                 (select received_tli from pg_catalog.pg_stat_get_wal_receiver()))::text
         else
             ('x' || left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8))::bit(32)::int::text
         end,
         case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn()
-            else pg_catalog.pg_current_wal_lsn() end::text,
+            else pg_catalog.pg_current_wal_insert_lsn() end::text,
         (select system_identifier from pg_catalog.pg_control_system())::text";
 
 /// One server, and how to ask it.
@@ -39,9 +41,15 @@ pub async fn watch(board: Arc<Board>, probed: Probed, rules: ProbeRules) {
     let mut due = interval(rules.interval);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut backend = None;
+    let mut urgent = board.urgency().subscribe();
+    let mut asked = Instant::now();
     loop {
-        due.tick().await;
-        let asked = Instant::now();
+        tokio::select! {
+            _ = due.tick() => {}
+            () = board.urgency().raised(&mut urgent, asked) => due.reset(),
+        }
+        board.urgency().lower();
+        asked = Instant::now();
         let answer = match timeout(rules.timeout, ask(&mut backend, &probed)).await {
             Ok(answer) => answer,
             Err(_) => Answer::Silent(format!("it did not answer within {:?}", rules.timeout)),
@@ -94,7 +102,7 @@ fn said(rows: &[Row]) -> Option<Answer> {
         "false" => Role::Primary,
         _ => return None,
     };
-    let seen = Seen { role, timeline: timeline.parse().ok()?, lsn: Lsn::parse(lsn)? };
+    let seen = Seen { role, timeline: timeline.parse().ok()?, lsn: Lsn::parse(lsn)?.without_page_header() };
     Some(Answer::Said { seen, system: system.clone() })
 }
 

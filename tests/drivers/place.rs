@@ -142,6 +142,7 @@ pub async fn direct(driver: &str) -> Urls {
             role: role.clone(),
             password: LoginPassword::Derived { epoch: 1 },
             mode: None,
+            route: None,
             settings: BTreeMap::new(),
             allow_unsafe: true,
         };

@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of the stage")]
 
 pub mod raw;
+pub mod replicated;
 
 use std::path::PathBuf;
 use std::sync::Arc;

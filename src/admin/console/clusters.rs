@@ -20,6 +20,7 @@ pub(super) const COLUMNS: &[Column] = &[
     Column::integer("timeline"),
     Column::text("lsn"),
     Column::integer("lag_bytes"),
+    Column::integer("lag_ms"),
     Column::integer("state_seconds"),
     Column::text("trouble"),
 ];
@@ -58,7 +59,8 @@ fn row(cluster: &str, snapshot: &Snapshot, at: usize, view: &ServerView, now: In
         writes.into(),
         told.map(|seen| seen.timeline).into(),
         told.map(|seen| seen.lsn.to_string()).into(),
-        told.and_then(|_| snapshot.lag(view)).into(),
+        told.and(view.lag).map(|lag| lag.bytes).into(),
+        told.and(view.lag).map(|lag| u64::try_from(lag.time.as_millis()).unwrap_or(u64::MAX)).into(),
         now.duration_since(view.since).as_secs().into(),
         view.trouble.as_deref().into(),
     ]

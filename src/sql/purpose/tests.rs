@@ -9,7 +9,7 @@ fn purpose(text: &str) -> Purpose {
 fn called(text: &str) -> Option<String> {
     match purpose(text) {
         Purpose::Read(names) => Some(names.as_deref().unwrap_or_default().join(" ")),
-        Purpose::Write | Purpose::Begin { .. } => None,
+        Purpose::Write | Purpose::Session | Purpose::Begin { .. } => None,
     }
 }
 
@@ -49,7 +49,7 @@ fn route(purpose: &Purpose) -> &'static str {
         Purpose::Read(_) => "replica",
         Purpose::Begin { read_only: Some(true) } => "begin-read-only",
         Purpose::Begin { read_only: None } => "begin",
-        Purpose::Begin { read_only: Some(false) } | Purpose::Write => "primary",
+        Purpose::Begin { read_only: Some(false) } | Purpose::Write | Purpose::Session => "primary",
     }
 }
 
@@ -315,8 +315,6 @@ fn what_is_not_known_to_read_writes() {
         "release a",
         "prepare transaction 'a'",
         "commit and chain",
-        "reset all",
-        "show all",
         "load 'x'",
         "reindex table t",
         "cluster t",
@@ -330,7 +328,6 @@ fn what_is_not_known_to_read_writes() {
         "select u&\"next!0076al\" uescape '!' ('s')",
         "select * from (with pg_locks as (select 1) table pg_locks) x, pg_locks",
         "select * from pg_catalog.\"pg_stat_wal\"",
-        "select \"current_setting\"('x')",
         "select * from t where a = pg_catalog.pg_backend_pid()",
     ];
     for text in texts {
@@ -338,6 +335,20 @@ fn what_is_not_known_to_read_writes() {
     }
     for bytes in [&b"select '\xff'"[..], b"select 1\0"] {
         assert_eq!(Analyser::new(1).analyse(bytes).purpose, Purpose::Write);
+    }
+}
+
+#[test]
+fn what_is_about_the_session_alone_is_told_from_what_may_write() {
+    for text in
+        ["set a = 1", "reset all", "show all", "discard all; deallocate p", "close c; unlisten *", "set local x = 1"]
+    {
+        assert_eq!(purpose(text), Purpose::Session, "{text}");
+    }
+    for text in
+        ["set a = 1; select 1", "reset all; insert into t values (1)", "listen a", "set constraints all immediate"]
+    {
+        assert_eq!(purpose(text), Purpose::Write, "{text}");
     }
 }
 

@@ -234,8 +234,10 @@ fn same(one: &str, two: &str) {
     if !parse(one) || !parse(two) {
         return;
     }
-    let (analysis, other) = (Analyser::new(1).analyse(one.as_bytes()), Analyser::new(1).analyse(two.as_bytes()));
-    assert_eq!((analysis.purpose, analysis.key), (other.purpose, other.key), "{one:?} and {two:?}");
+    let mut analyser = Analyser::new(1);
+    let (analysis, other) = (analyser.analyse(one.as_bytes()), analyser.analyse(two.as_bytes()));
+    assert_eq!((analysis.purpose.clone(), analysis.key), (other.purpose, other.key), "{one:?} and {two:?}");
+    assert_eq!(analysis.purpose, Analyser::new(1).analyse(two.as_bytes()).purpose, "{two:?} by itself");
     let read = fresh(two.as_bytes());
     // A comment or a literal may have one of them looked into, and the setting of tokens is noticed where it is read too.
     match (scan(one.as_bytes()), scan(two.as_bytes())) {

@@ -156,6 +156,19 @@ pub fn compare_purpose(sql: &str, purpose: &Purpose) {
     let Some(statements) = statements(sql) else { return };
     let names = match purpose {
         Purpose::Write => return,
+        Purpose::Session => {
+            const SESSION: [&str; 6] = [
+                "VariableSetStmt",
+                "VariableShowStmt",
+                "DiscardStmt",
+                "DeallocateStmt",
+                "ClosePortalStmt",
+                "UnlistenStmt",
+            ];
+            let known = statements.iter().all(|one| SESSION.contains(&opened(one).0));
+            assert!(known, "not of the session alone: {sql:?}");
+            return;
+        }
         Purpose::Begin { .. } => {
             let begin = matches!(&statements[..], [only] if opened(only).0 == "TransactionStmt");
             assert!(begin, "no transaction begins with {sql:?}");

@@ -1,0 +1,161 @@
+//! Which replica serves a read: `(what must be seen, rules, topology snapshot) -> a replica, the primary, or wait`.
+//!
+//! What a session has seen is bounded from above without asking anybody at that moment: a server that is asked later, says
+//! a place in the log past all of it. A replica that has replayed up to there shows no less. So reading what was written,
+//! and never reading backwards, is one rule, whoever wrote or read last.
+
+use std::time::Instant;
+
+use crate::base::{Region, ServerName};
+use crate::config::{Consistency, ReadRules};
+use crate::residency;
+use crate::topology::{Lag, ServerView, Snapshot};
+
+/// A read that is to be served.
+#[derive(Debug)]
+pub struct Read<'a> {
+    pub rules: &'a ReadRules,
+    /// Where servers may be that serve the session. `None`: anywhere.
+    pub regions: Option<&'a [Region]>,
+    /// When the session's transaction before was over, and who served it.
+    pub before: Option<Before<'a>>,
+    /// When it was asked for.
+    pub since: Instant,
+    pub now: Instant,
+    /// What it reads may be as old as replicas may be, and the primary is not to serve it.
+    pub always: bool,
+}
+
+/// What a session has to be shown no less than.
+#[derive(Debug, Clone, Copy)]
+pub struct Before<'a> {
+    pub at: Instant,
+    pub by: Server<'a>,
+    /// When it may have written something last.
+    pub wrote: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server<'a> {
+    Primary,
+    Replica(&'a ServerName),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// The server of this number in the snapshot.
+    Replica(usize),
+    Primary,
+    /// A replica may have come far enough soon: when servers have answered, or at this time at the latest, it is to be asked
+    /// for again.
+    Wait(Instant),
+    /// There is none, and it is not the primary's to serve.
+    Nobody,
+}
+
+/// `busy`: how many are served by a server, or wait to be. `chance`: two random numbers.
+pub fn choose(
+    snapshot: &Snapshot,
+    read: &Read<'_>,
+    busy: impl Fn(&ServerView) -> usize,
+    chance: impl Fn() -> [u32; 2],
+) -> Choice {
+    let servers = || snapshot.servers.iter().enumerate();
+    let usable = |view: &ServerView| {
+        // Residency before anything else.
+        read.regions.is_none_or(|regions| residency::allows(regions, &view.server.region))
+            && view.is_replica_on(snapshot.timeline)
+            && within(read.rules, view.worst_lag)
+    };
+    let fresh = |view: &ServerView| usable(view) && is_fresh(snapshot, read, view);
+    let near = |view: &ServerView| snapshot.balance.near.as_ref().is_some_and(|near| view.server.region == *near);
+    let fits: [&dyn Fn(&ServerView) -> bool; 3] =
+        [&|view| fresh(view) && near(view), &fresh, &|view| read.always && usable(view)];
+    for fits in fits {
+        let candidates = || servers().filter(|(_, view)| fits(view)).map(|(at, _)| at);
+        if let Some(at) = less_busy(snapshot, candidates, read.now, &busy, &chance) {
+            return Choice::Replica(at);
+        }
+    }
+    let soon = |view: &ServerView| usable(view) && view.lag.is_some_and(|lag| lag.time <= read.rules.wait);
+    let until = read.since + read.rules.wait;
+    match read.always {
+        true => Choice::Nobody,
+        false if read.now < until && may_wait(read) && servers().any(|(_, view)| soon(view)) => Choice::Wait(until),
+        false => Choice::Primary,
+    }
+}
+
+/// Right behind a write the primary is the quick way, and the next read may be, too.
+fn may_wait(read: &Read<'_>) -> bool {
+    let wrote = read.before.and_then(|before| before.wrote);
+    read.rules.consistency != Consistency::Session
+        || wrote.is_none_or(|wrote| read.now.duration_since(wrote) >= read.rules.wait)
+}
+
+fn within(rules: &ReadRules, lag: Option<Lag>) -> bool {
+    // Of one that has not told how far it is, nobody knows.
+    lag.is_some_and(|lag| lag.time <= rules.max_lag && rules.max_lag_bytes.is_none_or(|most| lag.bytes <= most))
+}
+
+/// Whether it shows what has to be seen.
+fn is_fresh(snapshot: &Snapshot, read: &Read<'_>, view: &ServerView) -> bool {
+    let Some(replayed) = view.seen.map(|seen| seen.lsn) else { return false };
+    let has = |then| snapshot.written.since(then).is_some_and(|lsn| lsn <= replayed);
+    match read.rules.consistency {
+        Consistency::Eventual => true,
+        Consistency::Bounded => {
+            let covered = snapshot.written.covered(replayed);
+            covered.is_some_and(|then| read.now.duration_since(then) <= read.rules.max_staleness)
+        }
+        Consistency::Tenant => has(read.since),
+        Consistency::Session => match read.before {
+            None => true,
+            Some(Before { at, by: Server::Primary, .. }) => has(at),
+            Some(Before { at, by: Server::Replica(name), .. }) => {
+                let undisturbed = |server: &ServerView| server.since <= at;
+                if view.server.name == *name {
+                    return undisturbed(view) || has(at);
+                }
+                let of = snapshot.servers.iter().find(|server| server.server.name == *name && undisturbed(server));
+                let there = of.and_then(|server| server.samples.since(at));
+                has(at) || there.is_some_and(|lsn| lsn <= replayed)
+            }
+        },
+    }
+}
+
+/// The less busy of two by chance: nearly as good as the least busy of all, and not everybody's choice at once.
+fn less_busy<I: Iterator<Item = usize>>(
+    snapshot: &Snapshot,
+    candidates: impl Fn() -> I,
+    now: Instant,
+    busy: impl Fn(&ServerView) -> usize,
+    chance: impl Fn() -> [u32; 2],
+) -> Option<usize> {
+    let count = candidates().count();
+    if count < 2 {
+        return candidates().next();
+    }
+    let [first, second] = chance();
+    let first = first as usize % count;
+    let second = (first + 1 + second as usize % (count - 1)) % count;
+    let load = |at: usize| {
+        let at = candidates().nth(at)?;
+        let view = snapshot.servers.get(at)?;
+        Some((at, (busy(view) + 1) as f64 / share(snapshot, view, now)))
+    };
+    let (one, other) = (load(first)?, load(second)?);
+    Some(if other.1 < one.1 { other.0 } else { one.0 })
+}
+
+/// How much a server takes beside others. One that has just come back has nothing in its caches.
+fn share(snapshot: &Snapshot, view: &ServerView, now: Instant) -> f64 {
+    const LEAST: f64 = 0.1;
+    let up = now.duration_since(view.since).as_secs_f64();
+    let warm = (up / snapshot.balance.slow_start.as_secs_f64().max(f64::MIN_POSITIVE)).clamp(LEAST, 1.0);
+    view.server.weight as f64 * warm
+}
+
+#[cfg(test)]
+mod tests;

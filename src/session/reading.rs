@@ -1,0 +1,438 @@
+//! Reads on replicas: what a request is for is found out before it gets a backend, and the server that it is to be had
+//! from with it.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::refuse;
+use super::serve::{End, Need, Session};
+use super::trial::Trial;
+use crate::base::ServerName;
+use crate::config::ReadRoute;
+use crate::pool::{AcquireError, Local, Place};
+use crate::route::{self, Before, Choice, Read, Server};
+use crate::sql::{Analysis, Purpose};
+use crate::telemetry::add;
+use crate::topology::{Board, Catalogue, ServerView};
+use crate::wire::frontend::{self, BindHead, Named, Parse};
+use crate::wire::{Header, Origin, frame};
+
+/// A batch that is longer without its end is the primary's.
+const AHEAD: usize = 64 * 1024;
+
+/// Statements of one batch that are told apart by name. One with more is the primary's.
+const NAMES: usize = 8;
+
+/// What a session that may read from replicas knows for that.
+pub(super) struct Reading {
+    board: Arc<Board>,
+    catalogue: Arc<Catalogue>,
+    /// When its last transaction was over, and who served it. `None`: the primary.
+    before: Option<(Instant, Option<Rc<Local>>)>,
+    /// When it may have written something last.
+    wrote: Option<Instant>,
+    asks: Asks,
+    /// Requests sent since then.
+    requests: usize,
+    /// When the read was asked for that no server has been found for yet.
+    since: Option<Instant>,
+    /// Until when it waits for one.
+    until: Instant,
+    /// The replica that is to serve what is asked for. `None`: the primary does.
+    target: Option<Rc<Local>>,
+    /// What is asked for was with a replica, which could not do it.
+    pub returned: bool,
+    pub trial: Trial,
+}
+
+/// What the session asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    Reads,
+    MayWrite,
+    /// It is about the session itself, and shows nothing of the data.
+    Session,
+}
+
+/// What goes along with a session to another core.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PackedReading {
+    before: Option<Instant>,
+    wrote: Option<Instant>,
+}
+
+/// Shapes of texts that replicas would not run though they looked as if they only read, by the pool that they came from.
+#[derive(Default)]
+pub(super) struct Refused(HashMap<(u128, usize), Instant>);
+
+impl Refused {
+    const MOST: usize = 1_024;
+    /// What they call may have become another thing since.
+    const LASTS: Duration = Duration::from_secs(300);
+
+    pub fn add(&mut self, key: u128, pool: usize) {
+        // Names of a tenant's own making: there is no end to how many there may be.
+        if self.0.len() >= Self::MOST {
+            self.0.clear();
+        }
+        self.0.insert((key, pool), Instant::now());
+    }
+
+    fn has(&self, key: u128, pool: usize) -> bool {
+        !self.0.is_empty() && self.0.get(&(key, pool)).is_some_and(|at| at.elapsed() < Self::LASTS)
+    }
+}
+
+/// What a request is for.
+enum Ahead {
+    /// Its end has not come yet.
+    Incomplete,
+    MayWrite,
+    Session,
+    /// It only reads, and ends after so many bytes. `again`: it could be sent once more.
+    Reads {
+        length: usize,
+        again: bool,
+    },
+}
+
+impl Session {
+    /// Finds out which server is to serve the request that begins here. `Some`: not yet, for this is awaited first.
+    pub(super) fn aim(&mut self, input: &[u8]) -> Result<Option<Need>, End> {
+        let route = self.read_route();
+        if route == ReadRoute::Primary || self.nobody {
+            self.target_primary(Asks::MayWrite);
+            return Ok(None);
+        }
+        if !self.begins_reading() {
+            return Ok(None);
+        }
+        let always = route == ReadRoute::Replica;
+        let returned = self.reading.as_mut().is_some_and(|reading| std::mem::take(&mut reading.returned));
+        // A session that keeps its backend keeps it for what is written too.
+        let judged = always || (self.pins.is_empty() && !returned);
+        let ahead = if judged { self.look_ahead(input) } else { Ahead::MayWrite };
+        let trial = match ahead {
+            Ahead::Incomplete => return Ok(Some(Need::Bytes)),
+            Ahead::Reads { length, again } => again.then_some(length),
+            Ahead::MayWrite | Ahead::Session if always => None,
+            Ahead::MayWrite | Ahead::Session => {
+                let asks = if matches!(ahead, Ahead::Session) { Asks::Session } else { Asks::MayWrite };
+                self.target_primary(asks);
+                return Ok(None);
+            }
+        };
+        let choice = self.choose(always);
+        let Some(reading) = self.reading.as_mut() else { return Ok(None) };
+        let now = Instant::now();
+        match choice {
+            Choice::Replica(at) => {
+                let snapshot = reading.board.glance();
+                let server = snapshot.servers.get(at).map(|view| view.server.name.clone());
+                drop(snapshot);
+                if let Some(server) = server {
+                    self.target_replica(&server);
+                }
+                let batch = trial.and_then(|length| input.get(..length));
+                self.begin_trial(batch);
+                Ok(None)
+            }
+            Choice::Primary => {
+                reading.board.hurry();
+                self.target_primary(Asks::Reads);
+                Ok(None)
+            }
+            Choice::Wait(until) => {
+                if reading.since.is_none() {
+                    add(&self.core.stats.replica_waits, 1);
+                }
+                reading.since.get_or_insert(now);
+                reading.until = until;
+                Ok(Some(Need::Replica))
+            }
+            Choice::Nobody => {
+                let until = *reading.since.get_or_insert(now) + self.local.pool.rules().acquire_timeout;
+                reading.until = until;
+                if now < until {
+                    return Ok(Some(Need::Replica));
+                }
+                reading.since = None;
+                self.refuse_request(&refuse::no_replica())?;
+                Ok(Some(Need::Answers))
+            }
+        }
+    }
+
+    fn choose(&self, always: bool) -> Choice {
+        let Some(reading) = &self.reading else { return Choice::Primary };
+        let now = Instant::now();
+        let before = reading.before.as_ref().map(|(at, local)| Before {
+            at: *at,
+            by: match local.as_ref().map(|local| &local.pool.key.place) {
+                Some(Place::Replica(server)) => Server::Replica(server),
+                Some(Place::Primary) | None => Server::Primary,
+            },
+            wrote: reading.wrote,
+        });
+        let since = reading.since.unwrap_or(now);
+        let regions = self.terms.regions.as_deref();
+        let read = Read { rules: &self.terms.reads, regions, before, since, now, always };
+        let busy = |view: &ServerView| self.local.busy(&view.server.name);
+        route::choose(&reading.board.glance(), &read, busy, rand::random)
+    }
+
+    /// Where what it asks for goes, if nothing else speaks against it.
+    fn read_route(&self) -> ReadRoute {
+        match self.setting("pgward.route") {
+            None => self.terms.route,
+            Some(said) => {
+                let known = ReadRoute::ALL.into_iter().find(|(name, _)| said.eq_ignore_ascii_case(name));
+                // As if nothing were said where it was reset; a word that nobody knows is not guessed at.
+                let default = if said.is_empty() { self.terms.route } else { ReadRoute::Primary };
+                known.map_or(default, |(_, route)| route)
+            }
+        }
+    }
+
+    /// A setting of the session, as far as backends are told of it.
+    fn setting(&self, name: &str) -> Option<&str> {
+        let settings = self.context.settings().iter().rev();
+        settings.clone().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether there are replicas to choose among.
+    fn begins_reading(&mut self) -> bool {
+        if self.reading.is_none() {
+            let key = &self.local.pool.key;
+            let Some(board) = self.core.shared.topology.board(&key.cluster) else { return false };
+            if board.glance().servers.len() < 2 {
+                return false;
+            }
+            let catalogue = self.core.shared.functions.of(&key.cluster, &key.database);
+            self.reading = Some(Box::new(Reading::new(board, catalogue)));
+        }
+        true
+    }
+
+    fn target_primary(&mut self, asks: Asks) {
+        if let Some(reading) = self.reading.as_mut() {
+            (reading.target, reading.since, reading.asks, reading.requests) = (None, None, asks, 0);
+        }
+    }
+
+    fn target_replica(&mut self, server: &ServerName) {
+        let local = self.core.shard.replica(&self.local, server, &self.core.shared.pools);
+        if let Some(reading) = self.reading.as_mut() {
+            (reading.target, reading.since, reading.asks, reading.requests) = (Some(local), None, Asks::Reads, 0);
+        }
+    }
+
+    /// It is at a replica for a while only.
+    pub(super) fn is_astray(&self) -> bool {
+        let replica = self.link.as_ref().is_some_and(|link| link.lease.replica().is_some());
+        replica && self.read_route() != ReadRoute::Replica
+    }
+
+    /// The pool that the next backend is to be of.
+    pub(super) fn target(&self) -> &Rc<Local> {
+        let target = self.reading.as_ref().and_then(|reading| reading.target.as_ref());
+        target.unwrap_or(&self.local)
+    }
+
+    /// What it waits for is to come from the primary after all, if that is to serve it.
+    pub(super) fn give_up_replica(&mut self) -> bool {
+        let always = self.read_route() == ReadRoute::Replica;
+        let Some(reading) = self.reading.as_mut().filter(|reading| reading.target.is_some() && !always) else {
+            return false;
+        };
+        reading.target = None;
+        reading.returned = true;
+        self.forget_trial();
+        true
+    }
+
+    /// The replica that it waits for is not to be had: another one may be.
+    pub(super) fn looks_elsewhere(&mut self, error: &AcquireError) -> bool {
+        let Place::Replica(server) = &self.target().pool.key.place else { return false };
+        let gone = !matches!(error, AcquireError::Timeout(_));
+        if gone {
+            self.doubt(server);
+        }
+        self.give_up_replica() || (gone && self.retry.is_none())
+    }
+
+    /// A replica did not do what it should.
+    pub(super) fn doubt(&self, server: &ServerName) {
+        self.reading.iter().for_each(|reading| reading.board.doubt(server));
+    }
+
+    /// A transaction is over.
+    pub(super) fn note_served(&mut self, by: &Rc<Local>, now: Instant) {
+        let Some(reading) = self.reading.as_mut() else { return };
+        let replica = (by.pool.key.place != Place::Primary).then(|| Rc::clone(by));
+        // What was sent behind the first request has not been looked at.
+        let asked = if reading.requests > 1 { Asks::MayWrite } else { reading.asks };
+        match asked {
+            _ if replica.is_some() => add(&self.core.stats.replica_transactions, 1),
+            Asks::MayWrite => reading.wrote = Some(now),
+            Asks::Session => return,
+            Asks::Reads => {}
+        }
+        reading.before = Some((now, replica));
+    }
+
+    /// Until servers have answered, or the time is up.
+    pub(super) async fn await_replica(&mut self) -> Result<(), End> {
+        self.need = Need::Answers;
+        let Some(reading) = &self.reading else { return Ok(()) };
+        let (mut answers, until) = (reading.board.answers(), reading.until);
+        reading.board.hurry();
+        let entry = Rc::clone(&self.entry);
+        tokio::select! {
+            _ = tokio::time::timeout_at(until.into(), answers.changed()) => Ok(()),
+            () = entry.until_kicked() => self.heed_kick(),
+        }
+    }
+
+    /// What the request that begins here is for, up to its end.
+    fn look_ahead(&mut self, input: &[u8]) -> Ahead {
+        let mut named: [&[u8]; NAMES] = [&[]; NAMES];
+        let (mut known, mut unnamed, mut again, mut at) = (0, false, true, 0);
+        self.reading.iter_mut().for_each(|reading| reading.trial.forget());
+        loop {
+            let rest = input.get(at..).unwrap_or_default();
+            let header = match Header::read(rest, Origin::Client) {
+                Ok(Some(header)) => header,
+                Ok(None) if input.len() < AHEAD => return Ahead::Incomplete,
+                Ok(None) | Err(_) => return Ahead::MayWrite,
+            };
+            let Some(body) = rest.get(frame::HEADER..header.total) else {
+                return if at + header.total <= AHEAD { Ahead::Incomplete } else { Ahead::MayWrite };
+            };
+            at += header.total;
+            let reads = match header.tag {
+                b'Q' if at == header.total => {
+                    let Some(text) = frontend::query_text(body) else { return Ahead::MayWrite };
+                    let Analysis { purpose, key, .. } = self.core.analyser.borrow_mut().analyse(text);
+                    return match purpose {
+                        Purpose::Session => Ahead::Session,
+                        _ if self.may_read(&purpose, key) => Ahead::Reads { length: at, again },
+                        _ => Ahead::MayWrite,
+                    };
+                }
+                b'P' => match Parse::read(body) {
+                    Some(parse) if self.only_reads(parse.text) => {
+                        again &= parse.name.is_empty() || self.names.get(parse.name).is_none();
+                        unnamed |= parse.name.is_empty();
+                        let place = named.get_mut(known).filter(|_| !parse.name.is_empty());
+                        known += usize::from(!parse.name.is_empty());
+                        place.into_iter().for_each(|place| *place = parse.name);
+                        known <= NAMES
+                    }
+                    _ => false,
+                },
+                b'B' | b'D' => {
+                    let name = match header.tag {
+                        b'B' => BindHead::read(body).map(|head| Some(head.statement)),
+                        _ => Named::read(body).map(|named| match named {
+                            Named::Statement(name) => Some(name),
+                            Named::Portal(_) => None,
+                        }),
+                    };
+                    match name {
+                        Some(Some(b"")) if unnamed => true,
+                        Some(Some(name)) => {
+                            named.get(..known).is_some_and(|here| here.contains(&name)) || self.prepared_reads(name)
+                        }
+                        Some(None) => true,
+                        None => false,
+                    }
+                }
+                b'E' => true,
+                b'C' => {
+                    again = false;
+                    true
+                }
+                b'S' => return Ahead::Reads { length: at, again },
+                _ => false,
+            };
+            if !reads {
+                return Ahead::MayWrite;
+            }
+        }
+    }
+
+    fn only_reads(&mut self, text: &[u8]) -> bool {
+        let analysis = self.core.analyser.borrow_mut().analyse(text);
+        self.may_read(&analysis.purpose, analysis.key)
+    }
+
+    /// The same of a statement that was prepared before.
+    fn prepared_reads(&mut self, name: &[u8]) -> bool {
+        let Some(named) = self.names.get(name) else {
+            let text = self.names.text(name).filter(|text| name.is_empty() && !text.is_empty()).map(<[u8]>::to_vec);
+            return text.is_some_and(|text| self.only_reads(&text));
+        };
+        let statement = Rc::clone(&named.statement);
+        let (purpose, key) = statement.purpose.get_or_init(|| {
+            let analysis = self.core.analyser.borrow_mut().analyse(statement.text());
+            (analysis.purpose, analysis.key)
+        });
+        self.may_read(purpose, *key)
+    }
+
+    fn may_read(&mut self, purpose: &Purpose, key: u128) -> bool {
+        let Some(reading) = self.reading.as_mut() else { return false };
+        let reads = match purpose {
+            Purpose::Write | Purpose::Session => false,
+            Purpose::Read(None) => true,
+            Purpose::Read(Some(functions)) => reading.catalogue.are_calm(functions),
+            Purpose::Begin { read_only: Some(read_only) } => *read_only,
+            Purpose::Begin { read_only: None } => false,
+        };
+        reading.trial.note_shape(key);
+        let default = matches!(purpose, Purpose::Begin { read_only: None })
+            && self.setting("default_transaction_read_only").is_some_and(|value| value == "on");
+        (reads || default) && !self.core.refused.borrow().has(key, self.local.pool.id())
+    }
+}
+
+impl Reading {
+    fn new(board: Arc<Board>, catalogue: Arc<Catalogue>) -> Self {
+        Self {
+            board,
+            catalogue,
+            before: None,
+            wrote: None,
+            asks: Asks::MayWrite,
+            requests: 0,
+            since: None,
+            until: Instant::now(),
+            target: None,
+            returned: false,
+            trial: Trial::default(),
+        }
+    }
+
+    /// A request has been sent to the server that was found for it.
+    pub fn note_request(&mut self) {
+        self.requests += 1;
+    }
+
+    pub fn pack(&self) -> PackedReading {
+        PackedReading { before: self.before.as_ref().map(|(at, _)| *at), wrote: self.wrote }
+    }
+}
+
+impl PackedReading {
+    /// Whoever served it last is taken for the primary, which is ahead of all.
+    pub fn unpack(self, session: &mut Session) {
+        if session.begins_reading()
+            && let Some(reading) = session.reading.as_mut()
+        {
+            (reading.before, reading.wrote) = (self.before.map(|at| (at, None)), self.wrote);
+        }
+    }
+}

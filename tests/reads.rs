@@ -1,0 +1,360 @@
+//! What only reads goes to replicas, and shows what it must.
+
+mod support;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pgward::cli::demo::cluster::{Cluster, Server};
+use support::replicated::{self, LONG, eventually, promote, shown, signal_all};
+use support::{Stage, code, furnish, one};
+use tokio_postgres::Client;
+
+/// A primary with so many replicas, the tests' tenants, and what reads of the tests need.
+async fn cluster(name: &str, replicas: usize) -> Cluster {
+    let builder = Cluster::builder(name).setting("max_connections", "100");
+    let builder = (2..2 + replicas).fold(builder, |builder, i| builder.replica(&format!("{name}-{i}")));
+    let mut cluster = builder.start().await.unwrap();
+    furnish(&cluster).await;
+    let objects = "
+        create table t (a int, b text);
+        create sequence s;
+        create table notes (n bigint);
+        create view counted as select nextval('s') as number;
+        create function random_writer() returns int language sql volatile as 'insert into notes values (1); select 1';
+        create function where_am_i() returns int language sql stable as 'select inet_server_port()';
+        create function note(n int) returns int language sql volatile as 'insert into notes values (n); select n';
+        create operator !@ (rightarg = int, function = note);
+        insert into t select n, 'x' from generate_series(1, 10) n;
+        grant all on t, s, notes, counted to public;";
+    cluster.primary().run("app", "make what reads need", objects).await.unwrap();
+    cluster.caught_up().await.unwrap();
+    cluster
+}
+
+async fn stage(cluster: &Cluster, reads: &str) -> Stage {
+    let stage = replicated::stage(cluster, &format!("[reads]\n{reads}\n"), "slow_start = \"0s\"", &[]).await;
+    ready(&stage, cluster).await;
+    stage
+}
+
+/// Until all replicas are known to be up, and the database's functions are known.
+async fn ready(stage: &Stage, cluster: &Cluster) {
+    for server in cluster.replicas() {
+        eventually("the replica", LONG, async || shown(stage, server.name()).await == ["replica", "up", "no"]).await;
+    }
+    let client = stage.connect("t49").await;
+    let primary = cluster.primary().port();
+    eventually("a call on a replica", LONG, async || port(&client).await != primary).await;
+}
+
+const WHERE: &str = "select where_am_i()::text";
+
+/// Of the server that serves a read.
+async fn port(client: &Client) -> u16 {
+    one(client, WHERE).await.parse().unwrap()
+}
+
+/// Once the replica has come as far as what the session has done.
+async fn back_at(client: &Client, at: u16) {
+    eventually("the session's return", LONG, async || port(client).await == at).await;
+}
+
+async fn delay(server: &Server, delay: &str) {
+    let text = format!("alter system set recovery_min_apply_delay = '{delay}'");
+    server.run("postgres", "hold the replica back", &text).await.unwrap();
+    server.run("postgres", "reload", "select pg_reload_conf()").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mix_that_mostly_reads_is_mostly_served_by_replicas_and_evenly() {
+    let cluster = cluster("mix", 2).await;
+    let stage = Arc::new(stage(&cluster, "").await);
+    let mut tasks = Vec::new();
+    for i in 0..20 {
+        let client = stage.connect(&format!("t{i}")).await;
+        tasks.push(tokio::spawn(async move {
+            let mut served: HashMap<u16, usize> = HashMap::new();
+            let by_name = client.prepare("select where_am_i(), count(*) from orders").await.unwrap();
+            for round in 0..200 {
+                if round % 20 == 0 {
+                    client.execute("insert into orders (item) values ('mix')", &[]).await.unwrap();
+                }
+                let port: i32 = match round % 3 {
+                    0 => one(&client, WHERE).await.parse().unwrap(),
+                    1 => client.query_one("select where_am_i()", &[]).await.unwrap().get(0),
+                    _ => client.query_one(&by_name, &[]).await.unwrap().get(0),
+                };
+                *served.entry(u16::try_from(port).unwrap()).or_default() += 1;
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            served
+        }));
+    }
+    let mut served: HashMap<u16, usize> = HashMap::new();
+    for task in tasks {
+        task.await.unwrap().into_iter().for_each(|(port, count)| *served.entry(port).or_default() += count);
+    }
+    let share = |port: u16| *served.get(&port).unwrap_or(&0) as f64 / 4_000.0;
+    let replicas: Vec<f64> = cluster.replicas().iter().map(|server| share(server.port())).collect();
+    println!("shares of the replicas: {replicas:?}");
+    assert!(replicas.iter().sum::<f64>() >= 0.8, "{served:?}");
+    assert!(replicas.iter().all(|share| *share > 0.25), "{served:?}");
+    let lines = stage.metric("pgward_replica_transactions_total").await;
+    assert!(lines >= 3_200.0, "{lines}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_reads_what_it_wrote_and_others_read_what_the_replica_has() {
+    let cluster = cluster("delay", 1).await;
+    delay(&cluster.replicas()[0], "2s").await;
+    // As far behind as that is not too far.
+    let stage = stage(&cluster, "max_lag = \"1m\"").await;
+    let (writer, reader) = (stage.connect("acme").await, stage.connect("acme").await);
+    let count = "select count(*)::text from orders where item = 'own'";
+    let begin = Instant::now();
+    for n in 1..=20 {
+        writer.batch_execute("insert into orders (item) values ('own')").await.unwrap();
+        assert_eq!(one(&writer, count).await, n.to_string());
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    let early = begin.elapsed() < Duration::from_millis(1_900);
+    let seen: u64 = one(&reader, count).await.parse().unwrap();
+    assert!(!early || seen == 0, "a session that wrote nothing reads from the replica, which has {seen} by now");
+    let (primary, replica) = (cluster.primary().port(), cluster.replicas()[0].port());
+    assert_eq!(port(&writer).await, primary);
+    eventually("the writer's return to the replica", LONG, async || port(&writer).await == replica).await;
+    assert!(begin.elapsed() > Duration::from_secs(2), "{:?}", begin.elapsed());
+    assert_eq!(one(&writer, count).await, "20");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_consistency_tenant_another_session_sees_it_at_once() {
+    let cluster = cluster("tenant", 1).await;
+    let stage = stage(&cluster, "consistency = \"tenant\"").await;
+    let (writer, reader) = (stage.connect("acme").await, stage.connect("acme").await);
+    let count = "select count(*)::text || ' ' || where_am_i() from orders where item = 'shared'";
+    let replica = cluster.replicas()[0].port().to_string();
+    let mut by_replica = 0;
+    for n in 1..=100 {
+        writer.batch_execute("insert into orders (item) values ('shared')").await.unwrap();
+        let answer = one(&reader, count).await;
+        let (seen, port) = answer.split_once(' ').unwrap();
+        assert_eq!(seen, n.to_string());
+        by_replica += usize::from(port == replica);
+    }
+    assert!(by_replica >= 80, "{by_replica} of 100");
+    delay(&cluster.replicas()[0], "1h").await;
+    writer.batch_execute("insert into orders (item) values ('shared')").await.unwrap();
+    assert_eq!(one(&reader, count).await, format!("101 {}", cluster.primary().port()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_too_far_behind_serves_nobody_until_it_has_caught_up() {
+    let cluster = cluster("lag", 1).await;
+    let stage = stage(&cluster, "consistency = \"eventual\"\nmax_lag = \"500ms\"").await;
+    let (primary, replica) = (cluster.primary().port(), cluster.replicas()[0].port());
+    let (reader, writer) = (stage.connect("acme").await, stage.connect("acme").await);
+    assert_eq!(port(&reader).await, replica);
+    delay(&cluster.replicas()[0], "1h").await;
+    eventually("the replica's lag", LONG, async || {
+        writer.batch_execute("insert into orders (item) values ('lag')").await.unwrap();
+        port(&reader).await == primary
+    })
+    .await;
+    delay(&cluster.replicas()[0], "0").await;
+    eventually("the replica's return", LONG, async || port(&reader).await == replica).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_replica_refuses_is_done_by_the_primary_and_remembered() {
+    let cluster = cluster("refuse", 1).await;
+    let stage = stage(&cluster, "").await;
+    let client = stage.connect("acme").await;
+    let retries = async || stage.metric("pgward_replica_retries_total").await;
+    for (text, expected) in [("select number::text from counted", "2"), ("select (!@ 7)::text", "7")] {
+        back_at(&client, cluster.replicas()[0].port()).await;
+        let before = retries().await;
+        one(&client, text).await;
+        assert_eq!(retries().await, before + 1.0, "{text}");
+        assert_eq!(one(&client, text).await, expected);
+        assert_eq!(retries().await, before + 1.0, "{text} is known by now");
+    }
+    // By the extended protocol, prepared and not; what is answered before the refusal does not reach the client twice.
+    let before = retries().await;
+    let other = stage.connect("globex").await;
+    back_at(&other, cluster.replicas()[0].port()).await;
+    let row = other.query_one("select number, 'extended' from counted", &[]).await.unwrap();
+    assert_eq!(row.get::<_, i64>(0), 3);
+    let statement = other.prepare("select number + 1000 from counted").await.unwrap();
+    back_at(&other, cluster.replicas()[0].port()).await;
+    for n in [1_004, 1_005] {
+        assert_eq!(other.query_one(&statement, &[]).await.unwrap().get::<_, i64>(0), n);
+    }
+    assert_eq!(retries().await, before + 2.0);
+    assert_eq!(
+        code(&other.simple_query("select 1 / 0").await.unwrap_err()),
+        "22012",
+        "another error is not tried again"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn transactions_declared_read_only_are_at_a_replica_and_others_at_the_primary() {
+    let cluster = cluster("declared", 1).await;
+    let stage = stage(&cluster, "").await;
+    let (primary, replica) = (cluster.primary().port(), cluster.replicas()[0].port());
+    let client = stage.connect("acme").await;
+    for (begin, at) in [
+        ("begin", primary),
+        ("begin read only", replica),
+        ("start transaction isolation level repeatable read, read only", replica),
+        ("begin isolation level serializable, read only", primary),
+        ("begin read write", primary),
+    ] {
+        back_at(&client, replica).await;
+        client.batch_execute(begin).await.unwrap();
+        assert_eq!(port(&client).await, at, "{begin}");
+        assert_eq!(port(&client).await, at, "{begin}");
+        client.batch_execute("commit").await.unwrap();
+    }
+    back_at(&client, replica).await;
+    client.batch_execute("begin read only").await.unwrap();
+    let error = client.batch_execute("insert into orders (item) values ('no')").await.unwrap_err();
+    assert_eq!(code(&error), "25006");
+    client.batch_execute("rollback").await.unwrap();
+    client.batch_execute("set default_transaction_read_only = on").await.unwrap();
+    back_at(&client, replica).await;
+    client.batch_execute("begin").await.unwrap();
+    assert_eq!(port(&client).await, replica, "all of the session's are");
+    client.batch_execute("commit; reset default_transaction_read_only").await.unwrap();
+    client.batch_execute("insert into orders (item) values ('yes')").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_says_where_it_reads_and_so_do_tenants_and_roles() {
+    let cluster = cluster("says", 1).await;
+    let stage = stage(&cluster, "").await;
+    let text = std::fs::read_to_string(&stage.path).unwrap();
+    let text = text
+        .replace("readonly = \"pgward_readonly\"", "readonly = { role = \"pgward_readonly\", route = \"replica\" }");
+    let text = text.replace("[tenants.t1]\n", "[tenants.t1]\nreads.route = \"primary\"\n");
+    std::fs::write(&stage.path, text).unwrap();
+    stage.control.reload().await.unwrap();
+    let (primary, replica) = (cluster.primary().port(), cluster.replicas()[0].port());
+    let client = stage.connect("acme").await;
+    for (said, at) in [("primary", primary), ("replica", replica), ("auto", replica), ("nonsense", primary)] {
+        client.batch_execute(&format!("set pgward.route = '{said}'")).await.unwrap();
+        back_at(&client, at).await;
+        assert_eq!(port(&client).await, at, "{said}");
+        assert_eq!(one(&client, "show pgward.route").await, said);
+    }
+    client.batch_execute("reset pgward.route").await.unwrap();
+    back_at(&client, replica).await;
+    client.batch_execute("set pgward.route = 'replica'").await.unwrap();
+    let error = client.batch_execute("insert into orders (item) values ('no')").await.unwrap_err();
+    assert_eq!(code(&error), "25006", "all of it goes to replicas");
+    assert_eq!(port(&stage.connect("t1").await).await, primary);
+    let analyst = stage.try_connect(&stage.url("globex", "readonly")).await.unwrap();
+    assert_eq!(one(&analyst, "select pg_is_in_recovery()::text").await, "true");
+    assert_eq!(one(&client, "select pg_is_in_recovery()::text").await, "true");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_dies_or_freezes_costs_no_read() {
+    let mut cluster = cluster("die", 2).await;
+    let stage = Arc::new(stage(&cluster, "").await);
+    let primary = cluster.primary().port();
+    let mut tasks = Vec::new();
+    for i in 0..8 {
+        let client = stage.connect(&format!("t{i}")).await;
+        tasks.push(tokio::spawn(async move {
+            let (begin, mut longest) = (Instant::now(), Duration::ZERO);
+            let statement = client.prepare("select count(*) from orders where item <> $1").await.unwrap();
+            while begin.elapsed() < Duration::from_secs(6) {
+                let asked = Instant::now();
+                assert_eq!(one(&client, "select count(*)::text from orders").await, "100");
+                assert_eq!(client.query_one(&statement, &[&"x"]).await.unwrap().get::<_, i64>(0), 100);
+                longest = longest.max(asked.elapsed());
+            }
+            longest
+        }));
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    cluster.replicas_mut()[0].kill().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    signal_all(&cluster.replicas()[1], "-STOP");
+    for task in tasks {
+        let longest = task.await.unwrap();
+        println!("the longest pair of reads took {longest:?}");
+        assert!(longest < Duration::from_secs(4), "{longest:?}");
+    }
+    let client = stage.connect("acme").await;
+    assert_eq!(port(&client).await, primary, "nobody else is left");
+    signal_all(&cluster.replicas()[1], "-CONT");
+    cluster.replicas_mut()[0].start().await.unwrap();
+    for server in cluster.replicas() {
+        eventually("the replica's return", LONG, async || port(&stage.connect("acme").await).await == server.port())
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_go_on_while_there_is_no_primary() {
+    let mut cluster = cluster("headless", 2).await;
+    let stage = stage(&cluster, "").await;
+    let (client, writer) = (stage.connect("acme").await, stage.connect("acme").await);
+    port(&client).await;
+    cluster.primary_mut().kill().await.unwrap();
+    eventually("the end of the primary", LONG, async || shown(&stage, "headless-1").await[1] == "down").await;
+    for _ in 0..20 {
+        let asked = Instant::now();
+        assert_eq!(one(&client, "select count(*)::text from orders").await, "100");
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    }
+    let waiting = tokio::spawn(async move {
+        writer.batch_execute("insert into orders (item) values ('later')").await.unwrap();
+        one(&writer, "select count(*)::text from orders").await
+    });
+    promote(&cluster.replicas()[0]).await;
+    assert_eq!(waiting.await.unwrap(), "101", "what it wrote to the new primary");
+    // The other one follows the old timeline until it is made to follow the new one: it serves nobody.
+    assert_eq!(port(&client).await, cluster.replicas()[0].port());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_come_and_go_by_reload_and_nobody_notices() {
+    let cluster = cluster("come", 2).await;
+    let stage = Arc::new(stage(&cluster, "").await);
+    let text = std::fs::read_to_string(&stage.path).unwrap();
+    let last = &cluster.replicas()[1];
+    let begin = text.find(&format!("[[clusters.main.servers]]\nname = \"{}\"", last.name())).unwrap();
+    let end = begin + text[begin..].find("[tenants.kandy]").unwrap();
+    let without = format!("{}{}", &text[..begin], &text[end..]);
+    let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut tasks = Vec::new();
+    for i in 0..6 {
+        let (client, over) = (stage.connect(&format!("t{i}")).await, Arc::clone(&over));
+        tasks.push(tokio::spawn(async move {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                assert_eq!(one(&client, "select count(*)::text from orders").await, "100");
+            }
+        }));
+    }
+    let reached = async || port(&stage.connect("acme").await).await == last.port();
+    for _ in 0..2 {
+        std::fs::write(&stage.path, &without).unwrap();
+        stage.control.reload().await.unwrap();
+        for _ in 0..20 {
+            assert!(!reached().await, "it is not configured any more");
+        }
+        std::fs::write(&stage.path, &text).unwrap();
+        stage.control.reload().await.unwrap();
+        eventually("a read at the replica that was added", LONG, reached).await;
+    }
+    over.store(true, std::sync::atomic::Ordering::Relaxed);
+    for task in tasks {
+        task.await.unwrap();
+    }
+}

@@ -1,0 +1,93 @@
+//! Clusters with replicas, pgward in front of all their servers, and what tests do to them.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use pgward::cli::demo::cluster::{Cluster, Server};
+use tokio_postgres::Client;
+
+use super::{Stage, furnish};
+
+/// A primary `NAME-1` and a replica `NAME-2`, with the tests' tenants. What the primary acknowledges the replica has.
+pub async fn pair(name: &str) -> Cluster {
+    let cluster = Cluster::builder(name).setting("max_connections", "100").replica(&format!("{name}-2"));
+    let mut cluster = cluster.start().await.unwrap();
+    furnish(&cluster).await;
+    let synchronous = "alter system set synchronous_standby_names = '*'";
+    cluster.primary().run("postgres", "wait for the replica", synchronous).await.unwrap();
+    cluster.primary().run("postgres", "reload", "select pg_reload_conf()").await.unwrap();
+    cluster.caught_up().await.unwrap();
+    cluster
+}
+
+/// pgward in front of all servers of a cluster. `extra`: in front of the configuration; `more`: of the cluster's table. The first server is configured as the
+/// primary, and all are in region `lk` unless another is said.
+pub async fn stage(cluster: &Cluster, extra: &str, more: &str, regions: &[&str]) -> Stage {
+    let rest = cluster.servers().zip(regions.iter().copied().chain(std::iter::repeat("lk"))).skip(1);
+    let rest: String = rest
+        .map(|(server, region)| {
+            format!(
+                "[[clusters.main.servers]]\nname = \"{}\"\nhost = \"127.0.0.1\"\nport = {}\nregion = \"{region}\"\nrole = \"replica\"\n",
+                server.name(),
+                server.port()
+            )
+        })
+        .collect();
+    let text = super::configuration(cluster.primary().port(), extra);
+    let name = format!("name = \"{}\"", cluster.primary().name());
+    let text = text.replace("name = \"main-1\"", &name).replace("[tenants.kandy]", &format!("{rest}[tenants.kandy]"));
+    let probe = format!(
+        "[clusters.main]\nprobe = {{ interval = \"100ms\", timeout = \"500ms\", down_after = \"1s\" }}\n{more}\n"
+    );
+    Stage::with(&format!("{}{}", super::HEAD, text.replace("[clusters.main]\n", &probe))).await
+}
+
+pub async fn promote(server: &Server) {
+    server.run("postgres", "promote", "select pg_promote()").await.unwrap();
+}
+
+pub fn code(error: &tokio_postgres::Error) -> &str {
+    error.code().map_or("", tokio_postgres::error::SqlState::code)
+}
+
+pub async fn one(client: &Client, sql: &str) -> String {
+    client.query_one(&format!("select ({sql})::text"), &[]).await.unwrap().get(0)
+}
+
+/// What `SHOW CLUSTERS` says of one server: who it says it is, how it is, and whether it gets the writes.
+pub async fn shown(stage: &Stage, server: &str) -> [String; 3] {
+    let console =
+        stage.try_connect(&format!("postgresql://admin:console-password@{}/pgward", stage.address)).await.unwrap();
+    let rows = console.simple_query("show clusters").await.unwrap();
+    let found = rows.iter().find_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) if row.get("server") == Some(server) => {
+            Some(["role", "health", "writes"].map(|column| row.get(column).unwrap_or_default().to_owned()))
+        }
+        _ => None,
+    });
+    found.unwrap()
+}
+
+pub async fn eventually(what: &str, within: Duration, mut condition: impl AsyncFnMut() -> bool) {
+    let begin = Instant::now();
+    while !condition().await {
+        assert!(begin.elapsed() < within, "{what} did not happen within {within:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+pub const LONG: Duration = Duration::from_secs(30);
+
+/// Each process of a server, as if the machine had lost its network: nothing is refused and nothing answered.
+pub fn signal_all(server: &Server, signal: &str) {
+    let pid = server.pid().unwrap().to_string();
+    for arguments in [["-P", &pid], ["-p", &pid]] {
+        let pids = match arguments {
+            ["-P", _] => Command::new("pgrep").args(arguments).output().unwrap().stdout,
+            _ => pid.clone().into_bytes(),
+        };
+        for pid in String::from_utf8(pids).unwrap().split_whitespace() {
+            Command::new("kill").args([signal, pid]).status().unwrap();
+        }
+    }
+}
