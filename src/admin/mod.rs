@@ -2,6 +2,8 @@
 
 pub mod console;
 mod control;
+mod gate;
 pub mod http;
 
 pub use control::{Control, ReloadError, Request};
+pub use gate::{GateError, Target};

@@ -125,6 +125,8 @@ pub enum Event {
     Command {
         who: Arc<Who>,
         command: &'static str,
+        /// What it is done to.
+        place: Option<Text>,
     },
     /// The configuration was read again. `reason` of a refusal: why the old one stays.
     Reload {
@@ -257,7 +259,10 @@ impl Event {
                 line.seconds = Some((lasted.as_secs_f64() * 1000.0).round() / 1000.0);
             }
             Self::CancelRefused { peer } => line.peer = *peer,
-            Self::Command { command, .. } => line.command = Some(command),
+            Self::Command { command, place, .. } => {
+                line.command = Some(command);
+                line.place = place.as_ref();
+            }
             Self::Reload { source, done } => {
                 line.source = Some(*source);
                 line.outcome = Some(if *done { "done" } else { "refused" });

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 
+use super::hold::Hold;
+
 use crate::base::Party;
 
 /// What one party uses. The counters outlive reloads of the catalogue.
@@ -17,6 +19,7 @@ pub struct Usage {
     clients: AtomicUsize,
     leases: AtomicUsize,
     pinned: AtomicUsize,
+    pub hold: Hold,
     /// Microseconds of backend time, and the leases they were spent in.
     server_time: AtomicU64,
     transactions: AtomicU64,
@@ -45,6 +48,7 @@ impl Usages {
             clients: AtomicUsize::new(0),
             leases: AtomicUsize::new(0),
             pinned: AtomicUsize::new(0),
+            hold: Hold::default(),
             server_time: AtomicU64::new(0),
             transactions: AtomicU64::new(0),
         })
@@ -100,7 +104,12 @@ impl Usage {
     }
 
     pub fn lease(self: &Arc<Self>, limit: usize) -> Option<LeaseSlot> {
-        take(&self.leases, limit).then(|| LeaseSlot(Arc::clone(self)))
+        (!self.hold.is_on() && take(&self.leases, limit)).then(|| LeaseSlot(Arc::clone(self)))
+    }
+
+    /// Whether it may have one more lease.
+    pub fn may_lease(&self, limit: usize) -> bool {
+        !self.hold.is_on() && self.leases() < limit
     }
 
     pub fn pin(self: &Arc<Self>, limit: usize) -> Option<PinSlot> {

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::conn::Conn;
 use super::registry::Pool;
-use crate::limits::{FairQueue, LeaseSlot, Usage};
+use crate::limits::{FairQueue, Hold, LeaseSlot, Usage};
 
 /// How long a waiter lets those of the serving core go first.
 const PATIENCE: Duration = Duration::from_millis(10);
@@ -22,6 +22,7 @@ const PATIENCE: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct Budget {
     max: AtomicUsize,
+    pub hold: Hold,
     /// Waiters in the queue. Read on every release, which is why it stands outside the lock.
     ///
     /// A waiter queues and then looks at `idle`; a release adds to `idle` and then looks at `waiting`.
@@ -74,6 +75,7 @@ impl Budget {
     pub fn new(max: usize, cores: usize) -> Self {
         Self {
             max: AtomicUsize::new(max),
+            hold: Hold::default(),
             waiting: AtomicUsize::new(0),
             lent: AtomicUsize::new(0),
             idle: (0..cores).map(|_| IdleCount::default()).collect(),
@@ -132,7 +134,7 @@ impl Budget {
     /// A permit, if there is room and nobody was here first.
     pub(super) fn permit(&self, pool: &Arc<Pool>) -> Option<Permit> {
         let mut state = self.state();
-        (state.queue.is_empty() && state.room(self, pool)).then(|| state.take(pool))
+        (!self.hold.is_on() && state.queue.is_empty() && state.room(self, pool)).then(|| state.take(pool))
     }
 
     /// True: there is room to open a backend for it, which came up meanwhile or which others may have first.
@@ -160,7 +162,7 @@ impl Budget {
             let max = self.max.load(Ordering::Relaxed);
             let room = |pool: &Pool| *open < max && by_pool.get(&pool.id).copied().unwrap_or(0) < pool.max();
             let servable = |waiter: &Waiter| {
-                waiter.usage.leases() < waiter.max_leases && (has_idle(&waiter.pool) || room(&waiter.pool))
+                waiter.usage.may_lease(waiter.max_leases) && (has_idle(&waiter.pool) || room(&waiter.pool))
             };
             let (cost, passed_over) = (Cell::new(0), Cell::new(false));
             let near = |waiter: &Waiter| {
@@ -209,7 +211,7 @@ impl Budget {
         has_idle: impl Fn(&Pool) -> bool,
         take_idle: impl FnOnce(&Pool) -> Option<Box<Conn>>,
     ) -> bool {
-        if self.waiting() == 0 {
+        if self.waiting() == 0 || self.hold.is_on() {
             return false;
         }
         let Some((waiter, slot, permit)) = self.next(core, has_idle) else { return false };
@@ -232,7 +234,7 @@ impl Budget {
 
     /// Whether somebody waits for room on the server while other pools' backends idle there.
     pub(super) fn wants_eviction(&self) -> bool {
-        self.waiting() > 0 && self.state().open >= self.max.load(Ordering::Relaxed)
+        self.waiting() > 0 && !self.hold.is_on() && self.state().open >= self.max.load(Ordering::Relaxed)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::audit::Audit;
 use crate::backend::{Credentials, Endpoint, Greeting, LoginSecret};
 use crate::base::{ClusterName, ServerName};
 use crate::config::PoolRules;
+use crate::limits::Held;
 
 /// Everything that makes two backends interchangeable, tenant context apart.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -83,6 +84,8 @@ pub struct PoolRow {
     pub cluster: String,
     /// The server's name, empty while there is none.
     pub server: String,
+    /// It is for reading.
+    pub replica: bool,
     pub host: String,
     pub port: Option<u32>,
     pub database: String,
@@ -240,6 +243,15 @@ impl Pools {
         self.pool(key, &of.rules(), of.vetting().map(Arc::unwrap_or_clone))
     }
 
+    /// Holds back whoever asks for a backend of a cluster's, or does not any more.
+    pub fn hold(&self, cluster: &ClusterName, held: Held) {
+        self.head(cluster, &Place::Primary).1.hold.set(held);
+    }
+
+    pub fn held(&self, cluster: &ClusterName) -> Held {
+        self.head(cluster, &Place::Primary).1.hold.state()
+    }
+
     /// Has idle backends of a server that were for reading closed soon, and others when they come back.
     pub fn leave(&self, cluster: &ClusterName, place: &Place) {
         let now = Arc::new(Instant::now());
@@ -272,6 +284,7 @@ impl Pools {
                 PoolRow {
                     id: pool.id,
                     cluster: pool.key.cluster.to_string(),
+                    replica: pool.key.place != Place::Primary,
                     server: endpoint.map(|endpoint| endpoint.server.to_string()).unwrap_or_default(),
                     host: endpoint.map(|endpoint| endpoint.host.clone()).unwrap_or_default(),
                     port: endpoint.map(|endpoint| endpoint.port.into()),

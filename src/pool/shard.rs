@@ -180,7 +180,7 @@ impl Shard {
 
     /// Lends an idle backend of this core, unless somebody waits: those come first.
     pub fn try_acquire(&self, local: &Rc<Local>, request: Request<'_>) -> Option<Lease> {
-        if local.pool.budget.waiting() > 0 {
+        if local.pool.budget.waiting() > 0 || local.pool.budget.hold.is_on() {
             return None;
         }
         let slot = request.usage.lease(request.max_leases)?;
@@ -195,6 +195,7 @@ impl Shard {
         }
         let budget = &local.pool.budget;
         if budget.waiting() == 0
+            && !budget.hold.is_on()
             && let Some(slot) = request.usage.lease(request.max_leases)
             && let Some(permit) = budget.permit(&local.pool)
         {

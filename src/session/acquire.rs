@@ -51,7 +51,7 @@ impl Session {
                 self.end_wait();
                 self.refuse_request(&refuse::canceled())?;
             }
-            Poll::Pending if !self.entry.take_wait_over() || self.awaits_primary() => {
+            Poll::Pending if !self.entry.take_wait_over() || self.awaits_primary() || self.is_held() => {
                 self.entry.listen(cx);
                 return Ok(Poll::Pending);
             }
@@ -68,6 +68,14 @@ impl Session {
         let at = self.target().pool.head().at();
         let limit = at.endpoint.as_ref().map_or(at.patience, |_| Some(self.local.pool.rules().acquire_timeout));
         at.patience.is_some() && limit.is_some_and(|limit| at.since.elapsed() < limit)
+    }
+
+    /// Somebody at the console holds it back, or did a moment ago.
+    fn is_held(&self) -> bool {
+        let pool = &self.target().pool;
+        let afterwards = pool.rules().acquire_timeout;
+        let most = pool.head().at().patience.unwrap_or_default().max(afterwards);
+        [&pool.budget().hold, &self.usage.hold].into_iter().any(|hold| hold.excuses(most, afterwards))
     }
 
     fn waited_too_long(&self) -> AcquireError {

@@ -28,6 +28,8 @@ pub enum Kick {
     Suspended,
     /// At the next moment between transactions: the tenant or database was removed or moved.
     Moved,
+    /// At the next moment between transactions: somebody at the console drains its tenant or cluster.
+    Drained,
     /// At the next moment between transactions: it would keep its backend, and too many of the tenant do.
     Pinned,
     /// At the next moment between transactions: it would keep its backend, and that is a replica's.
@@ -158,7 +160,10 @@ impl Entry {
 
     /// Asks the session to end. What ends it now replaces what lets it finish.
     pub fn kick(&self, kick: Kick) {
-        if !matches!(self.kick.get(), None | Some(Kick::Drain | Kick::Moved | Kick::Pinned | Kick::Replica)) {
+        if !matches!(
+            self.kick.get(),
+            None | Some(Kick::Drain | Kick::Drained | Kick::Moved | Kick::Pinned | Kick::Replica)
+        ) {
             return;
         }
         self.kick.set(Some(kick));

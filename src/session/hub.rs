@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::core::Core;
 use super::entry::Held;
-use super::login::hand_over;
+use super::introduce::hand_over;
 use super::mailbox::{Mailbox, Stopped};
 use super::refuse::{self, Loss};
 use crate::base::{Party, Report, Severity};

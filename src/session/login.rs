@@ -5,16 +5,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 use super::cancel::{CancelKey, CancelKeys};
 use super::core::Core;
 use super::entry::{Entry, Profile};
 use super::handshake::{Refused, Started};
+use super::introduce::introduce;
 use super::listen::Hearing;
 use super::names::Names;
 use super::plain::Wish;
-use super::refuse::{self, Loss};
+use super::refuse;
 use super::relay::Sink;
 use super::room::Room;
 use super::serve::{Need, Session, Skipping};
@@ -25,18 +26,16 @@ use super::world::World;
 use super::{break_glass, startup_settings};
 use crate::audit::{Token, Via, Who};
 use crate::auth::Identity;
-use crate::backend::{Endpoint, Greeting};
 use crate::base::{Report, SqlState, clock};
 use crate::config::{Isolation, SettingSource, Tenant};
-use crate::limits::{ClientSlot, Usage};
+use crate::limits::{ClientSlot, Held, Usage};
 use crate::net::Stream;
-use crate::pool::{AcquireError, Lease, Local, Request};
+use crate::pool::{Local, Pool};
 use crate::route;
 use crate::sql::identifier;
-use crate::tenant::{Context, Known};
-use crate::wire::handover::{Checker, Step};
+use crate::tenant::Context;
+use crate::wire::encode;
 use crate::wire::startup::Startup;
-use crate::wire::{Header, Origin, backend as answer, encode, frame, handover};
 
 /// Who has come in.
 pub(super) enum Login {
@@ -364,6 +363,7 @@ pub(super) fn serve_identity(core: &Core, world: &World, identity: &Identity, wh
     })?;
     let pools = world.tenant_pools(&core.shared.pools, cluster, tenant, route.login);
     let (pool, listening) = pools.ok_or_else(refuse::misconfigured)?;
+    drained(core, &pool, &usage)?;
     // Another server may take its place, which is looked at when it serves.
     if let Some(primary) = &pool.head().at().endpoint {
         route::admit(&route.regions, &primary.server, &primary.region).map_err(no_route)?;
@@ -375,6 +375,15 @@ pub(super) fn serve_identity(core: &Core, world: &World, identity: &Identity, wh
     let local = core.shard.local(&pool);
     let token = Some(stay::token(identity));
     Ok(Admitted { terms, usage, slot, local, context, hearing, expires_at, token })
+}
+
+/// Nobody is let in while a cluster or a tenant is being drained.
+pub(super) fn drained(core: &Core, pool: &Pool, usage: &Usage) -> Result<(), Report> {
+    if [&pool.budget().hold, &usage.hold].iter().any(|hold| hold.state() == Held::Drained) {
+        core.stats.login("drained");
+        return Err(refuse::drained(SqlState::CANNOT_CONNECT_NOW));
+    }
+    Ok(())
 }
 
 /// What backends are told about this session before its own settings.
@@ -407,173 +416,5 @@ fn setting_value(source: &SettingSource, tenant: &Tenant, identity: &Identity) -
                 None => String::new(),
             }
         }
-    }
-}
-
-/// Finds out what the server reports for a session with these settings, with a backend's help where it
-/// is not known yet, so that wrong settings are refused now.
-pub(super) async fn introduce(
-    core: &Rc<Core>,
-    admitted: &Admitted,
-    wanted: Vec<(String, String)>,
-) -> Result<(Arc<Context>, Reported), Refused> {
-    let pool = &admitted.local.pool;
-    let shared = |context| core.shared.contexts.shared(context);
-    let base = shared(admitted.context.clone());
-    let greeting = greet(core, admitted, &base).await.map_err(|error| refuse::acquire(&error))?;
-    let parameters: Reported = greeting.parameters.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-    let known = |name: &str| parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
-    let here = |endpoint: Option<&Endpoint>| admits(core, admitted, endpoint);
-    // The first backend may have waited for another server to take the writes.
-    here(admitted.local.pool.head().at().endpoint.as_deref())?;
-    let own: Reported = wanted.into_iter().filter(|(name, value)| !same(name, known(name), value)).collect();
-    if own.is_empty() {
-        return Ok((base, parameters));
-    }
-    let key = (pool.key.clone(), own.clone());
-    let reported = match core.reported(&key) {
-        Some(reported) => reported,
-        None => {
-            let context = shared(admitted.context.with_settings(&own));
-            let lease = acquire(core, admitted, &context).await.map_err(|error| refuse::acquire(&error))?;
-            here(Some(&lease.conn.cancel.endpoint))?;
-            let reported = Rc::new(try_settings(core, lease, &context).await?);
-            core.remember_reported(key, &reported);
-            reported
-        }
-    };
-    let mut parameters = parameters;
-    for (name, value) in reported.iter() {
-        match parameters.iter_mut().find(|(known, _)| known == name) {
-            Some(known) => known.1.clone_from(value),
-            None => parameters.push((name.clone(), value.clone())),
-        }
-    }
-    Ok((shared(admitted.context.with_settings(&own)), parameters))
-}
-
-/// Whether a server may be told about this login.
-fn admits(core: &Core, admitted: &Admitted, endpoint: Option<&Endpoint>) -> Result<(), Report> {
-    let (Some(regions), Some(endpoint)) = (&admitted.terms.regions, endpoint) else { return Ok(()) };
-    route::admit(regions, &endpoint.server, &endpoint.region).map_err(|refusal| {
-        core.stats.login("no_route");
-        tracing::info!(party = %admitted.terms.id, %refusal, "a login was refused");
-        refuse::no_access().because("no_route")
-    })
-}
-
-/// What the server says of itself, with a backend's help where it is not known yet.
-pub(super) async fn greet(
-    core: &Core,
-    admitted: &Admitted,
-    context: &Arc<Context>,
-) -> Result<Arc<Greeting>, AcquireError> {
-    let pool = &admitted.local.pool;
-    loop {
-        if let Some(greeting) = pool.greeting() {
-            return Ok(greeting);
-        }
-        // Opening the first one makes it known.
-        let lease = acquire(core, admitted, context).await?;
-        core.shard.release(lease, std::time::Instant::now());
-    }
-}
-
-async fn acquire(core: &Core, admitted: &Admitted, context: &Arc<Context>) -> Result<Lease, AcquireError> {
-    let request = Request { context, usage: &admitted.usage, max_leases: admitted.terms.limits.max_leases };
-    core.shard.acquire(&admitted.local, request).await.inspect_err(|error| {
-        core.stats.login("no_backend");
-        tracing::warn!(tenant = %admitted.terms.id, error = %error, source = ?std::error::Error::source(error).map(ToString::to_string), "no backend for a login");
-    })
-}
-
-/// Whether a setting is what the server has anyway.
-fn same(name: &str, known: Option<&str>, value: &str) -> bool {
-    match known {
-        Some(known) if name == "client_encoding" => startup_settings::same_encoding(known, value),
-        Some(known) => known == value,
-        None => false,
-    }
-}
-
-/// Hands a backend over with these settings and reads what the server reports of them.
-async fn try_settings(core: &Core, mut lease: Lease, context: &Arc<Context>) -> Result<Reported, Refused> {
-    let reported = hand_over(&mut lease, context).await.inspect_err(|report| {
-        if report.sqlstate == SqlState::INVALID_PARAMETER_VALUE {
-            core.stats.login("parameters");
-        }
-    })?;
-    core.shard.release(lease, std::time::Instant::now());
-    Ok(reported)
-}
-
-/// Has a backend serve this context, and waits until it does.
-pub(super) async fn hand_over(lease: &mut Lease, context: &Arc<Context>) -> Result<Reported, Report> {
-    let limit = lease.conn.cancel.endpoint.timeout;
-    let handed_over = tokio::time::timeout(limit, put_and_check(lease, context)).await;
-    handed_over.unwrap_or_else(|_| Err(refuse::server_lost(Loss::Nothing)))
-}
-
-async fn put_and_check(lease: &mut Lease, context: &Arc<Context>) -> Result<Reported, Report> {
-    let conn = &mut lease.conn;
-    let known = if conn.used { Known::Discarded } else { Known::Nothing };
-    let gate = handover::gate();
-    let mut out = Vec::new();
-    conn.turn = context.turn();
-    let mut checker = context.for_backend(conn.backend.pid, &known, |orders| {
-        handover::put(&mut out, orders, gate.as_bytes());
-        Checker::new(orders)
-    });
-    out.extend_from_slice(crate::wire::frontend::SYNC);
-    conn.used = true;
-    conn.context = None;
-    conn.prepared.clear();
-    conn.backend.stream.write_all(&out).await.map_err(|_| refuse::server_lost(Loss::Nothing))?;
-    conn.backend.stream.flush().await.map_err(|_| refuse::server_lost(Loss::Nothing))?;
-    let mut reported = Reported::new();
-    let mut input = BytesMut::new();
-    let mut done = false;
-    loop {
-        while let Some(header) =
-            Header::read(&input, Origin::Server).map_err(|_| refuse::server_garbled(Loss::Nothing))?
-        {
-            if input.len() < header.total {
-                break;
-            }
-            let message = input.split_to(header.total);
-            let body = message.get(frame::HEADER..).unwrap_or_default();
-            if done && header.tag == b'Z' {
-                conn.context = Some(Arc::clone(context));
-                conn.dirty = false;
-                return Ok(reported);
-            }
-            if header.tag == b'S' {
-                reported.extend(answer::parameter(body).map(|(name, value)| (name.to_owned(), value.to_owned())));
-            }
-            if !done {
-                match checker.take(header.tag, body) {
-                    Step::Continue => {}
-                    Step::Done => done = true,
-                    Step::Failed => return Err(refused_settings(body)),
-                }
-            }
-        }
-        match conn.backend.stream.read_buf(&mut input).await {
-            Ok(n) if n > 0 => {}
-            _ => return Err(refuse::server_lost(Loss::Nothing)),
-        }
-    }
-}
-
-/// The server's own words about the client's own setting.
-fn refused_settings(body: &[u8]) -> Report {
-    let text = |code| answer::field(body, code).map(|text| String::from_utf8_lossy(text).into_owned());
-    match text(b'M') {
-        Some(message) => {
-            Report::fatal(SqlState::INVALID_PARAMETER_VALUE, format!("a startup parameter was refused: {message}"))
-                .because("parameters")
-                .hint("Correct it in the connection string.")
-        }
-        None => refuse::server_garbled(Loss::Nothing),
     }
 }

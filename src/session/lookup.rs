@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::core::Core;
-use super::login::hand_over;
+use super::introduce::hand_over;
 use super::refuse::{self, Loss};
 use super::world::World;
 use crate::backend::{self, AskError};

@@ -3,6 +3,7 @@
 //! ```text
 //!   handshake  Accepted -> Started        TLS, the startup packet; or a cancel request, answered here
 //!   login      Started  -> Session        the token, the tenant, the route; or the console
+//!     introduce   what a server says of itself, and of the session's own settings
 //!     plain      the same where there are no tenants: a user and its password
 //!   serve      Session  -> end            transactions, until somebody ends it
 //!     upstream    client bytes -> server bytes: statements, and the hand-over ahead of them
@@ -28,6 +29,7 @@ mod entry;
 mod handover;
 mod handshake;
 mod hub;
+mod introduce;
 mod link;
 mod listen;
 mod login;

@@ -9,8 +9,9 @@ use tokio::io::AsyncWriteExt;
 use super::core::Core;
 use super::directory::User;
 use super::handshake::{Refused, Started};
+use super::introduce::{greet, introduce};
 use super::listen::Hearing;
-use super::login::{Admitted, Reported, greet, introduce};
+use super::login::{Admitted, Reported, drained};
 use super::serve::Session;
 use super::terms::Terms;
 use super::world::World;
@@ -152,6 +153,7 @@ fn admit(core: &Core, world: &World, wish: &Wish<'_>, secret: LoginSecret) -> Re
         refuse::database_clients(limit)
     })?;
     let pool = world.pool(&core.shared.pools, cluster, credentials, None);
+    drained(core, &pool, &usage)?;
     let context = Context::plain(terms.id.clone(), wish.user);
     let local = core.shard.local(&pool);
     let hearing = Hearing { key: None, by: Rc::clone(&local) };

@@ -102,7 +102,9 @@ impl Session {
     /// Finds out which server is to serve the request that begins here. `Some`: not yet, for this is awaited first.
     pub(super) fn aim(&mut self, input: &[u8]) -> Result<Option<Need>, End> {
         let route = self.read_route();
-        if route == ReadRoute::Primary || self.nobody {
+        // While the cluster is paused, all wait in one queue.
+        let held = self.local.pool.budget().hold.is_on();
+        if route == ReadRoute::Primary || self.nobody || held {
             self.target_primary(Asks::MayWrite);
             return Ok(None);
         }

@@ -230,6 +230,7 @@ pub(super) fn kicked(kick: Kick, limit: Duration) -> Report {
         .because("pinned_replica")
         .hint("Do it outside of a READ ONLY transaction, or SET pgward.route = 'primary' before."),
         Kick::Drain | Kick::Stop => draining(),
+        Kick::Drained => drained(SqlState::ADMIN_SHUTDOWN),
         Kick::Expired => Report::fatal(SqlState::INVALID_AUTHORIZATION, "the session's token has expired")
             .because("expired")
             .hint("Connect again with a fresh token."),
@@ -252,6 +253,13 @@ pub(super) fn kicked(kick: Kick, limit: Duration) -> Report {
         .because("idle_in_transaction")
         .hint("End transactions promptly, or raise session.idle_in_transaction_timeout."),
     }
+}
+
+/// Somebody at the console drains the session's tenant or cluster.
+pub(super) fn drained(sqlstate: SqlState) -> Report {
+    Report::fatal(sqlstate, "this tenant or its cluster is being drained")
+        .because("drained")
+        .hint("Connect again later, or elsewhere; it lasts until somebody says RESUME at pgward's console.")
 }
 
 /// PostgreSQL's own words, which drivers know.

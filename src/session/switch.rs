@@ -10,7 +10,8 @@ use bytes::BytesMut;
 
 use super::aside::{Errand, ROW};
 use super::handshake::Refused;
-use super::login::{Admitted, Reported, introduce, serve_identity};
+use super::introduce::introduce;
+use super::login::{Admitted, Reported, serve_identity};
 use super::refuse;
 use super::serve::{End, Session};
 use super::world::World;

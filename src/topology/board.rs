@@ -54,6 +54,7 @@ struct Known {
     /// Its lag at its last answers, and when.
     lags: VecDeque<(Instant, Lag)>,
     trouble: Option<Arc<str>>,
+    held: bool,
     /// It was asked at least once, and answered or not.
     asked: bool,
     /// What was last published of it, and since when that is so.
@@ -131,6 +132,16 @@ impl Board {
     /// Told whenever a server has answered.
     pub fn answers(&self) -> watch::Receiver<()> {
         self.answered.subscribe()
+    }
+
+    /// Has nobody read from a replica, or lets them again. `false`: there is no such server.
+    pub fn hold(&self, server: &ServerName, held: bool) -> bool {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let Some(known) = state.known.iter_mut().find(|known| known.server.name == *server) else { return false };
+        known.held = held;
+        self.publish(state);
+        true
     }
 
     /// A session has lost a connection to a server, or got none: nobody else is sent there before it has answered.
@@ -257,7 +268,8 @@ impl Board {
             let (samples, lag) = (known.samples.clone(), known.lags.back().map(|(_, lag)| *lag));
             let worst_lag = known.lags.iter().map(|(_, lag)| *lag).reduce(Lag::max);
             let (seen, since) = (known.seen, known.since);
-            ServerView { server, health, seen, samples, lag, worst_lag, fenced, since, trouble }
+            let held = known.held;
+            ServerView { server, health, seen, samples, lag, worst_lag, fenced, held, since, trouble }
         });
         let servers: Vec<ServerView> = servers.collect();
         let before = self.snapshot.load();
@@ -306,6 +318,7 @@ impl Known {
             samples: Samples::default(),
             lags: VecDeque::new(),
             trouble: None,
+            held: false,
             asked: false,
             published: (Health::Suspect, None, false),
             since: Instant::now(),

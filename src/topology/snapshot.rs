@@ -46,6 +46,8 @@ pub struct ServerView {
     pub worst_lag: Option<Lag>,
     /// It says that it takes writes, and gets none.
     pub fenced: bool,
+    /// Somebody at the console wants nobody to read there.
+    pub held: bool,
     /// Since when it is what it is: health, role and fence together.
     pub since: Instant,
     /// Why it could not be asked, or its answer not be used.
@@ -85,10 +87,11 @@ impl Snapshot {
 }
 
 impl ServerView {
-    /// Whether it is a replica that answers and follows what the others are on. One that follows an older timeline shows
+    /// Whether it is a replica to read from: one that answers and follows what the others are on. One that follows an older timeline shows
     /// what has been given up, or will be once it is made to follow.
     pub fn is_replica_on(&self, timeline: u32) -> bool {
         self.health == Health::Up
+            && !self.held
             && self.seen.is_some_and(|seen| seen.role == Role::Replica && seen.timeline == timeline)
     }
 }

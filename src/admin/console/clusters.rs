@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::command::Row;
 use crate::admin::Control;
 use crate::base::Lsn;
+use crate::limits::Held;
 use crate::topology::{Role, ServerView, Snapshot};
 use crate::wire::table::Column;
 
@@ -17,6 +18,7 @@ pub(super) const COLUMNS: &[Column] = &[
     Column::text("role"),
     Column::text("health"),
     Column::text("writes"),
+    Column::text("held"),
     Column::integer("timeline"),
     Column::text("lsn"),
     Column::integer("lag_bytes"),
@@ -30,13 +32,14 @@ pub(super) fn rows(control: &Control) -> Vec<Row> {
     let boards = control.shared.topology.boards();
     let rows = boards.iter().flat_map(|board| {
         let snapshot = board.snapshot();
-        let row = |(at, view)| row(board.name.as_str(), &snapshot, at, view, now);
+        let held = control.shared.pools.held(&board.name);
+        let row = |(at, view)| row(board.name.as_str(), &snapshot, at, view, held, now);
         snapshot.servers.iter().enumerate().map(row).collect::<Vec<_>>()
     });
     rows.collect()
 }
 
-fn row(cluster: &str, snapshot: &Snapshot, at: usize, view: &ServerView, now: Instant) -> Row {
+fn row(cluster: &str, snapshot: &Snapshot, at: usize, view: &ServerView, held: Held, now: Instant) -> Row {
     let role = view.seen.map(|seen| match seen.role {
         Role::Primary => "primary",
         Role::Replica => "replica",
@@ -46,6 +49,11 @@ fn row(cluster: &str, snapshot: &Snapshot, at: usize, view: &ServerView, now: In
         (false, true) => "fenced",
         (false, false) => "no",
     };
+    let held = match (held, view.held) {
+        (Held::No, true) => Held::Paused,
+        (held, _) => held,
+    };
+    let held = held.as_str();
     // One that could only be taken for what it is configured as has told neither.
     let told = view.seen.filter(|seen| seen.lsn > Lsn::default());
     vec![
@@ -57,6 +65,7 @@ fn row(cluster: &str, snapshot: &Snapshot, at: usize, view: &ServerView, now: In
         role.into(),
         view.health.as_str().into(),
         writes.into(),
+        held.into(),
         told.map(|seen| seen.timeline).into(),
         told.map(|seen| seen.lsn.to_string()).into(),
         told.and(view.lag).map(|lag| lag.bytes).into(),

@@ -3,19 +3,57 @@
 use std::sync::Arc;
 
 use super::{clients, clusters, help, pools, servers, stats, tenants, version};
-use crate::admin::{Control, ReloadError};
-use crate::audit::Event;
+use crate::admin::{Control, GateError, ReloadError, Target};
+use crate::audit::{Event, Text};
 use crate::base::{Report, SqlState};
 use crate::session::Stay;
 use crate::wire::table::{Column, Value};
 
 pub(super) type Row = Vec<Value>;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Command {
     Show(Show),
     Reload,
     Shutdown,
+    Gate(Gate, Target),
+}
+
+/// What is done with requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gate {
+    Pause,
+    Drain,
+    Resume,
+}
+
+impl Gate {
+    pub const ALL: [Self; 3] = [Self::Pause, Self::Drain, Self::Resume];
+
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Pause => "PAUSE",
+            Self::Drain => "DRAIN",
+            Self::Resume => "RESUME",
+        }
+    }
+
+    /// As it is written, and what it does.
+    pub const fn help(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Pause => (
+                "PAUSE [CLUSTER name | SERVER cluster.replica | TENANT name]",
+                "have requests wait, and tell when none is under way",
+            ),
+            Self::Drain => (
+                "DRAIN [CLUSTER name | SERVER cluster.replica | TENANT name]",
+                "end sessions between transactions, let nobody in, and tell when all are gone",
+            ),
+            Self::Resume => {
+                ("RESUME [CLUSTER name | SERVER cluster.replica | TENANT name]", "let requests and sessions go on")
+            }
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,9 +77,9 @@ pub(super) struct Operator {
 
 impl Operator {
     /// Records what is about to be done. It is not done where that cannot be recorded and would have to be.
-    async fn acts(&self, control: &Control, command: &'static str) -> Result<(), Report> {
+    async fn acts(&self, control: &Control, command: &'static str, place: Option<&str>) -> Result<(), Report> {
         let Some(stay) = &self.stay else { return Ok(()) };
-        let event = || Event::Command { who: Arc::clone(stay.who()), command };
+        let event = || Event::Command { who: Arc::clone(stay.who()), command, place: place.map(Text::new) };
         control.shared.audit.admit(event).await.map_err(|_| unrecordable())
     }
 }
@@ -66,37 +104,48 @@ impl Command {
     ];
 
     /// The columns of its rows; `None` where it has no rows.
-    pub fn columns(self) -> Option<&'static [Column]> {
+    pub fn columns(&self) -> Option<&'static [Column]> {
         match self {
             Self::Show(show) => Some(show.columns()),
-            Self::Reload | Self::Shutdown => None,
+            Self::Reload | Self::Shutdown | Self::Gate(..) => None,
         }
     }
 
     /// What CommandComplete says.
-    pub fn tag(self) -> &'static str {
+    pub fn tag(&self) -> &'static str {
         match self {
             Self::Show(_) => "SHOW",
             Self::Reload => "RELOAD",
             Self::Shutdown => "SHUTDOWN",
+            Self::Gate(gate, _) => gate.word(),
         }
     }
 
     /// Does it. `operator` is who is named in the logs for what changes something.
-    pub async fn run(self, control: &Control, operator: &Operator) -> Result<Vec<Row>, Report> {
+    pub async fn run(&self, control: &Control, operator: &Operator) -> Result<Vec<Row>, Report> {
         let user = operator.user.as_str();
         match self {
             Self::Show(show) => Ok(show.rows(control).await),
             Self::Reload => {
-                operator.acts(control, "RELOAD").await?;
+                operator.acts(control, "RELOAD", None).await?;
                 tracing::info!(user, "the console asks for a reload");
                 control.reload().await.map(|()| Vec::new()).map_err(|error| not_reloaded(&error))
             }
             Self::Shutdown => {
-                operator.acts(control, "SHUTDOWN").await?;
+                operator.acts(control, "SHUTDOWN", None).await?;
                 tracing::info!(user, "the console asks for a shutdown");
                 control.shutdown();
                 Ok(Vec::new())
+            }
+            Self::Gate(gate, target) => {
+                operator.acts(control, gate.word(), Some(&target.to_string())).await?;
+                tracing::info!(user, %target, "the console says {}", gate.word());
+                let done = match gate {
+                    Gate::Pause => control.pause(target).await,
+                    Gate::Drain => control.drain(target).await,
+                    Gate::Resume => control.resume(target),
+                };
+                done.map(|()| Vec::new()).map_err(|error| not_held(&error))
             }
         }
     }
@@ -127,6 +176,24 @@ impl Show {
             Self::Stats => stats::rows(control),
             Self::Help => help::rows(),
         }
+    }
+}
+
+fn not_held(error: &GateError) -> Report {
+    let report = |state, hint: &'static str| Report::error(state, error.to_string()).hint(hint);
+    match error {
+        GateError::Unknown(_) => report(
+            SqlState::UNDEFINED_OBJECT,
+            "SHOW CLUSTERS and SHOW TENANTS have the names. A replica is written cluster.server.",
+        ),
+        GateError::Primary(_) => report(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "PAUSE CLUSTER holds back all of its cluster's requests; or have another server take the writes first.",
+        ),
+        GateError::Busy { .. } => report(
+            SqlState::OBJECT_IN_USE,
+            "SHOW CLIENTS tells whose they are. PAUSE has let requests go on; DRAIN goes on until RESUME.",
+        ),
     }
 }
 

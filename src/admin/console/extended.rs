@@ -90,7 +90,7 @@ impl Extended {
         let commands = parse(message.text)?;
         let statement = match commands.as_slice() {
             [] => None,
-            [command] => Some(*command),
+            [command] => Some(command.clone()),
             _ => {
                 return Err(Report::error(SqlState::SYNTAX_ERROR, "a prepared statement holds one command only")
                     .hint("Prepare the commands one by one.")
@@ -103,13 +103,13 @@ impl Extended {
     }
 
     fn bind(&mut self, message: Bind<'_>, out: &mut BytesMut) -> Result<(), Fault> {
-        let statement = *self.statements.get(message.statement).ok_or_else(no_statement)?;
+        let statement = self.statements.get(message.statement).ok_or_else(no_statement)?.clone();
         if !message.parameters.is_empty() {
             return Err(Report::error(SqlState::PROTOCOL_VIOLATION, "commands of the console take no parameters")
                 .hint("Send the command without parameters.")
                 .into());
         }
-        let columns = statement.and_then(Command::columns).map_or(0, <[_]>::len);
+        let columns = statement.as_ref().and_then(Command::columns).map_or(0, <[_]>::len);
         if !message.formats.fit(columns) {
             return Err(Report::error(
                 SqlState::PROTOCOL_VIOLATION,
@@ -130,14 +130,14 @@ impl Extended {
             Named::Statement(name) => {
                 let statement = self.statements.get(*name).ok_or_else(no_statement)?;
                 encode::parameters(out, &[]);
-                (*statement, &text)
+                (statement, &text)
             }
             Named::Portal(name) => {
                 let portal = self.portals.get(*name).ok_or_else(no_portal)?;
-                (portal.statement, &portal.formats)
+                (&portal.statement, &portal.formats)
             }
         };
-        match statement.and_then(Command::columns) {
+        match statement.as_ref().and_then(Command::columns) {
             Some(columns) => table::columns(out, columns, formats),
             None => out.extend_from_slice(encode::NO_DATA),
         }
@@ -152,7 +152,7 @@ impl Extended {
         operator: &Operator,
     ) -> Result<(), Fault> {
         let portal = self.portals.get_mut(message.portal).ok_or_else(no_portal)?;
-        let Some(command) = portal.statement else {
+        let Some(command) = &portal.statement else {
             out.extend_from_slice(encode::EMPTY);
             return Ok(());
         };

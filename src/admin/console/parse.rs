@@ -1,7 +1,8 @@
 //! Text to commands.
 
-use super::command::Command;
-use crate::base::{Report, SqlState};
+use super::command::{Command, Gate};
+use crate::admin::Target;
+use crate::base::{ClusterName, Report, ServerName, SqlState, TenantId};
 
 /// The commands of a text, which stand apart by semicolons. One that is not known, and none is run.
 pub(super) fn parse(text: &[u8]) -> Result<Vec<Command>, Report> {
@@ -11,6 +12,9 @@ pub(super) fn parse(text: &[u8]) -> Result<Vec<Command>, Report> {
 }
 
 fn command(statement: &str) -> Option<Command> {
+    if let Some(gate) = gate(statement) {
+        return Some(gate);
+    }
     // HELP alone is what people try first.
     let written = if statement.eq_ignore_ascii_case("help") { "SHOW HELP" } else { statement };
     let same = |words: &str| {
@@ -18,12 +22,31 @@ fn command(statement: &str) -> Option<Command> {
         words.split(' ').all(|word| given.next().is_some_and(|given| given.eq_ignore_ascii_case(word)))
             && given.next().is_none()
     };
-    Command::ALL.iter().find(|(words, ..)| same(words)).map(|(_, command, _)| *command)
+    Command::ALL.iter().find(|(words, ..)| same(words)).map(|(_, command, _)| command.clone())
+}
+
+/// `PAUSE`, `DRAIN` or `RESUME`, and of what.
+fn gate(statement: &str) -> Option<Command> {
+    let words: Vec<&str> = statement.split_ascii_whitespace().collect();
+    let (first, rest) = words.split_first()?;
+    let gate = Gate::ALL.into_iter().find(|gate| first.eq_ignore_ascii_case(gate.word()))?;
+    let target = match rest {
+        [] => Target::All,
+        [kind, name] if kind.eq_ignore_ascii_case("cluster") => Target::Cluster(ClusterName::parse(name).ok()?),
+        [kind, name] if kind.eq_ignore_ascii_case("tenant") => Target::Tenant(TenantId::parse(name).ok()?),
+        [kind, name] if kind.eq_ignore_ascii_case("server") => {
+            let (cluster, server) = name.split_once('.')?;
+            Target::Server(ClusterName::parse(cluster).ok()?, ServerName::parse(server).ok()?)
+        }
+        _ => return None,
+    };
+    Some(Command::Gate(gate, target))
 }
 
 /// The text is not repeated: somebody may have sent a query, values and all, to the wrong database.
 fn unknown() -> Report {
-    let all: Vec<&str> = Command::ALL.iter().map(|(words, ..)| *words).collect();
+    let gates = Gate::ALL.iter().map(|gate| gate.help().0);
+    let all: Vec<&str> = Command::ALL.iter().map(|(words, ..)| *words).chain(gates).collect();
     Report::error(SqlState::SYNTAX_ERROR, "this is not a command of the pgward console")
         .hint(format!("The commands are {}. For SQL, connect to a tenant's database.", all.join(", ")))
 }
@@ -83,12 +106,27 @@ mod tests {
     #[test]
     fn every_command_is_understood_as_it_is_listed() {
         for (words, command, _) in Command::ALL {
-            assert_eq!(parse(words.as_bytes()), Ok(vec![command]));
+            assert_eq!(parse(words.as_bytes()), Ok(vec![command.clone()]));
             let says = match command {
                 Command::Show(_) => "SHOW",
                 other => other.tag(),
             };
             assert!(words.starts_with(says));
+        }
+    }
+
+    #[test]
+    fn what_is_held_back_is_named() {
+        let target = |text: &str| match parse(text.as_bytes()).as_deref() {
+            Ok([Command::Gate(gate, target)]) => format!("{} {target}", gate.word()),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(target("pause"), "PAUSE all clusters");
+        assert_eq!(target("Drain cluster main;"), "DRAIN cluster main");
+        assert_eq!(target("RESUME SERVER main.main-2"), "RESUME server main.main-2");
+        assert_eq!(target("pause tenant a.b@c"), "PAUSE tenant a.b@c");
+        for text in ["pause main", "pause server main", "drain cluster", "resume tenant a b", "pause cluster 'x'"] {
+            assert!(parse(text.as_bytes()).is_err(), "{text}");
         }
     }
 

@@ -85,6 +85,7 @@ mod tests {
         let pool = |id| PoolRow {
             id,
             cluster: "main".to_owned(),
+            replica: false,
             server: "main-1".to_owned(),
             host: "db".to_owned(),
             port: Some(5432),

@@ -7,7 +7,7 @@ use super::command::Row;
 use crate::admin::Control;
 use crate::base::TenantId;
 use crate::config::Tenant;
-use crate::limits::Usage;
+use crate::limits::{Held, Usage};
 use crate::wire::table::Column;
 
 pub(super) const COLUMNS: &[Column] = &[
@@ -17,6 +17,7 @@ pub(super) const COLUMNS: &[Column] = &[
     Column::text("database"),
     Column::text("home"),
     Column::text("suspended"),
+    Column::text("held"),
     Column::integer("clients"),
     Column::integer("leases"),
     Column::integer("pinned"),
@@ -46,6 +47,7 @@ fn row(name: &TenantId, tenant: Option<&Tenant>, usage: Option<&Arc<Usage>>) -> 
         tenant.map(|tenant| tenant.database.as_str()).into(),
         tenant.map(|tenant| tenant.home.as_str()).into(),
         tenant.map(|tenant| if tenant.suspended { "yes" } else { "no" }).into(),
+        usage.map_or(Held::No, |usage| usage.hold.state()).as_str().into(),
         usage.map_or(0, |usage| usage.clients()).into(),
         usage.map_or(0, |usage| usage.leases()).into(),
         usage.map_or(0, |usage| usage.pinned()).into(),

@@ -98,6 +98,7 @@ fn view(name: &str, region: &str, role: Role, since: Instant) -> ServerView {
         lag: None,
         worst_lag: None,
         fenced: false,
+        held: false,
         since,
         trouble: None,
     }
