@@ -1,6 +1,6 @@
 # What there is to do here. `make` alone explains itself.
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz bench soak regress matrix hostile fmt clean
+.PHONY: help demo test fuzz bench soak regress matrix routes hostile fmt clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ regress: ## PostgreSQL's own regression suite straight, through PgBouncer and th
 matrix: ## docs/features.md anew: feature by feature, pgward and PgBouncer
 	@scripts/prepare bench
 	@scripts/matrix
+
+routes: ## docs/routes.md anew: what goes to a replica and what to the primary
+	PGWARD_ROUTES=page cargo test --locked --test routes the_page_has_the_list -- --exact
 
 hostile: ## docs/hostile.md anew: what a hostile tenant may try, and what comes of it
 	@scripts/prepare bench

@@ -453,6 +453,6 @@ async fn a_portal_is_fetched_in_portions_and_parameters_are_refused() {
     ];
     stream.write_all(&pipeline.concat()).await.unwrap();
     let answer = read_until(&mut stream, b"Z\0\0\0\x05I").await;
-    assert_eq!(tags(&answer), "12DDDDDDDsDDDCCEZ");
+    assert_eq!(tags(&answer), "12DDDDDDDsDDDDDDCCEZ");
     assert!(String::from_utf8_lossy(&answer).contains("take no parameters"));
 }

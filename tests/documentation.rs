@@ -116,7 +116,10 @@ async fn scraped() -> BTreeMap<String, Metric> {
     for counter in [transactions, bytes_from_clients, bytes_to_clients, contexts, tenant_switches] {
         counter.set(1);
     }
-    for counter in [handovers_failed, waits, recovered, moved, cancels] {
+    let CoreStats { replica_transactions, replica_retries, replica_waits, .. } = &stats;
+    for counter in
+        [handovers_failed, waits, recovered, moved, cancels, replica_transactions, replica_retries, replica_waits]
+    {
         counter.set(1);
     }
     for timings in [&stats.transaction_time, &stats.wait_time, &stats.login_time] {
