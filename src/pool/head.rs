@@ -1,6 +1,6 @@
 //! Where a cluster's writes go: one place for all its pools to look at, so that they follow at once.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,8 @@ pub struct Head {
     at: ArcSwap<At>,
     /// That of `at`. Read each time that a backend is lent, which is why it stands alone as well.
     era: AtomicU32,
+    /// There are other servers that can be read from. Read each time, too.
+    replicas: AtomicBool,
     changed: watch::Sender<()>,
     /// Held by whoever changes it, from finding out to writing down.
     turn: Mutex<()>,
@@ -37,6 +39,7 @@ impl Head {
         Self {
             at: ArcSwap::from_pointee(at),
             era: AtomicU32::new(1),
+            replicas: AtomicBool::new(false),
             changed: watch::channel(()).0,
             turn: Mutex::default(),
         }
@@ -45,6 +48,14 @@ impl Head {
     /// Who it is, and since when.
     pub fn at(&self) -> Arc<At> {
         self.at.load_full()
+    }
+
+    pub fn has_replicas(&self) -> bool {
+        self.replicas.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_replicas(&self, any: bool) {
+        self.replicas.store(any, Ordering::Relaxed);
     }
 
     pub fn era(&self) -> u32 {

@@ -243,6 +243,11 @@ impl Pools {
         self.pool(key, &of.rules(), of.vetting().map(Arc::unwrap_or_clone))
     }
 
+    /// Whether a cluster has servers to read from besides its primary.
+    pub fn set_replicas(&self, cluster: &ClusterName, any: bool) {
+        self.head(cluster, &Place::Primary).0.set_replicas(any);
+    }
+
     /// Holds back whoever asks for a backend of a cluster's, or does not any more.
     pub fn hold(&self, cluster: &ClusterName, held: Held) {
         self.head(cluster, &Place::Primary).1.hold.set(held);

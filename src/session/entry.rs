@@ -58,6 +58,8 @@ impl Phase {
 /// The backend in a session's hands, as others may know it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Held {
+    /// The number of its pool.
+    pub pool: usize,
     pub pid: u32,
     pub born: Instant,
 }
@@ -231,7 +233,7 @@ impl Entry {
         let (_, since) = self.phase.get();
         let profile = self.profile.borrow();
         Some(BackendRow {
-            pool: profile.pool,
+            pool: held.pool,
             pid: held.pid,
             tenant: profile.party.as_ref().and_then(Party::tenant).map(ToString::to_string),
             client: Some(self.id),

@@ -81,7 +81,8 @@ impl Hubs {
     fn opened(&self, pool: usize, lease: &Lease) {
         let backend = &lease.conn.backend;
         if let Some(hub) = self.lock().get_mut(&pool) {
-            hub.backend = Some((Held { pid: backend.pid, born: backend.born }, lease.since));
+            hub.backend =
+                Some((Held { pool: lease.local().pool.id(), pid: backend.pid, born: backend.born }, lease.since));
         }
     }
 

@@ -119,7 +119,8 @@ impl Session {
         let conn = &lease.conn;
         self.key.slot.aim(Arc::clone(&conn.cancel));
         self.entry.set(Phase::Active, lease.since);
-        self.entry.backend.set(Some(Held { pid: conn.backend.pid, born: conn.backend.born }));
+        let pool = lease.local().pool.id();
+        self.entry.backend.set(Some(Held { pool, pid: conn.backend.pid, born: conn.backend.born }));
         let link = Link {
             to_server: Sink::default(),
             handover: None,

@@ -131,11 +131,9 @@ impl Session {
         let now = Instant::now();
         match choice {
             Choice::Replica(at) => {
-                let snapshot = reading.board.glance();
-                let server = snapshot.servers.get(at).map(|view| view.server.name.clone());
-                drop(snapshot);
+                let server = reading.board.glance().servers.get(at).map(|view| Arc::clone(&view.server));
                 if let Some(server) = server {
-                    self.target_replica(&server);
+                    self.target_replica(&server.name);
                 }
                 let batch = trial.and_then(|length| input.get(..length));
                 self.begin_trial(batch);
@@ -206,16 +204,22 @@ impl Session {
 
     /// Whether there are replicas to choose among.
     fn begins_reading(&mut self) -> bool {
+        if !self.local.pool.head().has_replicas() {
+            self.target_primary(Asks::MayWrite);
+            return false;
+        }
         if self.reading.is_none() {
             let key = &self.local.pool.key;
             let Some(board) = self.core.shared.topology.board(&key.cluster) else { return false };
-            if board.glance().servers.len() < 2 {
-                return false;
-            }
             let catalogue = self.core.shared.functions.of(&key.cluster, &key.database);
             self.reading = Some(Box::new(Reading::new(board, catalogue)));
         }
         true
+    }
+
+    /// What comes next is not looked at.
+    pub(super) fn aim_blindly(&mut self) {
+        self.target_primary(Asks::MayWrite);
     }
 
     fn target_primary(&mut self, asks: Asks) {
@@ -279,10 +283,11 @@ impl Session {
         match asked {
             _ if replica.is_some() => add(&self.core.stats.replica_transactions, 1),
             Asks::MayWrite => reading.wrote = Some(now),
-            Asks::Session => return,
+            Asks::Session => return reading.requests = 0,
             Asks::Reads => {}
         }
         reading.before = Some((now, replica));
+        (reading.target, reading.asks, reading.requests) = (None, Asks::MayWrite, 0);
     }
 
     /// Until servers have answered, or the time is up.

@@ -389,6 +389,9 @@ impl Session {
         let function = u32::from_be_bytes(*function);
         let large_object = LARGE_OBJECT_FUNCTIONS.contains(&function);
         if large_object && self.hearing.key.is_none() {
+            if self.link.is_none() {
+                self.aim_blindly();
+            }
             if !self.linked(relay) {
                 return Ok(Taken::Not(Need::Lease));
             }
