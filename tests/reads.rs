@@ -147,7 +147,17 @@ async fn at_consistency_tenant_another_session_sees_it_at_once() {
     assert!(by_replica >= 80, "{by_replica} of 100");
     delay(&cluster.replicas()[0], "1h").await;
     writer.batch_execute("insert into orders (item) values ('shared')").await.unwrap();
-    assert_eq!(one(&reader, count).await, format!("101 {}", cluster.primary().port()));
+    let primary = cluster.primary().port().to_string();
+    let mut n = 101;
+    eventually("a read from the primary", LONG, async || {
+        let answer = one(&reader, count).await;
+        let (seen, port) = answer.split_once(' ').unwrap();
+        assert_eq!(seen, n.to_string());
+        n += 1;
+        writer.batch_execute("insert into orders (item) values ('shared')").await.unwrap();
+        port == primary
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -356,5 +366,103 @@ async fn replicas_come_and_go_by_reload_and_nobody_notices() {
     over.store(true, std::sync::atomic::Ordering::Relaxed);
     for task in tasks {
         task.await.unwrap();
+    }
+}
+
+/// The server's answers to one statement, within a time that nobody would call a hang.
+async fn answers(session: &mut support::raw::Raw<tokio::net::TcpStream>, sql: &str) -> Vec<String> {
+    let answered = tokio::time::timeout(Duration::from_secs(10), session.query(sql));
+    support::raw::gists(&answered.await.unwrap_or_else(|_| panic!("{sql} was not answered")))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_replica_can_do_was_tried_there_for_ever_by_who_reads_from_replicas_only() {
+    let cluster = cluster("only", 1).await;
+    let unlogged = "create unlogged table u (a int); grant all on u to public";
+    cluster.primary().run("app", "make what a standby cannot read", unlogged).await.unwrap();
+    let stage = stage(&cluster, "").await;
+    let text = std::fs::read_to_string(&stage.path).unwrap();
+    let text = text.replace("[tenants.t2]\n", "[tenants.t2]\nmode = \"session\"\nreads.route = \"replica\"\n");
+    std::fs::write(&stage.path, text).unwrap();
+    stage.control.reload().await.unwrap();
+    let mut session = stage.raw("acme").await;
+    answers(&mut session, "set pgward.route = 'replica'").await;
+    assert_eq!(answers(&mut session, "select * from u").await, ["E 0A000", "Z I"]);
+    assert_eq!(answers(&mut session, "select number from counted").await, ["T", "E 25006", "Z I"]);
+    // Its backend stays with it.
+    let mut session = stage.raw("t2").await;
+    for sql in ["select * from u", "select number from counted", "select 1"] {
+        let last = answers(&mut session, sql).await;
+        assert_eq!(last.last().map(String::as_str), Some("Z I"), "{sql}: {last:?}");
+    }
+    // Whoever may be served by the primary is, and the next one at once.
+    let client = stage.connect("acme").await;
+    back_at(&client, cluster.replicas()[0].port()).await;
+    assert_eq!(one(&client, "select count(*) from u").await, "0");
+    let retries = stage.metric("pgward_replica_retries_total").await;
+    assert_eq!(one(&client, "select count(*) from u").await, "0");
+    assert_eq!(stage.metric("pgward_replica_retries_total").await, retries);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_session_wrote_was_forgotten_with_its_route_its_token_or_its_notifications() {
+    let cluster = cluster("forget", 1).await;
+    delay(&cluster.replicas()[0], "3s").await;
+    let stage = stage(&cluster, "max_lag = \"1m\"").await;
+    let count = "select count(*)::text from orders where item = 'kept'";
+    let insert = "insert into orders (item) values ('kept')";
+    let client = stage.connect("acme").await;
+    client.batch_execute("set pgward.route = 'primary'").await.unwrap();
+    client.batch_execute(insert).await.unwrap();
+    client.batch_execute("set pgward.route = 'auto'").await.unwrap();
+    assert_eq!(one(&client, count).await, "1", "after another route");
+    client.batch_execute(insert).await.unwrap();
+    client.batch_execute(&format!("set pgward.token = '{}'", stage.token("acme", "app"))).await.unwrap();
+    assert_eq!(one(&client, count).await, "2", "after another token");
+    client.batch_execute("set pgward.route = 'replica'").await.unwrap();
+    assert_eq!(one(&client, count).await, "0", "it did not insist");
+    client.batch_execute("set pgward.route = 'auto'").await.unwrap();
+    assert_eq!(one(&client, count).await, "2", "it does again");
+    // Told of something, it looks for it.
+    let mut listener = stage.raw("acme").await;
+    listener.query("listen news").await;
+    client.batch_execute(&format!("begin; {insert}; notify news; commit")).await.unwrap();
+    listener.until(|message| message.tag == b'A').await;
+    assert_eq!(listener.one(count).await, "3");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_reads_from_replicas_only_does_not_write_while_the_cluster_is_paused() {
+    let cluster = cluster("pausing", 1).await;
+    let stage = Arc::new(stage(&cluster, "").await);
+    let client = stage.connect("acme").await;
+    client.batch_execute("set pgward.route = 'replica'").await.unwrap();
+    let console = format!("postgresql://admin:console-password@{}/pgward", stage.address);
+    let console = stage.try_connect(&console).await.unwrap();
+    console.batch_execute("pause cluster main").await.unwrap();
+    let waiting = tokio::spawn(async move {
+        let error = client.batch_execute("insert into orders (item) values ('no')").await.unwrap_err();
+        code(&error)
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!waiting.is_finished());
+    console.batch_execute("resume cluster main").await.unwrap();
+    assert_eq!(waiting.await.unwrap(), "25006");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_tenant_took_a_replica_from_all_by_ending_its_own_backend() {
+    let cluster = cluster("selfish", 1).await;
+    let stage = stage(&cluster, "").await;
+    let replica = cluster.replicas()[0].port();
+    let other = stage.connect("globex").await;
+    for _ in 0..5 {
+        let client = stage.connect("acme").await;
+        back_at(&client, replica).await;
+        client.batch_execute("begin read only").await.unwrap();
+        client.simple_query("select pg_terminate_backend(pg_backend_pid())").await.unwrap_err();
+        assert_eq!(shown(&stage, "selfish-2").await, ["replica", "up", "no"]);
+        back_at(&other, replica).await;
+        assert_eq!(shown(&stage, "selfish-2").await, ["replica", "up", "no"]);
     }
 }

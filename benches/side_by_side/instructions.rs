@@ -14,7 +14,7 @@ use super::mock::Mock;
 use super::peers::{Bouncer, Peer};
 use super::setup::{Setup, WITHOUT};
 use super::spawned::Spawned;
-use super::stage::{Target, plain, tenant};
+use super::stage::{Target, plain, reading, tenant};
 use super::table::print;
 
 const TRANSACTIONS: usize = 3_000;
@@ -47,11 +47,15 @@ fn features(mock: &Mock, modes: &[String]) -> Value {
     for mode in modes {
         eprintln!("instructions by feature, {mode}");
         let of = |with| Counted::new().count(mock, Proxy::Pgward(with), &Way::of_pgbench(mode), 8);
-        let counts = [With::NoTenant, With::Tenant, With::Audit].map(of);
+        let counts = [With::NoTenant, With::Tenant, With::Replica, With::Audit].map(of);
         table.push([mode.clone()].into_iter().chain(counts.map(|count| count.to_string())).collect());
-        values.push(json!({ "mode": mode, "no_tenant": counts[0], "tenant": counts[1], "audited": counts[2] }));
+        values.push(
+            json!({ "mode": mode, "no_tenant": counts[0], "tenant": counts[1], "reads_on_a_replica": counts[2],
+                "audited": counts[3],
+            }),
+        );
     }
-    let columns = ["mode", "no tenant", "a tenant", "statements audited"];
+    let columns = ["mode", "no tenant", "a tenant", "reads on a replica", "statements audited"];
     print("pgward's own instructions for a transaction, 8 clients", &columns, &table);
     Value::Array(values)
 }
@@ -67,7 +71,9 @@ enum With {
     NoTenant,
     /// At level `rows`.
     Tenant,
-    /// The same, its statements recorded.
+    /// The same, its reads on a replica.
+    Replica,
+    /// The same as a tenant, its statements recorded.
     Audit,
 }
 
@@ -87,19 +93,21 @@ impl Counted {
     fn count(&self, mock: &Mock, proxy: Proxy, way: &Way, clients: usize) -> u64 {
         let out = format!("--callgrind-out-file={}", self.out().display());
         let wrapper = ["valgrind", "--tool=callgrind", "--instr-atstart=no", &out];
-        let port = mock.address.port();
+        let (port, replica) = (mock.address.port(), Mock::replica());
         match proxy {
             Proxy::Pgward(with) => {
                 let setup = Setup::new(port, Some(1));
                 let setup = match with {
                     With::NoTenant => setup.plain(),
                     With::Tenant => setup,
+                    With::Replica => setup.replica(replica.address.port()),
                     With::Audit => setup.audited(),
                 };
                 let pgward = Spawned::start(Path::new(env!("CARGO_BIN_EXE_pgward")), &wrapper, &setup.text());
                 let target = match with {
                     With::NoTenant => Target { database: WITHOUT, ..plain("pgward", pgward.address, Some(pgward.pid)) },
                     With::Tenant => tenant(&pgward, "pgward", "t1"),
+                    With::Replica => reading(&pgward, &replica),
                     With::Audit => tenant(&pgward, "pgward", "audited"),
                 };
                 self.drive(&target, Command::new, way, clients)

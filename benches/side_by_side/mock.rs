@@ -2,6 +2,8 @@
 //! every statement with the same row at once. In front of it the proxy is what is measured.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -34,13 +36,25 @@ pub fn large_length(pieces: usize) -> usize {
 
 pub struct Mock {
     pub address: SocketAddr,
+    selected: Arc<AtomicUsize>,
 }
 
 impl Mock {
     pub fn start() -> Self {
+        Self::start_as(false)
+    }
+
+    /// One that says that it is a replica, which has everything.
+    pub fn replica() -> Self {
+        Self::start_as(true)
+    }
+
+    fn start_as(replica: bool) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
+        let selected = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&selected);
         std::thread::Builder::new()
             .name("mock".to_owned())
             .spawn(move || {
@@ -50,15 +64,21 @@ impl Mock {
                     loop {
                         let (stream, _) = listener.accept().await.unwrap();
                         stream.set_nodelay(true).unwrap();
-                        tokio::task::spawn_local(async {
+                        let counter = Arc::clone(&counter);
+                        tokio::task::spawn_local(async move {
                             // Clients come and go.
-                            let _ = Served::new(stream).serve().await;
+                            let _ = Served::new(stream, replica, counter).serve().await;
                         });
                     }
                 });
             })
             .unwrap();
-        Self { address }
+        Self { address, selected }
+    }
+
+    /// Whether it has served a client's statement.
+    pub fn has_served(&self) -> bool {
+        self.selected.load(Ordering::Relaxed) > 0
     }
 }
 
@@ -69,6 +89,8 @@ struct Served {
     out: Vec<u8>,
     /// What was parsed last, as far as the answer depends on it.
     kind: Kind,
+    replica: bool,
+    selected: Arc<AtomicUsize>,
 }
 
 #[derive(Clone, Copy)]
@@ -78,6 +100,9 @@ enum Kind {
     /// What pgward asks of a backend that it may lend: `pgward.sound()`, and what is wrong with its login.
     Sound,
     Wrong,
+    /// What it asks of a server: who it is and how far it has come, and which functions it has.
+    Role,
+    Functions,
     Other,
 }
 
@@ -89,14 +114,16 @@ impl Kind {
             _ if has("set_config") => Self::Settings,
             _ if has("pgward.sound()") => Self::Sound,
             _ if has("pg_has_role") => Self::Wrong,
+            _ if has("pg_is_in_recovery") => Self::Role,
+            _ if has("provolatile") => Self::Functions,
             _ => Self::Other,
         }
     }
 }
 
 impl Served {
-    fn new(stream: TcpStream) -> Self {
-        Self { stream, input: vec![0; 64 * 1024], filled: 0, out: Vec::new(), kind: Kind::Other }
+    fn new(stream: TcpStream, replica: bool, selected: Arc<AtomicUsize>) -> Self {
+        Self { stream, input: vec![0; 64 * 1024], filled: 0, out: Vec::new(), kind: Kind::Other, replica, selected }
     }
 
     async fn serve(&mut self) -> std::io::Result<()> {
@@ -115,7 +142,10 @@ impl Served {
                     let pieces: usize = text.parse().unwrap();
                     self.large(pieces).await?;
                 } else {
-                    answer(tag, &self.input[body], &mut self.kind, &mut self.out);
+                    if tag == b'Q' {
+                        self.selected.fetch_add(1, Ordering::Relaxed);
+                    }
+                    answer(tag, &self.input[body], self.replica, &mut self.kind, &mut self.out);
                 }
             }
             self.input.copy_within(at..self.filled, 0);
@@ -168,7 +198,7 @@ fn message(input: &[u8]) -> Option<(u8, usize)> {
     (input.len() >= length).then_some((*tag, length))
 }
 
-fn answer(tag: u8, body: &[u8], kind: &mut Kind, out: &mut Vec<u8>) {
+fn answer(tag: u8, body: &[u8], replica: bool, kind: &mut Kind, out: &mut Vec<u8>) {
     match tag {
         b'Q' => [DESCRIPTION, ROW, SELECTED, READY].iter().for_each(|part| out.extend_from_slice(part)),
         b'P' => {
@@ -181,7 +211,18 @@ fn answer(tag: u8, body: &[u8], kind: &mut Kind, out: &mut Vec<u8>) {
         b'D' => out.extend_from_slice(b"t\0\0\0\x06\0\0n\0\0\0\x04"),
         b'E' => match kind {
             Kind::Discard => out.extend_from_slice(b"C\0\0\0\x10DISCARD ALL\0"),
-            Kind::Wrong => out.extend_from_slice(b"C\0\0\0\x0dSELECT 0\0"),
+            Kind::Role => {
+                let (role, place) = (if replica { "true" } else { "false" }, "0/1000000");
+                let columns = [role, "1", place, place, "16777216", "7"];
+                let mut body = 6u16.to_be_bytes().to_vec();
+                for column in columns {
+                    body.extend_from_slice(&(column.len() as u32).to_be_bytes());
+                    body.extend_from_slice(column.as_bytes());
+                }
+                out.extend_from_slice(&super::lean::message(b'D', &body));
+                out.extend_from_slice(SELECTED);
+            }
+            Kind::Wrong | Kind::Functions => out.extend_from_slice(b"C\0\0\0\x0dSELECT 0\0"),
             Kind::Sound => {
                 out.extend_from_slice(b"D\0\0\0\x0b\0\x01\0\0\0\x01t");
                 out.extend_from_slice(SELECTED);

@@ -12,7 +12,7 @@ use super::driver::{Clients, Figures, Seen, Way};
 use super::mock::Mock;
 use super::peers::{Bouncer, Peer};
 use super::setup::Setup;
-use super::stage::{Stage, Target, plain, tenant};
+use super::stage::{Stage, Target, plain, reading, tenant};
 use super::table::{median, number, print, show};
 
 const TURN: Duration = Duration::from_millis(500);
@@ -35,12 +35,15 @@ pub fn mocked(plan: &Plan<'_>, cores: Option<usize>, other: Option<&Path>) -> Va
     let setup = Setup::new(port, cores);
     let pgward = setup.start();
     let other = other.map(|binary| setup.start_binary(binary));
+    let replica = Mock::replica();
+    let split = Setup::new(port, cores).replica(replica.address.port()).start();
     let (pgbouncer, haproxy) = (Peer::pgbouncer(&Bouncer::new(port)), Peer::haproxy(port));
     let mut targets = vec![
         plain("direct", mock.address, None),
         plain("haproxy", haproxy.address, Some(haproxy.pid)),
         plain("pgbouncer", pgbouncer.address, Some(pgbouncer.pid)),
         tenant(&pgward, "pgward", "t1"),
+        reading(&split, &replica),
     ];
     targets.extend(other.as_ref().map(|other| tenant(other, "other", "t1")));
     compare("In front of a mocked server", plan, &|_, _| targets.clone())

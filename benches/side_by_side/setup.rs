@@ -17,6 +17,7 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 /// Tenants `t0`, `t1` and so on at level `rows`, and `own` at level `schema`, on the server at one port.
 pub struct Setup {
     server: u16,
+    replica: Option<u16>,
     tenants: usize,
     /// Further keys of the table `listen`.
     listen: String,
@@ -31,6 +32,7 @@ impl Setup {
     pub fn new(server: u16, cores: Option<usize>) -> Self {
         Self {
             server,
+            replica: None,
             tenants: TENANTS,
             listen: cores.map_or_else(String::new, |cores| format!(", cores = {cores}")),
             signing: format!(
@@ -56,6 +58,13 @@ impl Setup {
         self.more += &format!(
             "[audit]\nfile = {log:?}\n[tenants.audited]\ncluster = \"main\"\ndatabase = \"app\"\nhome = \"lk\"\naudit = \"statements\"\n"
         );
+        self
+    }
+
+    /// With a replica at this port, which what only reads goes to.
+    #[must_use]
+    pub fn replica(mut self, port: u16) -> Self {
+        self.replica = Some(port);
         self
     }
 
@@ -104,6 +113,11 @@ impl Setup {
 
     pub fn text(&self) -> String {
         let Self { server, listen, signing, more, .. } = self;
+        let replica = self.replica.map_or_else(String::new, |port| {
+            format!(
+                "[[clusters.main.servers]]\nname = \"main-2\"\nhost = \"127.0.0.1\"\nport = {port}\nregion = \"lk\"\nrole = \"replica\"\n"
+            )
+        });
         let tenants: String = (0..self.tenants)
             .map(|i| format!("[tenants.t{i}]\ncluster = \"main\"\ndatabase = \"app\"\nhome = \"lk\"\n"))
             .collect();
@@ -127,7 +141,7 @@ name = \"main-1\"
 host = \"127.0.0.1\"
 port = {server}
 region = \"lk\"
-
+{replica}
 [tenants.own]
 isolation = \"schema\"
 cluster = \"main\"

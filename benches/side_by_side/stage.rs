@@ -11,6 +11,7 @@ use pgward::cli::demo::cluster::{Cluster, Host};
 use pgward::config;
 
 use super::lean::Lean;
+use super::mock::Mock;
 use super::peers::{Bouncer, Peer};
 use super::setup::Setup;
 use super::spawned::Spawned;
@@ -128,6 +129,18 @@ pub fn tenant(pgward: &Spawned, name: &'static str, tenant: &str) -> Target {
         database: "app",
         pid: Some(pgward.pid),
     }
+}
+
+/// A tenant's reads, once the replica serves them.
+pub fn reading(pgward: &Spawned, replica: &Mock) -> Target {
+    let target = tenant(pgward, "pgward, replica", "t1");
+    let mut client = target.connect().unwrap();
+    let once = super::lean::message(b'Q', b"select abalance\0");
+    while !replica.has_served() {
+        assert_eq!(client.run(&once).unwrap().errors, 0);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    target
 }
 
 /// pgbench's tables as all read them, a copy in the schema of `own`, and shared tables with row security:

@@ -19,13 +19,13 @@ impl Lsn {
 
     /// The end of the record before it, where this is the place behind the header of a page that is empty otherwise:
     /// whoever asks where the next record goes hears that, and a replica never says that it has come so far
-    /// (XLogBytePosToRecPtr and XLogBytePosToEndRecPtr in xlog.c). A header that begins a segment is longer and not known
-    /// from here.
+    /// (XLogBytePosToRecPtr and XLogBytePosToEndRecPtr in xlog.c). `segment`: wal_segment_size in bytes.
     #[must_use]
-    pub fn without_page_header(self) -> Self {
+    pub fn without_page_header(self, segment: u64) -> Self {
         const PAGE: u64 = 8_192;
-        const HEADER: u64 = 24;
-        if self.0 % PAGE == HEADER { Self(self.0 - HEADER) } else { self }
+        // SizeOfXLogLongPHD, where a segment begins, and SizeOfXLogShortPHD.
+        let header = if self.0 % segment.max(PAGE) < PAGE { 40 } else { 24 };
+        if self.0 % PAGE == header { Self(self.0 - header) } else { self }
     }
 
     /// How many bytes this is behind another one.
@@ -56,11 +56,12 @@ mod tests {
 
     #[test]
     fn the_next_records_place_on_an_empty_page_is_the_end_of_the_last_one() {
-        let shown = |text| Lsn::parse(text).unwrap().without_page_header().to_string();
-        assert_eq!(shown("0/3000018"), "0/3000000");
+        let shown = |text| Lsn::parse(text).unwrap().without_page_header(16 << 20).to_string();
         assert_eq!(shown("0/3002018"), "0/3002000");
         assert_eq!(shown("0/3002020"), "0/3002020", "the end of a record that is continued from the page before");
-        assert_eq!(shown("0/3000028"), "0/3000028", "behind the longer header");
+        assert_eq!(shown("0/3000028"), "0/3000000", "the longer header where a segment begins");
+        assert_eq!(shown("0/3000018"), "0/3000018", "within that");
+        assert_eq!(shown("0/3002028"), "0/3002028");
     }
 
     #[test]

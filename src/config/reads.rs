@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Problem;
 use super::reader::{Reader, Section};
 use super::settings::{Consistency, ReadRoute, ReadRules};
 
@@ -31,23 +30,19 @@ pub(super) fn reads(reader: &mut Reader, section: &mut Section, default: &Arc<Re
 
 fn rules(reader: &mut Reader, section: Option<Section>, default: &Arc<ReadRules>) -> Arc<ReadRules> {
     let Some(mut section) = section else { return Arc::clone(default) };
-    let at = section.at("max_staleness");
     let ms = Duration::from_millis;
+    let most = default.max_lag_bytes.and_then(|bytes| usize::try_from(bytes).ok());
     let rules = ReadRules {
         route: section.choice(reader, "route", &ReadRoute::ALL).unwrap_or(default.route),
         consistency: section.choice(reader, "consistency", &Consistency::ALL).unwrap_or(default.consistency),
         max_staleness: section.duration(reader, "max_staleness", default.max_staleness, ms(10)..=60 * MINUTE),
         wait: section.duration(reader, "wait", default.wait, Duration::ZERO..=10 * SECOND),
         max_lag: section.duration(reader, "max_lag", default.max_lag, ms(1)..=24 * 60 * MINUTE),
-        max_lag_bytes: match section.number(reader, "max_lag_bytes", 0, 0..=1 << 50) {
-            0 => default.max_lag_bytes,
+        max_lag_bytes: match section.number(reader, "max_lag_bytes", most.unwrap_or(0), 0..=1 << 50) {
+            0 => None,
             bytes => u64::try_from(bytes).ok(),
         },
     };
     section.finish(reader);
-    if rules.max_staleness != default.max_staleness && rules.consistency != Consistency::Bounded {
-        let what = "is of consistency \"bounded\" only";
-        reader.problem(Problem::new(at, what).example("consistency = \"bounded\""));
-    }
     Arc::new(rules)
 }

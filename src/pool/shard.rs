@@ -1,6 +1,6 @@
 //! One core's share of all pools: its idle backends, and lending them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -34,6 +34,8 @@ pub struct Local {
     idle: RefCell<Vec<Box<Conn>>>,
     /// The same login's on replicas, as far as somebody has read there.
     replicas: RefCell<Vec<Rc<Local>>>,
+    /// A replica that did not let the login in is left alone for a while from then on.
+    shunned: Cell<Option<Instant>>,
 }
 
 pub struct Shard {
@@ -130,10 +132,17 @@ impl Local {
         self.idle.borrow().len()
     }
 
-    /// How many a replica serves or is to serve.
-    pub fn busy(&self, server: &ServerName) -> usize {
+    /// How many a replica serves or is to serve. `None`: it does not let this login in.
+    pub fn busy(&self, server: &ServerName) -> Option<usize> {
         let replicas = self.replicas.borrow();
-        replicas.iter().find(|local| local.is_on(server)).map_or(0, |local| local.pool.budget.busy())
+        let Some(local) = replicas.iter().find(|local| local.is_on(server)) else { return Some(0) };
+        let shunned = local.shunned.get().is_some_and(|since| since.elapsed() < SHUNNED);
+        (!shunned).then(|| local.pool.budget.busy())
+    }
+
+    /// The login is not let in there.
+    pub fn shun(&self) {
+        self.shunned.set(Some(Instant::now()));
     }
 
     fn is_on(&self, server: &ServerName) -> bool {
@@ -148,8 +157,14 @@ impl Shard {
 
     pub fn local(&self, pool: &Arc<Pool>) -> Rc<Local> {
         let mut pools = self.pools.borrow_mut();
-        let fresh =
-            || Rc::new(Local { pool: Arc::clone(pool), idle: RefCell::default(), replicas: RefCell::default() });
+        let fresh = || {
+            Rc::new(Local {
+                pool: Arc::clone(pool),
+                idle: RefCell::default(),
+                replicas: RefCell::default(),
+                shunned: Cell::new(None),
+            })
+        };
         Rc::clone(pools.entry(pool.id).or_insert_with(fresh))
     }
 
@@ -445,6 +460,9 @@ impl Shard {
         rows.collect()
     }
 }
+
+/// How long to leave a replica alone that does not let a login in: it may have yet to hear of it.
+const SHUNNED: Duration = Duration::from_secs(5);
 
 /// How long to leave a primary alone that cannot be reached, while nobody knows yet whether it still is one.
 const AGAIN: Duration = Duration::from_millis(100);

@@ -45,7 +45,8 @@ pub enum Server<'a> {
 pub enum Choice {
     /// The server of this number in the snapshot.
     Replica(usize),
-    Primary,
+    /// `soon`: a replica may come far enough before long.
+    Primary { soon: bool },
     /// A replica may have come far enough soon: when servers have answered, or at this time at the latest, it is to be asked
     /// for again.
     Wait(Instant),
@@ -53,12 +54,13 @@ pub enum Choice {
     Nobody,
 }
 
-/// `busy`: how many are served by a server, or wait to be. `chance`: two random numbers.
+/// `busy`: how many are served by a server, or wait to be; `None`: the session's login is not served there. `chance`: random
+/// numbers from 0 to less than 1.
 pub fn choose(
     snapshot: &Snapshot,
     read: &Read<'_>,
-    busy: impl Fn(&ServerView) -> usize,
-    chance: impl Fn() -> [u32; 2],
+    busy: impl Fn(&ServerView) -> Option<usize>,
+    chance: impl Fn() -> [f64; 4],
 ) -> Choice {
     let servers = || snapshot.servers.iter().enumerate();
     let usable = |view: &ServerView| {
@@ -66,6 +68,7 @@ pub fn choose(
         read.regions.is_none_or(|regions| residency::allows(regions, &view.server.region))
             && view.is_replica_on(snapshot.timeline)
             && within(read.rules, view.worst_lag)
+            && busy(view).is_some()
     };
     let fresh = |view: &ServerView| usable(view) && is_fresh(snapshot, read, view);
     let near = |view: &ServerView| snapshot.balance.near.as_ref().is_some_and(|near| view.server.region == *near);
@@ -79,10 +82,11 @@ pub fn choose(
     }
     let soon = |view: &ServerView| usable(view) && view.lag.is_some_and(|lag| lag.time <= read.rules.wait);
     let until = read.since + read.rules.wait;
+    let soon = servers().any(|(_, view)| soon(view));
     match read.always {
         true => Choice::Nobody,
-        false if read.now < until && may_wait(read) && servers().any(|(_, view)| soon(view)) => Choice::Wait(until),
-        false => Choice::Primary,
+        false if read.now < until && may_wait(read) && soon => Choice::Wait(until),
+        false => Choice::Primary { soon },
     }
 }
 
@@ -102,6 +106,7 @@ fn within(rules: &ReadRules, lag: Option<Lag>) -> bool {
 fn is_fresh(snapshot: &Snapshot, read: &Read<'_>, view: &ServerView) -> bool {
     let Some(replayed) = view.seen.map(|seen| seen.lsn) else { return false };
     let has = |then| snapshot.written.since(then).is_some_and(|lsn| lsn <= replayed);
+    let own = |before: &Before<'_>| before.wrote.is_none_or(has);
     match read.rules.consistency {
         Consistency::Eventual => true,
         Consistency::Bounded => {
@@ -112,6 +117,8 @@ fn is_fresh(snapshot: &Snapshot, read: &Read<'_>, view: &ServerView) -> bool {
         Consistency::Session => match read.before {
             None => true,
             Some(Before { at, by: Server::Primary, .. }) => has(at),
+            // What served it last need not have shown what it wrote, if it did not insist on that.
+            Some(before) if !own(&before) => false,
             Some(Before { at, by: Server::Replica(name), .. }) => {
                 let undisturbed = |server: &ServerView| server.since <= at;
                 if view.server.name == *name {
@@ -130,22 +137,24 @@ fn less_busy<I: Iterator<Item = usize>>(
     snapshot: &Snapshot,
     candidates: impl Fn() -> I,
     now: Instant,
-    busy: impl Fn(&ServerView) -> usize,
-    chance: impl Fn() -> [u32; 2],
+    busy: impl Fn(&ServerView) -> Option<usize>,
+    chance: impl Fn() -> [f64; 4],
 ) -> Option<usize> {
     let count = candidates().count();
     if count < 2 {
         return candidates().next();
     }
-    let [first, second] = chance();
-    let first = first as usize % count;
-    let second = (first + 1 + second as usize % (count - 1)) % count;
-    let load = |at: usize| {
+    let [first, second, one, other] = chance();
+    let pick = |chance: f64, of: usize| ((chance * of as f64) as usize).min(of - 1);
+    let first = pick(first, count);
+    let second = (first + 1 + pick(second, count - 1)) % count;
+    // Where nobody is busy, each gets its share: the least of numbers that are spread like this, by how great it is.
+    let load = |at: usize, chance: f64| {
         let at = candidates().nth(at)?;
         let view = snapshot.servers.get(at)?;
-        Some((at, (busy(view) + 1) as f64 / share(snapshot, view, now)))
+        Some((at, (busy(view)? as f64 - (1.0 - chance).ln()) / share(snapshot, view, now)))
     };
-    let (one, other) = (load(first)?, load(second)?);
+    let (one, other) = (load(first, one)?, load(second, other)?);
     Some(if other.1 < one.1 { other.0 } else { one.0 })
 }
 

@@ -29,6 +29,12 @@ impl Session {
                 Claim::Lease(lease) => self.lease_came(lease)?,
                 Claim::Granted(granted) => return Ok(Poll::Ready(Some(granted))),
                 Claim::Wait(waiting) => {
+                    // Rather than wait for a replica, where that is all the same.
+                    let primary = self.may_take_primary().then(|| core.shard.try_acquire(&self.local, request));
+                    if let Some(lease) = primary.flatten() {
+                        self.lease_came(lease)?;
+                        return Ok(Poll::Ready(None));
+                    }
                     self.entry.set(Phase::Waiting, Instant::now());
                     self.key.slot.wait(cx.waker());
                     self.waiting = Some(waiting);
@@ -99,6 +105,12 @@ impl Session {
             // Another server has become the primary meanwhile: it asks again.
             return Ok(());
         }
+        if self.may_show_less(&lease) {
+            self.core.shard.release(lease, Instant::now());
+            self.give_up_replica();
+            self.need = Need::Answers;
+            return Ok(());
+        }
         if let Err(refusal) = self.admits(&lease) {
             self.core.shard.release(lease, Instant::now());
             return self.refuse_request(&self.not_here(&refusal));
@@ -149,6 +161,7 @@ impl Session {
             // Part of it was sent once; what was taken cannot be told from what was not.
             return Err(Report { severity: Severity::Fatal, ..report.clone() }.into());
         }
+        self.forget_trial();
         self.entry.set(Phase::Idle, Instant::now());
         self.tell_client(report);
         self.skipping = Skipping::Request;

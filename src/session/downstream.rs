@@ -12,7 +12,7 @@ use super::relay::Relay;
 use super::serve::{End, Session};
 use super::state;
 use super::statements::STALE;
-use super::trial::Stage;
+use super::trial::{Leaving, Stage};
 use crate::base::Report;
 use crate::telemetry::add;
 use crate::wire::backend::{self as answer, Transaction};
@@ -163,7 +163,7 @@ impl Session {
             self.put_report(&report, relay);
             return Ok(Seen::Next);
         }
-        if is_fatal_error(header.tag, body) && (self.lost_between() || self.leave_replica()) {
+        if is_fatal_error(header.tag, body) && (self.lost_between() || self.leave_replica(Leaving::Told)) {
             return Ok(Seen::Lost);
         }
         if header.tag == b'E' {

@@ -28,7 +28,7 @@ impl Session {
             let request =
                 Request { context: &self.context, usage: &self.usage, max_leases: self.terms.limits.max_leases };
             let Some(lease) = self.core.shard.try_acquire(self.target(), request) else { return false };
-            if self.admits(&lease).is_err() {
+            if self.may_show_less(&lease) || self.admits(&lease).is_err() {
                 // It is refused where a request can be.
                 self.core.shard.release(lease, Instant::now());
                 return false;
@@ -138,6 +138,7 @@ impl Session {
         let Some(link) = self.link.take(&self.core.links) else { return Ok(Seen::Lost) };
         self.key.slot.clear();
         self.entry.backend.set(None);
+        let replica = link.lease.replica().is_some();
         // The primary has everything that may be missing on a replica.
         self.give_up_replica();
         let mut lease = link.lease;
@@ -146,8 +147,8 @@ impl Session {
             backend::dispose(&mut lease.conn.backend, &lease.conn.cancel).await;
         });
         let Some(handover) = link.handover else { return Ok(Seen::Lost) };
-        // The class of errors about objects: something that SQL's PREPARE named is gone.
-        if state.as_ref().is_some_and(|state| state.starts_with("42")) && self.forget_prepared() {
+        // The class of errors about objects: something that SQL's PREPARE named is gone, or not yet at a replica.
+        if !replica && state.as_ref().is_some_and(|state| state.starts_with("42")) && self.forget_prepared() {
             self.handover_failures -= 1;
         }
         // A cancel request of the client's own: no fault of the backend's.

@@ -10,7 +10,7 @@ use super::relay::Sink;
 use super::replay::Replay;
 use super::serve::{End, Handover, Session};
 use super::state::{Inquiry, Touched};
-use super::trial::Stage;
+use super::trial::{Leaving, Stage};
 use crate::backend;
 use crate::base::Report;
 use crate::pool::{Lease, Statement};
@@ -91,12 +91,12 @@ impl Session {
     /// Whether the session may be at the server of this backend.
     pub(super) fn admits(&mut self, lease: &Lease) -> Result<(), Refusal> {
         let Some(regions) = &self.terms.regions else { return Ok(()) };
-        let conn = &lease.conn;
-        if lease.replica().is_some() || self.admitted_era != conn.era() {
+        let (conn, replica) = (&lease.conn, lease.replica().is_some());
+        if replica || self.admitted_era != conn.era() {
             let endpoint = &conn.cancel.endpoint;
             route::admit(regions, &endpoint.server, &endpoint.region)?;
-            // Numbers of its own: a replica's mean something else.
-            self.admitted_era = if lease.replica().is_some() { self.admitted_era } else { conn.era() };
+            // Replicas have numbers of their own.
+            self.admitted_era = if replica { self.admitted_era } else { conn.era() };
         }
         Ok(())
     }
@@ -121,6 +121,7 @@ impl Session {
         self.entry.set(Phase::Active, lease.since);
         let pool = lease.local().pool.id();
         self.entry.backend.set(Some(Held { pool, pid: conn.backend.pid, born: conn.backend.born }));
+        self.found_server();
         let link = Link {
             to_server: Sink::default(),
             handover: None,
@@ -188,7 +189,7 @@ impl Session {
         if !replica {
             return Err(refuse::primary_lost(self.loss()).into());
         }
-        if self.leave_replica() || self.lost_between() {
+        if self.leave_replica(Leaving::Down) || self.lost_between() {
             return Ok(());
         }
         Err(refuse::server_lost(self.loss()).into())
@@ -210,6 +211,7 @@ impl Session {
         self.core.stats.transaction_time.record(now.duration_since(link.since));
         self.entry.set(Phase::Idle, now);
         self.entry.backend.set(None);
+        self.is_new = false;
         let mut lease = link.lease;
         self.note_served(lease.local(), now);
         if link.reset {

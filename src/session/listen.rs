@@ -204,6 +204,8 @@ impl Session {
             return Err(refuse::listening_lost().into());
         }
         let mut out = Vec::new();
+        self.note_told();
+        let Some(mail) = self.mail.as_ref() else { return Ok(false) };
         // What has stopped it meanwhile is found the next time.
         for body in mail.mailbox.take().unwrap_or_default() {
             let Some((pid, channel, payload)) = answer::notification(&body) else { continue };

@@ -239,8 +239,8 @@ impl Entered {
             break_glass: admitted.token.as_ref().is_some_and(|token| token.break_glass.is_some()),
         }));
         core.enter(&entry);
-        if !std::ptr::eq(Arc::as_ptr(&core.shared.world.load()), world) {
-            // A reload meanwhile may have moved the tenant, and has not seen this session.
+        if !core.shared.world.load().has_same(world, &admitted.terms.id) {
+            // A reload meanwhile has moved it, and has not seen this session.
             entry.kick(super::Kick::Moved);
         }
         let Admitted { terms, usage, slot, local, hearing, .. } = admitted;
@@ -287,6 +287,7 @@ impl LoggedIn {
             aside: None,
             errand: None,
             reading: None,
+            is_new: true,
             link: Room::default(),
             waiting: None,
             retry: None,

@@ -2,16 +2,19 @@
 //! from with it.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use super::entry::Phase;
 use super::refuse;
 use super::serve::{End, Need, Session};
 use super::trial::Trial;
 use crate::base::ServerName;
-use crate::config::ReadRoute;
-use crate::pool::{AcquireError, Local, Place};
+use crate::config::{self, Consistency, ReadRoute};
+use crate::pool::{AcquireError, Lease, Local, Place};
 use crate::route::{self, Before, Choice, Read, Server};
 use crate::sql::{Analysis, Purpose};
 use crate::telemetry::add;
@@ -102,23 +105,22 @@ impl Session {
     /// Finds out which server is to serve the request that begins here. `Some`: not yet, for this is awaited first.
     pub(super) fn aim(&mut self, input: &[u8]) -> Result<Option<Need>, End> {
         let route = self.read_route();
-        // While the cluster is paused, all wait in one queue.
+        let always = route == ReadRoute::Replica;
         let held = self.local.pool.budget().hold.is_on();
-        if route == ReadRoute::Primary || self.nobody || held {
+        // While the cluster is paused, all wait in one queue, except for those that the primary is not to serve.
+        if route == ReadRoute::Primary || self.nobody || (held && !always) || !self.begins_reading(always) {
             self.target_primary(Asks::MayWrite);
             return Ok(None);
         }
-        if !self.begins_reading() {
-            return Ok(None);
-        }
-        let always = route == ReadRoute::Replica;
         let returned = self.reading.as_mut().is_some_and(|reading| std::mem::take(&mut reading.returned));
-        // A session that keeps its backend keeps it for what is written too.
-        let judged = always || (self.pins.is_empty() && !returned);
+        // A session that keeps its backend keeps it for what is written too, and standbys have no such transactions.
+        let serializable = self.setting("default_transaction_isolation") == Some("serializable");
+        let judged = always || (self.pins.is_empty() && !returned && !serializable);
         let ahead = if judged { self.look_ahead(input) } else { Ahead::MayWrite };
         let trial = match ahead {
             Ahead::Incomplete => return Ok(Some(Need::Bytes)),
-            Ahead::Reads { length, again } => again.then_some(length),
+            // Once, and where the backend goes back behind it.
+            Ahead::Reads { length, again } => (again && self.pins.is_empty() && self.replayed == 0).then_some(length),
             Ahead::MayWrite | Ahead::Session if always => None,
             Ahead::MayWrite | Ahead::Session => {
                 let asks = if matches!(ahead, Ahead::Session) { Asks::Session } else { Asks::MayWrite };
@@ -126,47 +128,50 @@ impl Session {
                 return Ok(None);
             }
         };
-        let choice = self.choose(always);
-        let Some(reading) = self.reading.as_mut() else { return Ok(None) };
-        let now = Instant::now();
-        match choice {
-            Choice::Replica(at) => {
-                let server = reading.board.glance().servers.get(at).map(|view| Arc::clone(&view.server));
-                if let Some(server) = server {
-                    self.target_replica(&server.name);
-                }
+        let (choice, server) = if held { (Choice::Nobody, None) } else { self.choose(always) };
+        match (choice, server) {
+            (Choice::Replica(_), Some(server)) => {
+                self.target_replica(&server.name);
                 let batch = trial.and_then(|length| input.get(..length));
                 self.begin_trial(batch);
                 Ok(None)
             }
-            Choice::Primary => {
-                reading.board.hurry();
+            (Choice::Primary { soon }, _) => {
+                if let Some(reading) = self.reading.as_ref().filter(|_| soon) {
+                    reading.board.hurry();
+                }
                 self.target_primary(Asks::Reads);
                 Ok(None)
             }
-            Choice::Wait(until) => {
-                if reading.since.is_none() {
-                    add(&self.core.stats.replica_waits, 1);
-                }
-                reading.since.get_or_insert(now);
-                reading.until = until;
+            (Choice::Wait(until), _) => {
+                self.waits_for_replica(|_| until);
                 Ok(Some(Need::Replica))
             }
-            Choice::Nobody => {
-                let until = *reading.since.get_or_insert(now) + self.local.pool.rules().acquire_timeout;
-                reading.until = until;
-                if now < until {
+            (Choice::Nobody | Choice::Replica(_), _) => {
+                let limit = self.local.pool.rules().acquire_timeout;
+                if Instant::now() < self.waits_for_replica(|since| since + limit) {
                     return Ok(Some(Need::Replica));
                 }
-                reading.since = None;
+                self.found_server();
                 self.refuse_request(&refuse::no_replica())?;
                 Ok(Some(Need::Answers))
             }
         }
     }
 
-    fn choose(&self, always: bool) -> Choice {
-        let Some(reading) = &self.reading else { return Choice::Primary };
+    /// Until when it does; `until`: by since when.
+    fn waits_for_replica(&mut self, until: impl FnOnce(Instant) -> Instant) -> Instant {
+        let now = Instant::now();
+        let Some(reading) = self.reading.as_mut() else { return now };
+        if reading.since.is_none() {
+            add(&self.core.stats.replica_waits, 1);
+        }
+        reading.until = until(*reading.since.get_or_insert(now));
+        reading.until
+    }
+
+    fn choose(&self, always: bool) -> (Choice, Option<Arc<config::Server>>) {
+        let Some(reading) = &self.reading else { return (Choice::Primary { soon: false }, None) };
         let now = Instant::now();
         let before = reading.before.as_ref().map(|(at, local)| Before {
             at: *at,
@@ -180,11 +185,32 @@ impl Session {
         let regions = self.terms.regions.as_deref();
         let read = Read { rules: &self.terms.reads, regions, before, since, now, always };
         let busy = |view: &ServerView| self.local.busy(&view.server.name);
-        route::choose(&reading.board.glance(), &read, busy, rand::random)
+        let snapshot = reading.board.glance();
+        let choice = route::choose(&snapshot, &read, busy, rand::random);
+        let server = match choice {
+            Choice::Replica(at) => snapshot.servers.get(at).map(|view| Arc::clone(&view.server)),
+            _ => None,
+        };
+        (choice, server)
+    }
+
+    /// The replica showed the session enough before, and may have begun anew since: its backend is one that was opened
+    /// later.
+    pub(super) fn may_show_less(&self, lease: &Lease) -> bool {
+        let (Some(reading), Some(server)) = (&self.reading, lease.replica()) else { return false };
+        let Some((at, Some(local))) = &reading.before else { return false };
+        let session = self.terms.reads.consistency == Consistency::Session && self.read_route() == ReadRoute::Auto;
+        if !session || lease.conn.backend.born <= *at || local.pool.key.place != Place::Replica(server.clone()) {
+            return false;
+        }
+        let snapshot = reading.board.glance();
+        let view = snapshot.servers.iter().find(|view| view.server.name == *server);
+        let replayed = view.and_then(|view| view.seen).map(|seen| seen.lsn);
+        snapshot.written.since(*at).is_none_or(|lsn| replayed.is_none_or(|replayed| lsn > replayed))
     }
 
     /// Where what it asks for goes, if nothing else speaks against it.
-    fn read_route(&self) -> ReadRoute {
+    pub(super) fn read_route(&self) -> ReadRoute {
         match self.setting("pgward.route") {
             None => self.terms.route,
             Some(said) => {
@@ -202,17 +228,18 @@ impl Session {
         settings.clone().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// Whether there are replicas to choose among.
-    fn begins_reading(&mut self) -> bool {
-        if !self.local.pool.head().has_replicas() {
-            self.target_primary(Asks::MayWrite);
+    /// Whether there are replicas to choose among, or there is nothing else for it.
+    fn begins_reading(&mut self, always: bool) -> bool {
+        if !self.local.pool.head().has_replicas() && !always {
             return false;
         }
         if self.reading.is_none() {
             let key = &self.local.pool.key;
             let Some(board) = self.core.shared.topology.board(&key.cluster) else { return false };
             let catalogue = self.core.shared.functions.of(&key.cluster, &key.database);
-            self.reading = Some(Box::new(Reading::new(board, catalogue)));
+            // What it did before nobody has kept in mind: it may have written until now.
+            let before = (!self.is_new).then(|| (Instant::now(), None));
+            self.reading = Some(Box::new(Reading::new(board, catalogue, before)));
         }
         true
     }
@@ -231,7 +258,7 @@ impl Session {
     fn target_replica(&mut self, server: &ServerName) {
         let local = self.core.shard.replica(&self.local, server, &self.core.shared.pools);
         if let Some(reading) = self.reading.as_mut() {
-            (reading.target, reading.since, reading.asks, reading.requests) = (Some(local), None, Asks::Reads, 0);
+            (reading.target, reading.asks, reading.requests) = (Some(local), Asks::Reads, 0);
         }
     }
 
@@ -261,12 +288,37 @@ impl Session {
 
     /// The replica that it waits for is not to be had: another one may be.
     pub(super) fn looks_elsewhere(&mut self, error: &AcquireError) -> bool {
-        let Place::Replica(server) = &self.target().pool.key.place else { return false };
-        let gone = !matches!(error, AcquireError::Timeout(_));
-        if gone {
-            self.doubt(server);
-        }
-        self.give_up_replica() || (gone && self.retry.is_none())
+        let target = Rc::clone(self.target());
+        let Place::Replica(server) = &target.pool.key.place else { return false };
+        let again = match error {
+            AcquireError::Timeout(_) => false,
+            AcquireError::Open(error) if !error.is_passing() => {
+                // It is this login's matter, such as that the replica does not know it yet.
+                target.shun();
+                true
+            }
+            AcquireError::Open(_) | AcquireError::NoPrimary(_) => {
+                self.doubt(server);
+                true
+            }
+        };
+        self.give_up_replica() || (again && self.retry.is_none())
+    }
+
+    /// It is to be served by a replica, but the primary will do.
+    pub(super) fn may_take_primary(&self) -> bool {
+        self.target().pool.key.place != Place::Primary && self.read_route() == ReadRoute::Auto
+    }
+
+    /// It has got a backend, or is told that there is none: it waits no more.
+    pub(super) fn found_server(&mut self) {
+        self.reading.iter_mut().for_each(|reading| reading.since = None);
+    }
+
+    /// It is told of something that others have done, which it may look for next.
+    pub(super) fn note_told(&mut self) {
+        self.is_new = false;
+        self.reading.iter_mut().for_each(|reading| reading.before = Some((Instant::now(), None)));
     }
 
     /// A replica did not do what it should.
@@ -296,17 +348,28 @@ impl Session {
         let Some(reading) = &self.reading else { return Ok(()) };
         let (mut answers, until) = (reading.board.answers(), reading.until);
         reading.board.hurry();
-        let entry = Rc::clone(&self.entry);
-        tokio::select! {
-            _ = tokio::time::timeout_at(until.into(), answers.changed()) => Ok(()),
-            () = entry.until_kicked() => self.heed_kick(),
+        self.entry.set(Phase::Waiting, reading.since.unwrap_or(until));
+        let (entry, slot) = (Rc::clone(&self.entry), Arc::clone(&self.key.slot));
+        let cancelled = poll_fn(|cx| if slot.poll_cancelled(cx.waker()) { Poll::Ready(()) } else { Poll::Pending });
+        let kicked = tokio::select! {
+            biased;
+            () = cancelled => false,
+            _ = tokio::time::timeout_at(until.into(), answers.changed()) => false,
+            () = entry.until_kicked() => true,
+        };
+        self.entry.take_wait_over();
+        self.entry.set(Phase::Idle, Instant::now());
+        if self.key.slot.waited() {
+            self.found_server();
+            return self.refuse_request(&refuse::canceled());
         }
+        if kicked { self.heed_kick() } else { Ok(()) }
     }
 
     /// What the request that begins here is for, up to its end.
     fn look_ahead(&mut self, input: &[u8]) -> Ahead {
         let mut named: [&[u8]; NAMES] = [&[]; NAMES];
-        let (mut known, mut unnamed, mut again, mut at) = (0, false, true, 0);
+        let (mut known, mut unnamed, mut again, mut asks, mut at) = (0, false, true, false, 0);
         self.reading.iter_mut().for_each(|reading| reading.trial.forget());
         loop {
             let rest = input.get(at..).unwrap_or_default();
@@ -362,12 +425,14 @@ impl Session {
                     again = false;
                     true
                 }
-                b'S' => return Ahead::Reads { length: at, again },
+                b'S' if asks => return Ahead::Reads { length: at, again },
+                b'S' => return Ahead::MayWrite,
                 _ => false,
             };
             if !reads {
                 return Ahead::MayWrite;
             }
+            asks |= header.tag != b'C';
         }
     }
 
@@ -407,12 +472,12 @@ impl Session {
 }
 
 impl Reading {
-    fn new(board: Arc<Board>, catalogue: Arc<Catalogue>) -> Self {
+    fn new(board: Arc<Board>, catalogue: Arc<Catalogue>, before: Option<(Instant, Option<Rc<Local>>)>) -> Self {
         Self {
             board,
             catalogue,
-            before: None,
-            wrote: None,
+            wrote: before.as_ref().map(|(at, _)| *at),
+            before,
             asks: Asks::MayWrite,
             requests: 0,
             since: None,
@@ -436,7 +501,7 @@ impl Reading {
 impl PackedReading {
     /// Whoever served it last is taken for the primary, which is ahead of all.
     pub fn unpack(self, session: &mut Session) {
-        if session.begins_reading()
+        if session.begins_reading(false)
             && let Some(reading) = session.reading.as_mut()
         {
             (reading.before, reading.wrote) = (self.before.map(|at| (at, None)), self.wrote);

@@ -108,7 +108,7 @@ impl Session {
         let Some(link) = self.link.as_mut() else { return };
         if std::mem::take(&mut link.replay.state) == State::Again {
             self.inbox.splice(0..0, link.replay.bytes.iter().copied());
-            self.replayed += 1;
+            self.replayed = self.replayed.saturating_add(1);
             self.need = Need::Answers;
         }
     }

@@ -26,6 +26,7 @@ use super::run::Outcome;
 use super::state::Own;
 use super::stay::Stay;
 use super::terms::Terms;
+use super::trial::Leaving;
 use crate::base::Report;
 use crate::limits::{ClientSlot, PinSlot, Usage};
 use crate::net::Stream;
@@ -78,6 +79,8 @@ pub(super) struct Session {
     pub errand: Option<Box<Errand>>,
     /// What it needs to read from replicas, once there are any.
     pub reading: Option<Box<Reading>>,
+    /// It has seen nothing yet, of data or of notifications.
+    pub is_new: bool,
     pub link: Room<Link>,
     /// Its place in the queue for a backend.
     pub waiting: Option<Waiting>,
@@ -246,8 +249,8 @@ impl Session {
             }
             match self.need {
                 Need::Errand => return Ok(Poll::Ready(Work::Errand)),
-                Need::Replica => return Ok(Poll::Ready(Work::AwaitReplica)),
-                Need::Bytes | Need::Lease | Need::Answers => {}
+                Need::Replica if self.to_client.is_clear() => return Ok(Poll::Ready(Work::AwaitReplica)),
+                Need::Bytes | Need::Lease | Need::Answers | Need::Replica => {}
             }
             moved |= self.deliver()?;
             if !moved {
@@ -375,7 +378,7 @@ impl Session {
                 backend.cut.clear();
                 self.downstream(buffer.get(..keep + n).unwrap_or_default(), cx).map(|()| true)
             }
-            Poll::Ready(_) if self.leave_replica() => Ok(true),
+            Poll::Ready(_) if self.leave_replica(Leaving::Lost) => Ok(true),
             Poll::Ready(_) => Err(refuse::server_lost(self.loss()).into()),
         };
         self.core.give_read_buffer(buffer);

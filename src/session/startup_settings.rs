@@ -5,7 +5,7 @@ use crate::base::Report;
 use crate::wire::startup::Startup;
 
 /// Settings that a client may bring. Spelled as PostgreSQL spells them; matched without case.
-const ALLOWED: [&str; 38] = [
+const ALLOWED: [&str; 39] = [
     "application_name",
     "bytea_output",
     "check_function_bodies",
@@ -36,6 +36,7 @@ const ALLOWED: [&str; 38] = [
     "lc_time",
     "lock_timeout",
     "max_parallel_workers_per_gather",
+    "pgward.route",
     "plan_cache_mode",
     "random_page_cost",
     "search_path",

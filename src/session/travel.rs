@@ -46,6 +46,7 @@ pub struct Parcel {
     channels: Option<Box<Channels>>,
     stay: Option<Box<Stay>>,
     reading: Option<PackedReading>,
+    is_new: bool,
     /// The kicks that have reached it, of those that all sessions are given.
     kicks: u64,
 }
@@ -81,7 +82,7 @@ impl Session {
 
     pub(super) fn pack(self) -> Parcel {
         let Self { core, client, entry, key, terms, usage, slot, nobody, wanted, local, context, base, own, .. } = self;
-        let Self { names, hearing, channels, stay, reading, .. } = self;
+        let Self { names, hearing, channels, stay, reading, is_new, .. } = self;
         core.leave(&entry);
         add(&core.stats.moved, 1);
         Parcel {
@@ -103,6 +104,7 @@ impl Session {
             channels,
             stay,
             reading: reading.map(|reading| reading.pack()),
+            is_new,
             kicks: core.kicks.get(),
         }
     }
@@ -112,7 +114,7 @@ impl Parcel {
     /// Goes on here. A session whose socket this thread cannot take over is at its end.
     pub(super) fn unpack(self, core: Rc<Core>) -> std::io::Result<Box<Session>> {
         let Self { client, entry, key, terms, usage, slot, nobody, wanted, pool, context, base, own, names, .. } = self;
-        let Self { channel_key, heard_by, channels, stay, reading, kicks, .. } = self;
+        let Self { channel_key, heard_by, channels, stay, reading, is_new, kicks, .. } = self;
         let client = client.rehome().inspect_err(|_| {
             if let Some(stay) = &stay {
                 stay.ends("dropped", None);
@@ -149,6 +151,7 @@ impl Parcel {
             aside: None,
             errand: None,
             reading: None,
+            is_new,
             link: Room::default(),
             waiting: None,
             retry: None,

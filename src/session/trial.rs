@@ -4,11 +4,13 @@
 //! looked; where it did not, the replica has refused it. What comes before rows and the end of a command is held back for
 //! so long, which takes no time, since PostgreSQL sends it together with what comes next.
 
+use std::time::Duration;
+
 use super::relay::Relay;
 use super::serve::{Need, Session};
 use crate::backend;
 use crate::telemetry::add;
-use crate::wire::backend as answer;
+use crate::wire::backend::{self as answer, Transaction};
 use crate::wire::flow::Own;
 use crate::wire::frontend::Parse;
 use crate::wire::{Header, Origin, frame};
@@ -29,6 +31,24 @@ pub(super) enum Stage {
     /// The server has refused it; once it has come to rest, it is asked for elsewhere.
     Again,
 }
+
+/// How a session comes to be without its replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leaving {
+    /// The connection is gone.
+    Lost,
+    /// The server said that it ends it.
+    Told,
+    /// The server has been silent for too long.
+    Down,
+}
+
+/// What has run for longer, and is ended by the server or ends it, is not the primary's to repeat: it may be what was ended on
+/// purpose, or what the server did not survive.
+const SHORT: Duration = Duration::from_secs(1);
+
+/// More than this is not held back.
+const HELD: usize = 16 * 1024;
 
 /// What a replica is being asked, and what it has answered so far.
 #[derive(Default)]
@@ -90,7 +110,10 @@ impl Session {
     /// A message for the client, which is held back while others may yet take its place. `false`: it is to be passed on.
     pub(super) fn hold(&mut self, tag: u8, here: usize, whole: bool, relay: &mut Relay<'_>) -> bool {
         let preliminary = whole && matches!(tag, b'1' | b'2' | b'3' | b'T' | b't' | b'n' | b'N' | b'S');
-        if preliminary && let Some(reading) = self.reading.as_mut() {
+        if preliminary
+            && let Some(reading) = self.reading.as_mut()
+            && reading.trial.held.len() + here <= HELD
+        {
             reading.trial.held.extend_from_slice(relay.rest().get(..here).unwrap_or_default());
             relay.skip(here);
             return true;
@@ -119,17 +142,21 @@ impl Session {
 
     /// Whether what a replica refused with this error is to be tried elsewhere once the replica has come to rest.
     pub(super) fn tries_elsewhere(&mut self, body: &[u8]) -> bool {
-        let Some(state) = answer::sqlstate(body).filter(is_for_the_primary) else { return false };
-        let whole = self.reading.as_ref().is_some_and(|reading| reading.trial.sent == reading.trial.batch.len());
-        let Some(link) = self.link.as_mut().filter(|link| whole && link.trial == Stage::On) else { return false };
-        link.trial = Stage::Again;
-        if state == *b"25006"
-            && let Some(reading) = &self.reading
-        {
-            let mut refused = self.core.refused.borrow_mut();
-            let shapes = reading.trial.shapes.iter().take(reading.trial.count);
-            shapes.for_each(|key| refused.add(*key, self.local.pool.id()));
+        let Some(why) = answer::sqlstate(body).as_ref().and_then(Refusal::of) else { return false };
+        let Some(reading) = &self.reading else { return false };
+        let astray = self.is_astray();
+        let Some(link) = self.link.as_mut().filter(|_| astray) else { return false };
+        // Of several statements nobody knows which it was.
+        if why == Refusal::NotThere && link.transaction == Transaction::Idle && reading.trial.count == 1 {
+            let key = reading.trial.shapes.first().copied().unwrap_or_default();
+            self.core.refused.borrow_mut().add(key, self.local.pool.id());
         }
+        let short = why == Refusal::NotThere || link.since.elapsed() < SHORT;
+        let whole = reading.trial.sent == reading.trial.batch.len();
+        if link.trial != Stage::On || !whole || !short {
+            return false;
+        }
+        link.trial = Stage::Again;
         true
     }
 
@@ -138,22 +165,30 @@ impl Session {
         let Some(reading) = self.reading.as_mut() else { return };
         add(&self.core.stats.replica_retries, 1);
         reading.returned = true;
+        if let Some(link) = self.link.as_mut() {
+            link.trial = Stage::Off;
+        }
         let batch = std::mem::take(&mut reading.trial.batch);
         let sent = batch.get(..reading.trial.sent).unwrap_or_default();
         self.forget_names(sent);
         self.inbox.splice(0..0, sent.iter().copied());
         self.core.give_replay_buffer(batch);
         self.forget_trial();
-        self.replayed += 1;
+        self.replayed = self.replayed.saturating_add(1);
         self.need = Need::Answers;
     }
 
     /// The replica is gone, or as good as gone. `true`: what it was asked is asked elsewhere.
-    pub(super) fn leave_replica(&mut self) -> bool {
-        let trial = self.link.as_ref().is_some_and(|link| link.trial == Stage::On);
-        let server = self.link.as_ref().and_then(|link| link.lease.replica().cloned());
-        server.iter().for_each(|server| self.doubt(server));
-        if !trial {
+    pub(super) fn leave_replica(&mut self, leaving: Leaving) -> bool {
+        let Some(link) = self.link.as_ref() else { return false };
+        let Some(server) = link.lease.replica() else { return false };
+        match leaving {
+            Leaving::Lost => self.doubt(server),
+            // What ends one session is of no concern to others.
+            Leaving::Told | Leaving::Down => {}
+        }
+        let short = leaving == Leaving::Down || link.since.elapsed() < SHORT;
+        if link.trial != Stage::On || !short {
             return false;
         }
         self.lose(|flow, lost| flow.error(lost));
@@ -183,8 +218,21 @@ impl Session {
     }
 }
 
-/// What the primary may do though a standby does not: writing, locks, serializable transactions, and what replaying the log
-/// is in the way of (40001, 40P01).
-fn is_for_the_primary(state: &[u8; 5]) -> bool {
-    [b"25006", b"55000", b"0A000", b"40001", b"40P01"].contains(&state)
+/// Why a replica does not run what the primary would.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// It cannot: writing, locks, unlogged tables, serializable transactions.
+    NotThere,
+    /// Replaying the log is in the way.
+    Conflict,
+}
+
+impl Refusal {
+    fn of(state: &[u8; 5]) -> Option<Self> {
+        match state {
+            b"25006" | b"55000" | b"0A000" => Some(Self::NotThere),
+            b"40001" | b"40P01" => Some(Self::Conflict),
+            _ => None,
+        }
+    }
 }

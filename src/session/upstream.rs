@@ -156,7 +156,7 @@ impl Session {
         if let Some(taken) = self.take_aside(header, relay)? {
             return Ok(taken);
         }
-        let requests = matches!(header.tag, b'Q' | b'P' | b'B' | b'D' | b'C' | b'E');
+        let requests = matches!(header.tag, b'Q' | b'P' | b'B' | b'D' | b'E');
         if requests
             && self.link.is_none()
             && let Some(need) = self.aim(relay.rest())?

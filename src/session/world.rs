@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::directory::Directory;
 use crate::auth::{KeyError, Verifier};
 use crate::backend::{Credentials, Endpoint, LoginSecret};
-use crate::base::{ClusterName, ServerName};
+use crate::base::{ClusterName, Party, ServerName};
 use crate::config::{Cluster, Isolation, Login, Lookup, PlainDatabase, PoolRules, Settings, Tenant};
 use crate::net::{self, TlsError};
 use crate::pool::{Place, Pool, PoolKey, Pools, Vetting};
@@ -78,6 +78,14 @@ impl World {
         let rules = Arc::new(settings.pool.clone());
         let directory = Directory::new(&settings, before.map(|before| &before.directory));
         Ok(Self { settings, verifier, tls, end_point, directory, sealer, channel_key, rules, endpoints })
+    }
+
+    /// Whether whoever logged in under another configuration would find the same under this one.
+    pub fn has_same(&self, before: &World, party: &Party) -> bool {
+        match party {
+            Party::Tenant(id) => self.settings.tenants.get(id) == before.settings.tenants.get(id),
+            Party::Database(name) => self.plain(name) == before.plain(name),
+        }
     }
 
     /// The database without tenants that a name leads to.

@@ -38,8 +38,9 @@ struct State {
     rules: Option<ProbeRules>,
     known: Vec<Known>,
     highest: u32,
-    /// Of whoever took writes last.
+    /// Of whoever took writes last: how far its log reached, and how far that was on its disk.
     written: Samples,
+    flushed: Samples,
     balance: Arc<Balance>,
     /// What tells this cluster from others (pg_control_system), by the first that answered.
     system: Option<String>,
@@ -51,6 +52,8 @@ struct Known {
     pulse: Pulse,
     seen: Option<Seen>,
     samples: Samples,
+    /// The same of what was on its disk, or replayed.
+    flushed: Samples,
     /// Its lag at its last answers, and when.
     lags: VecDeque<(Instant, Lag)>,
     trouble: Option<Arc<str>>,
@@ -187,7 +190,8 @@ impl Board {
             .collect();
         if !state.known.iter().any(|known| known.asked) {
             // Other servers under the same name.
-            (state.highest, state.system, state.written) = (0, None, Samples::default());
+            (state.highest, state.system) = (0, None);
+            (state.written, state.flushed) = Default::default();
         }
         self.publish(&mut state);
     }
@@ -210,20 +214,21 @@ impl Board {
             }
             Answer::Said { seen, system } => {
                 state.system.get_or_insert(system);
-                let behind = (seen.role == Role::Replica).then(|| lag(&state.written, seen.lsn));
+                let behind = (seen.role == Role::Replica).then(|| lag(&state.flushed, seen.lsn));
                 known.said(asked, seen, behind, rules.interval * rules.up_after);
-                known.pulse.answered(&rules);
+                known.pulse.answered(asked, &rules);
             }
             Answer::Closed(why) => {
                 known.trouble = Some(why.into());
                 // What it has told before still counts.
-                let configured = Seen { role: configured(&known.server), timeline: 0, lsn: Lsn::default() };
+                let configured =
+                    Seen { role: configured(&known.server), timeline: 0, lsn: Lsn::default(), bound: Lsn::default() };
                 known.seen.get_or_insert(configured);
-                known.pulse.answered(&rules);
+                known.pulse.answered(asked, &rules);
             }
             Answer::Full(why) => {
                 known.trouble = Some(why.into());
-                known.pulse.answered(&rules);
+                known.pulse.answered(asked, &rules);
             }
             Answer::Silent(why) => {
                 known.trouble = Some(why.into());
@@ -277,8 +282,8 @@ impl Board {
             before.primary().is_some_and(|old| servers.get(*at).is_some_and(|view| view.server.same_place(old)))
         };
         let primary = verdict.primary.filter(|at| settled || stays(at));
-        if let Some(view) = primary.and_then(|at| servers.get(at)) {
-            state.written = view.samples.clone();
+        if let Some(known) = primary.and_then(|at| state.known.get(at)) {
+            (state.written, state.flushed) = (known.samples.clone(), known.flushed.clone());
         }
         let (in_doubt, timeline) = (verdict.in_doubt, state.highest);
         let (written, balance) = (state.written.clone(), Arc::clone(&state.balance));
@@ -316,6 +321,7 @@ impl Known {
             pulse: Pulse::new(),
             seen: None,
             samples: Samples::default(),
+            flushed: Samples::default(),
             lags: VecDeque::new(),
             trouble: None,
             held: false,
@@ -329,9 +335,10 @@ impl Known {
     fn said(&mut self, asked: Instant, seen: Seen, behind: Option<Lag>, hold: Duration) {
         let before = self.seen.replace(seen);
         if before.is_none_or(|before| (before.role, before.timeline) != (seen.role, seen.timeline)) {
-            (self.samples, self.lags) = (Samples::default(), VecDeque::new());
+            (self.samples, self.flushed, self.lags) = Default::default();
         }
-        self.samples = self.samples.with(asked, seen.lsn);
+        self.samples = self.samples.with(asked, seen.bound);
+        self.flushed = self.flushed.with(asked, seen.lsn);
         self.lags.extend(behind.map(|lag| (asked, lag)));
         while self.lags.len() > 1 && self.lags.front().is_some_and(|(at, _)| asked.duration_since(*at) > hold) {
             self.lags.pop_front();
@@ -339,9 +346,9 @@ impl Known {
     }
 }
 
-fn lag(written: &Samples, replayed: Lsn) -> Lag {
-    let bytes = written.last().map_or(0, |lsn| replayed.behind(lsn));
-    Lag { bytes, time: written.missing(replayed).map_or(Duration::ZERO, |since| since.elapsed()) }
+fn lag(flushed: &Samples, replayed: Lsn) -> Lag {
+    let bytes = flushed.last().map_or(0, |lsn| replayed.behind(lsn));
+    Lag { bytes, time: flushed.missing(replayed).map_or(Duration::ZERO, |since| since.elapsed()) }
 }
 
 fn configured(server: &Server) -> Role {

@@ -30,34 +30,41 @@ pub(super) struct Pulse {
     health: Health,
     /// When the first question was asked that was not answered, of those without an answer since.
     silent_since: Option<Instant>,
-    /// Answers in a row while it counts as down.
+    /// Answers in a row while it counts as down, and when the last of them was asked for.
     returning: u32,
+    returned: Option<Instant>,
 }
 
 impl Pulse {
     /// Of a server that nobody has asked yet.
     pub fn new() -> Self {
-        Self { health: Health::Suspect, silent_since: None, returning: 0 }
+        Self { health: Health::Suspect, silent_since: None, returning: 0, returned: None }
     }
 
     pub fn health(&self) -> Health {
         self.health
     }
 
-    pub fn answered(&mut self, rules: &ProbeRules) {
+    /// It has answered what it was asked at `asked`.
+    pub fn answered(&mut self, asked: Instant, rules: &ProbeRules) {
         if self.health == Health::Down {
+            // Asked in a hurry, it has not stood for long by its answers.
+            if self.returned.is_some_and(|last| asked.duration_since(last) < rules.interval) {
+                return;
+            }
+            self.returned = Some(asked);
             self.returning += 1;
             if self.returning < rules.up_after {
                 return;
             }
         }
-        *self = Self { health: Health::Up, silent_since: None, returning: 0 };
+        *self = Self { health: Health::Up, ..Self::new() };
     }
 
     /// What it was asked at `asked` it has not answered until `now`, or not in a way that could be used.
     pub fn failed(&mut self, asked: Instant, now: Instant, rules: &ProbeRules) {
         let since = *self.silent_since.get_or_insert(asked);
-        self.returning = 0;
+        (self.returning, self.returned) = (0, None);
         let down = self.health == Health::Down || now.duration_since(since) >= rules.down_after;
         self.health = if down { Health::Down } else { Health::Suspect };
     }
@@ -82,7 +89,7 @@ mod tests {
         let mut after = |(i, answer)| {
             let now = begin + RULES.interval * i as u32;
             match answer {
-                '+' => pulse.answered(&RULES),
+                '+' => pulse.answered(now, &RULES),
                 _ => pulse.failed(now, now, &RULES),
             }
             match pulse.health() {
@@ -111,9 +118,21 @@ mod tests {
     }
 
     #[test]
+    fn answers_in_a_hurry_bring_it_back_no_sooner() {
+        let (mut pulse, begin) = (Pulse::new(), Instant::now());
+        pulse.failed(begin, begin + Duration::from_secs(3), &RULES);
+        for ms in 1..50 {
+            pulse.answered(begin + Duration::from_millis(3_000 + 10 * ms), &RULES);
+            assert_eq!(pulse.health(), Health::Down);
+        }
+        pulse.answered(begin + Duration::from_millis(3_510), &RULES);
+        assert_eq!(pulse.health(), Health::Up);
+    }
+
+    #[test]
     fn the_time_that_a_question_waits_counts() {
         let (mut pulse, asked) = (Pulse::new(), Instant::now());
-        pulse.answered(&RULES);
+        pulse.answered(asked, &RULES);
         pulse.failed(asked, asked + Duration::from_secs(3), &RULES);
         assert_eq!(pulse.health(), Health::Down);
     }

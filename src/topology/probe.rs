@@ -13,8 +13,8 @@ use crate::base::{Lsn, ServerName};
 use crate::config::ProbeRules;
 
 /// A replica tells the timeline that it receives where the login may see it (pg_read_all_stats), else that of the log which
-/// it has replayed and written down. A primary tells how far its log reaches, not how far it is on the disk: with synchronous_commit = off a commit is
-/// acknowledged before. A primary's own is in the name of the file that it writes (PostgreSQL's documentation, 9.27.3).
+/// it has replayed and written down. A primary tells how far its log reaches as well as how far it is on the disk: with synchronous_commit = off a
+/// commit is acknowledged before. A primary's own is in the name of the file that it writes (PostgreSQL's documentation, 9.27.3).
 const QUESTION: &str = "
     select pg_catalog.pg_is_in_recovery()::text,
         case when pg_catalog.pg_is_in_recovery() then
@@ -25,7 +25,10 @@ const QUESTION: &str = "
             ('x' || left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8))::bit(32)::int::text
         end,
         case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn()
+            else pg_catalog.pg_current_wal_flush_lsn() end::text,
+        case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn()
             else pg_catalog.pg_current_wal_insert_lsn() end::text,
+        pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size'))::text,
         (select system_identifier from pg_catalog.pg_control_system())::text";
 
 /// One server, and how to ask it.
@@ -96,13 +99,16 @@ fn refused(error: &BackendError) -> Answer {
 
 fn said(rows: &[Row]) -> Option<Answer> {
     let [row] = rows else { return None };
-    let [Some(recovery), Some(timeline), Some(lsn), Some(system)] = &row[..] else { return None };
+    let [Some(recovery), Some(timeline), Some(lsn), Some(bound), Some(segment), Some(system)] = &row[..] else {
+        return None;
+    };
     let role = match recovery.as_str() {
         "true" => Role::Replica,
         "false" => Role::Primary,
         _ => return None,
     };
-    let seen = Seen { role, timeline: timeline.parse().ok()?, lsn: Lsn::parse(lsn)?.without_page_header() };
+    let bound = Lsn::parse(bound)?.without_page_header(segment.parse().ok()?);
+    let seen = Seen { role, timeline: timeline.parse().ok()?, lsn: Lsn::parse(lsn)?, bound };
     Some(Answer::Said { seen, system: system.clone() })
 }
 
@@ -110,21 +116,24 @@ fn said(rows: &[Row]) -> Option<Answer> {
 mod tests {
     use super::*;
 
-    fn answer(row: [Option<&str>; 4]) -> Option<Answer> {
+    fn answer(row: [Option<&str>; 6]) -> Option<Answer> {
         said(&[row.map(|text| text.map(ToOwned::to_owned)).to_vec()])
     }
 
     #[test]
     fn only_a_whole_answer_counts() {
-        let Some(Answer::Said { seen, .. }) = answer([Some("false"), Some("2"), Some("0/3000060"), Some("7")]) else {
+        let Some(Answer::Said { seen, .. }) =
+            answer([Some("false"), Some("2"), Some("0/3000060"), Some("0/4000028"), Some("16777216"), Some("7")])
+        else {
             panic!("a primary's answer was not understood");
         };
-        assert_eq!((seen.role, seen.timeline, seen.lsn), (Role::Primary, 2, Lsn(0x300_0060)));
+        assert_eq!((seen.role, seen.timeline), (Role::Primary, 2));
+        assert_eq!((seen.lsn, seen.bound), (Lsn(0x300_0060), Lsn(0x400_0000)));
         for row in [
-            [Some("maybe"), Some("2"), Some("0/1"), Some("7")],
-            [Some("true"), None, Some("0/1"), Some("7")],
-            [Some("true"), Some("-1"), Some("0/1"), Some("7")],
-            [Some("true"), Some("1"), None, Some("7")],
+            [Some("maybe"), Some("2"), Some("0/1"), Some("0/1"), Some("16777216"), Some("7")],
+            [Some("true"), None, Some("0/1"), Some("0/1"), Some("16777216"), Some("7")],
+            [Some("true"), Some("-1"), Some("0/1"), Some("0/1"), Some("16777216"), Some("7")],
+            [Some("true"), Some("1"), None, Some("0/1"), Some("16777216"), Some("7")],
         ] {
             assert_eq!(answer(row), None, "{row:?}");
         }

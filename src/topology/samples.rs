@@ -2,12 +2,15 @@
 //! acknowledged before the primary was asked lies behind the place that it told.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::base::Lsn;
 
-/// More than these, and every second of the older half goes.
-const MOST: usize = 64;
+/// They lie closer together than this part of their age.
+const CLOSENESS: u32 = 8;
+
+/// Nobody asks for what is older.
+const OLDEST: Duration = Duration::from_secs(25 * 3600);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
@@ -23,9 +26,17 @@ pub struct Samples(Arc<[Sample]>);
 impl Samples {
     #[must_use]
     pub(crate) fn with(&self, asked: Instant, lsn: Lsn) -> Self {
-        let thin = self.0.len() >= MOST;
-        let kept = self.0.iter().enumerate().filter(|(at, _)| !thin || *at >= MOST / 2 || at % 2 == 0);
-        Self(kept.map(|(_, sample)| *sample).chain([Sample { asked, lsn }]).collect())
+        let mut kept: Vec<Sample> = Vec::with_capacity(self.0.len() + 1);
+        let behind = self.0.iter().skip(1).map(|next| next.asked).chain([asked]);
+        for (sample, next) in self.0.iter().zip(behind) {
+            let age = asked.duration_since(next);
+            let close = kept.last().is_some_and(|last| next.duration_since(last.asked) < age / CLOSENESS);
+            if !close && asked.duration_since(sample.asked) < OLDEST {
+                kept.push(*sample);
+            }
+        }
+        kept.push(Sample { asked, lsn });
+        Self(kept.into())
     }
 
     pub fn last(&self) -> Option<Lsn> {
@@ -42,7 +53,8 @@ impl Samples {
         self.0.iter().rev().find(|sample| sample.lsn <= lsn).map(|sample| sample.asked)
     }
 
-    /// When the first thing is known to have been there that one as far as `lsn` does not have. `None`: it has all.
+    /// When the first thing is known to have been there that one as far as `lsn` does not have, give or take an eighth of the
+    /// time since. `None`: it has all.
     pub fn missing(&self, lsn: Lsn) -> Option<Instant> {
         self.0.get(self.0.partition_point(|sample| sample.lsn <= lsn)).map(|sample| sample.asked)
     }
@@ -84,13 +96,25 @@ mod tests {
     }
 
     #[test]
-    fn few_are_kept_and_they_reach_far_back() {
+    fn few_are_kept_and_how_old_something_is_stays_known() {
         let begin = Instant::now();
-        let lsns: Vec<u64> = (1..=10_000).collect();
-        let samples = samples(begin, &lsns);
-        assert!(samples.0.len() <= MOST + 1, "{}", samples.0.len());
-        assert_eq!(samples.missing(Lsn(0)), Some(begin), "the first one");
-        assert!(samples.0.is_sorted_by_key(|sample| (sample.asked, sample.lsn)));
-        assert_eq!(samples.since(begin + seconds(9_990)), Some(Lsn(9_991)), "the last ones are all there");
+        let (mut samples, mut now) = (Samples::default(), begin);
+        // Asked in a hurry, and then at ease for a day.
+        let steps = std::iter::repeat_n(10, 60_000).chain(std::iter::repeat_n(500, 172_800));
+        for (lsn, ms) in steps.enumerate() {
+            now += Duration::from_millis(ms);
+            samples = samples.with(now, Lsn(lsn as u64 + 1));
+            if lsn % 10_007 == 0 {
+                assert!(samples.0.is_sorted_by_key(|sample| (sample.asked, sample.lsn)));
+                assert!(samples.0.len() < 200, "{}", samples.0.len());
+            }
+        }
+        // Since the first one, and since the last hour and minute began.
+        for (lsn, since) in [(0, now - begin), (60_000 + 165_600, seconds(3_600)), (60_000 + 172_680, seconds(60))] {
+            let found = now - samples.missing(Lsn(lsn)).unwrap();
+            let off = found.abs_diff(since);
+            assert!(off <= since / 7, "{found:?} instead of {since:?}");
+        }
+        assert_eq!(samples.since(now - seconds(2)), Some(Lsn(60_000 + 172_796)), "the last ones are all there");
     }
 }

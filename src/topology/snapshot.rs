@@ -59,8 +59,10 @@ pub struct ServerView {
 pub struct Seen {
     pub role: Role,
     pub timeline: u32,
-    /// How far a primary has written, or a replica has replayed.
+    /// How far a primary has written to its disk, or a replica has replayed.
     pub lsn: Lsn,
+    /// A primary's log reaches no further, whether it is on the disk or not.
+    pub bound: Lsn,
 }
 
 /// How far a replica is behind the primary.

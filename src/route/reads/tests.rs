@@ -41,7 +41,7 @@ impl Scene {
     /// A replica that had replayed so much at this time.
     fn replica(mut self, name: &str, at: u64, lsn: u64, lag: u64) -> Self {
         let mut replica = view(name, "lk", Role::Replica, self.begin);
-        replica.seen = Some(Seen { role: Role::Replica, timeline: 1, lsn: Lsn(lsn) });
+        replica.seen = Some(Seen { role: Role::Replica, timeline: 1, lsn: Lsn(lsn), bound: Lsn(lsn) });
         replica.samples = samples(self.begin, &[(at, lsn)]);
         replica.lag = Some(Lag { bytes: 0, time: Duration::from_millis(lag) });
         replica.worst_lag = replica.lag;
@@ -62,13 +62,13 @@ impl Scene {
         let before = before.map(|(at, by)| Before { at: self.at(at), by, wrote: None });
         let now = self.at(now);
         let read = Read { rules, regions: None, before, since: now, now, always: false };
-        self.name(choose(&self.snapshot, &read, |_| 0, || [0, 0]))
+        self.name(choose(&self.snapshot, &read, |_| Some(0), || [0.0; 4]))
     }
 
     fn name(&self, choice: Choice) -> String {
         match choice {
             Choice::Replica(at) => self.snapshot.servers[at].server.name.to_string(),
-            Choice::Primary => "primary".to_owned(),
+            Choice::Primary { .. } => "primary".to_owned(),
             Choice::Wait(_) => "wait".to_owned(),
             Choice::Nobody => "nobody".to_owned(),
         }
@@ -93,7 +93,7 @@ fn view(name: &str, region: &str, role: Role, since: Instant) -> ServerView {
     ServerView {
         server: Arc::new(server),
         health: Health::Up,
-        seen: Some(Seen { role, timeline: 1, lsn: Lsn(0) }),
+        seen: Some(Seen { role, timeline: 1, lsn: Lsn(0), bound: Lsn(0) }),
         samples: Samples::default(),
         lag: None,
         worst_lag: None,
@@ -144,7 +144,7 @@ fn a_replica_that_was_away_may_have_come_back_with_less() {
     let returned = scene.at(2_950);
     scene.last().since = returned;
     assert_eq!(scene.choose(&rules(SESSION), 3_100, Some((2_900, Server::Replica(&a)))), "wait");
-    scene.last().seen = Some(Seen { role: Role::Replica, timeline: 1, lsn: Lsn(30) });
+    scene.last().seen = Some(Seen { role: Role::Replica, timeline: 1, lsn: Lsn(30), bound: Lsn(30) });
     assert_eq!(scene.choose(&rules(SESSION), 3_100, Some((2_900, Server::Replica(&a)))), "a");
 }
 
@@ -183,7 +183,7 @@ fn right_behind_its_own_write_a_session_reads_from_the_primary() {
         let before = Some(Before { at: scene.at(3_015), by: Server::Primary, wrote });
         let now = scene.at(now);
         let read = Read { rules: &rules, regions: None, before, since: now, now, always: false };
-        chosen.push(scene.name(choose(&scene.snapshot, &read, |_| 0, || [0, 0])));
+        chosen.push(scene.name(choose(&scene.snapshot, &read, |_| Some(0), || [0.0; 4])));
     }
     assert_eq!(chosen, ["primary", "primary", "wait"]);
 }
@@ -215,7 +215,7 @@ fn who_reads_from_replicas_only_never_gets_the_primary() {
     let chosen = |scene: &Scene, before| {
         let now = scene.at(3_100);
         let read = Read { rules: &rules, regions: None, before, since: now, now, always: true };
-        scene.name(choose(&scene.snapshot, &read, |_| 0, || [0, 0]))
+        scene.name(choose(&scene.snapshot, &read, |_| Some(0), || [0.0; 4]))
     };
     let mut scene = Scene::new(&[(3_000, 30)]).replica("a", 3_000, 10, 0);
     let before = Before { at: scene.at(3_050), by: Server::Primary, wrote: None };
@@ -230,29 +230,48 @@ fn the_less_busy_of_two_serves_and_those_nearby_come_first() {
     let mut scene = Scene::new(&[(1_000, 10)]).replica("a", 1_000, 10, 0).replica("b", 1_000, 10, 0);
     let now = scene.at(1_100);
     let read = Read { rules: &eventual, regions: None, before: None, since: now, now, always: false };
-    let pick = |scene: &Scene, busy: [usize; 2], chance: [u32; 2]| {
+    let pick = |scene: &Scene, busy: [Option<usize>; 2], chance: [f64; 4]| {
         let busy = |view: &ServerView| busy[usize::from(view.server.name.as_str() == "b")];
         scene.name(choose(&scene.snapshot, &read, busy, || chance))
     };
-    for chance in [[0, 0], [1, 0], [7, 9]] {
-        assert_eq!(pick(&scene, [3, 2], chance), "b");
-        assert_eq!(pick(&scene, [2, 3], chance), "a");
+    for (first, second) in [(0.0, 0.0), (0.6, 0.0), (0.99, 0.99)] {
+        let chance = [first, second, 0.5, 0.5];
+        assert_eq!(pick(&scene, [Some(3), Some(2)], chance), "b");
+        assert_eq!(pick(&scene, [Some(2), Some(3)], chance), "a");
+        assert_eq!(pick(&scene, [None, Some(9)], chance), "b", "the login is not served at the other one");
     }
-    let weigh = |scene: &mut Scene, weight| {
-        let server = config::Server { weight, ..(*scene.last().server).clone() };
-        scene.last().server = Arc::new(server);
+    // How often b serves, of a thousand times when nobody is busy.
+    let share = |scene: &Scene| {
+        let spread = |i: usize, by: f64| (i as f64 * by).fract();
+        let chance = |i| [spread(i, 0.618), 0.0, spread(i, 0.7548), spread(i, 0.5698)];
+        (0..1_000).filter(|i| pick(scene, [Some(0); 2], chance(*i)) == "b").count()
     };
-    weigh(&mut scene, 300);
-    assert_eq!((pick(&scene, [1, 4], [0, 0]), pick(&scene, [1, 6], [0, 0])), ("b".to_owned(), "a".to_owned()));
+    assert!(share(&scene).abs_diff(500) < 50, "{}", share(&scene));
+    let server = config::Server { weight: 300, ..(*scene.last().server).clone() };
+    scene.last().server = Arc::new(server);
+    assert!(share(&scene).abs_diff(750) < 50, "three times the weight: {}", share(&scene));
     scene.snapshot.balance = Arc::new(Balance { near: None, slow_start: 10_000 * MS });
-    let returned = now - 2_000 * MS;
-    scene.last().since = returned;
+    scene.last().since = now - 2_000 * MS;
     scene.snapshot.servers[1].since = now - 20_000 * MS;
-    assert_eq!(pick(&scene, [1, 1], [0, 0]), "a", "three times the weight, and a fifth of its start");
+    assert!(share(&scene).abs_diff(375) < 50, "and a fifth of its start: {}", share(&scene));
     let server = config::Server { region: Region::parse("in").unwrap(), ..(*scene.last().server).clone() };
     scene.last().server = Arc::new(server);
     scene.snapshot.balance = Arc::new(Balance { near: Region::parse("in").ok(), slow_start: Duration::ZERO });
-    assert_eq!(pick(&scene, [0, 100], [0, 0]), "b");
+    assert_eq!(pick(&scene, [Some(0), Some(100)], [0.0; 4]), "b");
+}
+
+#[test]
+fn what_was_read_from_a_replica_that_did_not_have_it_does_not_stand_for_ones_own_writes() {
+    let a = ServerName::parse("a").unwrap();
+    let scene = Scene::new(&[(1_000, 10), (3_000, 30)]).replica("a", 3_000, 20, 0);
+    let (rules, now) = (rules(SESSION), scene.at(3_100));
+    let chosen = |wrote: Option<u64>| {
+        let wrote = wrote.map(|wrote| scene.at(wrote));
+        let before = Some(Before { at: scene.at(3_050), by: Server::Replica(&a), wrote });
+        let read = Read { rules: &rules, regions: None, before, since: now, now, always: false };
+        scene.name(choose(&scene.snapshot, &read, |_| Some(0), || [0.0; 4]))
+    };
+    assert_eq!((chosen(None), chosen(Some(900)), chosen(Some(2_000))), ("a".into(), "a".into(), "wait".into()));
 }
 
 fn topologies() -> impl Strategy<Value = (Scene, Vec<Region>)> {
@@ -276,7 +295,7 @@ fn topologies() -> impl Strategy<Value = (Scene, Vec<Region>)> {
                 let role = if primary { Role::Primary } else { Role::Replica };
                 let mut view = view(&format!("s{i}"), region, role, scene.at(since));
                 view.health = [Health::Up, Health::Suspect, Health::Down][usize::from(health)];
-                view.seen = told.map(|(lsn, _)| Seen { role, timeline: on, lsn: Lsn(lsn) });
+                view.seen = told.map(|(lsn, _)| Seen { role, timeline: on, lsn: Lsn(lsn), bound: Lsn(lsn) });
                 view.worst_lag = told.map(|(_, ms)| Lag { bytes: 0, time: Duration::from_millis(ms) });
                 view.lag = view.worst_lag;
                 scene.snapshot.servers.push(view);
@@ -294,14 +313,14 @@ proptest! {
     fn no_server_outside_the_tenants_regions_is_ever_chosen(
         (scene, regions) in topologies(),
         consistency in prop::sample::select(Consistency::ALL.map(|(_, consistency)| consistency).to_vec()),
-        (always, now, chance) in (any::<bool>(), 4_000..6_000u64, any::<[u32; 2]>()),
+        (always, now, chance) in (any::<bool>(), 4_000..6_000u64, prop::array::uniform4(0.0..1.0f64)),
         (before, by) in (prop::option::of(0..5_000u64), prop::option::of(0..6usize)),
     ) {
         let (rules, now) = (rules(consistency), scene.at(now));
         let by = by.and_then(|at| scene.snapshot.servers.get(at)).map_or(Server::Primary, |view| Server::Replica(&view.server.name));
         let before = before.map(|at| Before { at: scene.at(at), by, wrote: None });
         let read = Read { rules: &rules, regions: Some(&regions), before, since: now, now, always };
-        match choose(&scene.snapshot, &read, |view| view.server.name.as_str().len(), || chance) {
+        match choose(&scene.snapshot, &read, |view| Some(view.server.name.as_str().len()), || chance) {
             Choice::Replica(at) => {
                 let view = &scene.snapshot.servers[at];
                 prop_assert!(regions.contains(&view.server.region), "{} is in {}", view.server.name, view.server.region);
@@ -310,7 +329,7 @@ proptest! {
                 prop_assert!(view.worst_lag.unwrap().time <= rules.max_lag);
             }
             Choice::Nobody => prop_assert!(always),
-            Choice::Primary | Choice::Wait(_) => prop_assert!(!always),
+            Choice::Primary { .. } | Choice::Wait(_) => prop_assert!(!always),
         }
     }
 }

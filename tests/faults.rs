@@ -1,0 +1,200 @@
+//! Networks that lose packets: nothing is refused and nothing answered, neither to who is connected nor to who would be.
+
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use pgward::cli::demo::cluster::{Cluster, Server};
+use support::replicated::{self, LONG, eventually, pair, promote, shown};
+use support::{Stage, code, one};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+
+/// A way to a server, in which packets can get lost.
+struct Way {
+    address: SocketAddr,
+    lost: watch::Sender<bool>,
+}
+
+impl Way {
+    async fn to(server: &Server) -> Self {
+        let (lost, seen) = watch::channel(false);
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        // As short as it may be, so that it is soon full of connections that nobody accepts: then the kernel loses the
+        // packets of whoever would connect.
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(accept(listener, server.port(), seen));
+        Self { address, lost }
+    }
+
+    /// From now on all packets are lost.
+    async fn lose(&self) {
+        self.lost.send_replace(true);
+        let mut crowd = Vec::new();
+        for _ in 0..8 {
+            let connected = tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(self.address)).await;
+            match connected {
+                Ok(stream) => crowd.push(stream.unwrap()),
+                Err(_) => {
+                    // They stay where they are until the end.
+                    std::mem::forget(crowd);
+                    return;
+                }
+            }
+        }
+        panic!("whoever connects still gets through");
+    }
+
+    fn mend(&self) {
+        self.lost.send_replace(false);
+    }
+}
+
+async fn accept(listener: TcpListener, port: u16, mut lost: watch::Receiver<bool>) {
+    loop {
+        if lost.wait_for(|lost| !lost).await.is_err() {
+            return;
+        }
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = lost.changed() => continue,
+        };
+        let (client, _) = accepted.unwrap();
+        let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { continue };
+        for stream in [&client, &server] {
+            stream.set_nodelay(true).unwrap();
+        }
+        let (from_client, to_client) = client.into_split();
+        let (from_server, to_server) = server.into_split();
+        tokio::spawn(pass(from_client, to_server, lost.clone()));
+        tokio::spawn(pass(from_server, to_client, lost.clone()));
+    }
+}
+
+async fn pass(
+    from: tokio::net::tcp::OwnedReadHalf,
+    to: tokio::net::tcp::OwnedWriteHalf,
+    mut lost: watch::Receiver<bool>,
+) {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        if from.readable().await.is_err() || lost.wait_for(|lost| !lost).await.is_err() {
+            return;
+        }
+        match from.try_read(&mut buffer) {
+            Ok(n) if n > 0 => {
+                let mut data = &buffer[..n];
+                while !data.is_empty() {
+                    to.writable().await.unwrap();
+                    match to.try_write(data) {
+                        Ok(n) => data = &data[n..],
+                        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                        Err(_) => return,
+                    }
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            _ => return,
+        }
+    }
+}
+
+/// pgward that reaches each server of the cluster by a way of its own.
+async fn stage(cluster: &Cluster, more: &str) -> (Stage, Vec<Way>) {
+    let stage = replicated::stage(cluster, "[pool]\nconnect_timeout = \"1s\"\n", more, &[]).await;
+    let mut text = std::fs::read_to_string(&stage.path).unwrap();
+    let mut ways = Vec::new();
+    for server in cluster.servers() {
+        let way = Way::to(server).await;
+        text = text.replace(&format!("port = {}\n", server.port()), &format!("port = {}\n", way.address.port()));
+        ways.push(way);
+    }
+    std::fs::write(&stage.path, text).unwrap();
+    stage.control.reload().await.unwrap();
+    for (server, role) in cluster.servers().zip(["primary", "replica"]) {
+        eventually("the server", LONG, async || {
+            let [found, health, _] = shown(&stage, server.name()).await;
+            (found.as_str(), health.as_str()) == (role, "up")
+        })
+        .await;
+    }
+    (stage, ways)
+}
+
+const READ: &str = "select count(*)::text from orders";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_behind_a_network_that_loses_packets_costs_a_pause_and_no_error() {
+    let cluster = pair("lossy").await;
+    let (stage, ways) = stage(&cluster, "slow_start = \"0s\"").await;
+    let stage = Arc::new(stage);
+    let over = Arc::new(AtomicBool::new(false));
+    let reader = async |stage: Arc<Stage>, over: Arc<AtomicBool>, tenant: String| {
+        let (client, mut longest) = (stage.connect(&tenant).await, Duration::ZERO);
+        while !over.load(Ordering::Relaxed) {
+            let asked = Instant::now();
+            assert_eq!(one(&client, READ).await, "100");
+            longest = longest.max(asked.elapsed());
+        }
+        longest
+    };
+    let readers: Vec<_> =
+        (0..6).map(|i| tokio::spawn(reader(Arc::clone(&stage), Arc::clone(&over), format!("t{i}")))).collect();
+    let by_replica = async || stage.metric("pgward_replica_transactions_total").await;
+    eventually("reads on the replica", LONG, async || by_replica().await > 50.0).await;
+    ways[1].lose().await;
+    eventually("the replica's end", LONG, async || shown(&stage, "lossy-2").await[1] == "down").await;
+    let before = by_replica().await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(by_replica().await, before);
+    ways[1].mend();
+    eventually("the replica's return", LONG, async || by_replica().await > before + 50.0).await;
+    // It comes and goes.
+    for _ in 0..6 {
+        ways[1].lost.send_replace(true);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        ways[1].mend();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    over.store(true, Ordering::Relaxed);
+    for reader in readers {
+        let longest = reader.await.unwrap();
+        println!("the longest read took {longest:?}");
+        // Down after 1 s, and one connection attempt of 1 s at most.
+        assert!(longest < Duration::from_secs(4), "{longest:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_behind_a_network_that_loses_packets_is_found_out_within_the_bound() {
+    let cluster = pair("cut").await;
+    let (stage, ways) = stage(&cluster, "").await;
+    let (writer, reader) = (stage.connect("acme").await, stage.connect("globex").await);
+    writer.batch_execute("insert into orders (item) values ('before')").await.unwrap();
+    assert_eq!(one(&reader, READ).await, "100");
+    ways[0].lose().await;
+    let cut = Instant::now();
+    let error = writer.batch_execute("insert into orders (item) values ('lost')").await.unwrap_err();
+    let took = cut.elapsed();
+    println!("the writer was told after {took:?}");
+    assert_eq!(code(&error), "08007", "it may have been committed");
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert_eq!(one(&reader, READ).await, "100", "reads go on");
+    let writer = tokio::spawn(async move {
+        let client = stage.connect("acme").await;
+        client.batch_execute("insert into orders (item) values ('after')").await.unwrap();
+        (one(&client, "select count(*)::text from orders where item in ('before', 'after')").await, stage)
+    });
+    promote(&cluster.replicas()[0]).await;
+    let (count, stage) = writer.await.unwrap();
+    assert_eq!(count, "2");
+    // Whoever was cut off is a primary still, and gets nothing.
+    ways[0].mend();
+    eventually("the fence", LONG, async || shown(&stage, "cut-1").await == ["primary", "up", "fenced"]).await;
+}
