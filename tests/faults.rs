@@ -177,7 +177,13 @@ async fn a_primary_behind_a_network_that_loses_packets_is_found_out_within_the_b
     let (stage, ways) = stage(&cluster, "").await;
     let (writer, reader) = (stage.connect("acme").await, stage.connect("globex").await);
     writer.batch_execute("insert into orders (item) values ('before')").await.unwrap();
-    assert_eq!(one(&reader, READ).await, "100");
+    // One that has seen what only the primary is known to have would have to wait for the next one.
+    let before = stage.metric("pgward_replica_transactions_total").await;
+    eventually("reads on the replica", LONG, async || {
+        assert_eq!(one(&reader, READ).await, "100");
+        stage.metric("pgward_replica_transactions_total").await > before + 5.0
+    })
+    .await;
     ways[0].lose().await;
     let cut = Instant::now();
     let error = writer.batch_execute("insert into orders (item) values ('lost')").await.unwrap_err();
