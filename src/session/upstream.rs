@@ -195,33 +195,7 @@ impl Session {
                     _ => self.close(header, body, relay)?,
                 }
             }
-            b'B' => {
-                let seen = relay.rest().get(frame::HEADER..header.total.min(relay.rest().len())).unwrap_or_default();
-                let Some(head) = BindHead::read(seen) else {
-                    let hopeless = whole.is_some() || seen.len() > ANALYSED;
-                    return if hopeless { Err(refuse::malformed(b'B').into()) } else { Ok(Taken::Not(Need::Bytes)) };
-                };
-                if self.names_setting(head.statement) {
-                    // It may be the token's, which is not for a server.
-                    let Some(body) = whole else {
-                        let long = header.total > ANALYSED;
-                        return if long { Err(refuse::malformed(b'B').into()) } else { Ok(Taken::Not(Need::Bytes)) };
-                    };
-                    if mentions_token(body) && self.linked(relay) {
-                        self.misplaced(header, relay);
-                        return Ok(Taken::Yes);
-                    }
-                }
-                if !self.linked(relay) {
-                    return Ok(Taken::Not(Need::Lease));
-                }
-                if self.checks(header, head.statement, relay) {
-                    return Ok(Taken::Not(Need::Answers));
-                }
-                self.note_bound(head.statement)?;
-                self.note_commit(|names| names.text(head.statement).is_none_or(may_commit));
-                self.bind(header, &head, relay);
-            }
+            b'B' => return self.take_bind(header, relay),
             b'E' => {
                 if !self.linked(relay) {
                     return Ok(Taken::Not(Need::Lease));
@@ -239,6 +213,36 @@ impl Session {
             b'X' => return Err(End::Client),
             other => return Err(refuse::malformed(other).into()),
         }
+        Ok(Taken::Yes)
+    }
+
+    fn take_bind(&mut self, header: Header, relay: &mut Relay<'_>) -> Result<Taken, End> {
+        let whole = relay.rest().get(frame::HEADER..header.total);
+        let seen = relay.rest().get(frame::HEADER..header.total.min(relay.rest().len())).unwrap_or_default();
+        let Some(head) = BindHead::read(seen) else {
+            let hopeless = whole.is_some() || seen.len() > ANALYSED;
+            return if hopeless { Err(refuse::malformed(b'B').into()) } else { Ok(Taken::Not(Need::Bytes)) };
+        };
+        if self.names_setting(head.statement) {
+            // It may be the token's, which is not for a server.
+            let Some(body) = whole else {
+                let long = header.total > ANALYSED;
+                return if long { Err(refuse::malformed(b'B').into()) } else { Ok(Taken::Not(Need::Bytes)) };
+            };
+            if mentions_token(body) && self.linked(relay) {
+                self.misplaced(header, relay);
+                return Ok(Taken::Yes);
+            }
+        }
+        if !self.linked(relay) {
+            return Ok(Taken::Not(Need::Lease));
+        }
+        if self.checks(header, head.statement, relay) {
+            return Ok(Taken::Not(Need::Answers));
+        }
+        self.note_bound(head.statement)?;
+        self.note_commit(|names| names.text(head.statement).is_none_or(may_commit));
+        self.bind(header, &head, relay);
         Ok(Taken::Yes)
     }
 
