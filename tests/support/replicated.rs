@@ -23,18 +23,23 @@ pub async fn pair(name: &str) -> Cluster {
 /// pgward in front of all servers of a cluster. `extra`: in front of the configuration; `more`: of the cluster's table. The first server is configured as the
 /// primary, and all are in region `lk` unless another is said.
 pub async fn stage(cluster: &Cluster, extra: &str, more: &str, regions: &[&str]) -> Stage {
-    let rest = cluster.servers().zip(regions.iter().copied().chain(std::iter::repeat("lk"))).skip(1);
+    let servers: Vec<(&str, u16)> = cluster.servers().map(|server| (server.name(), server.port())).collect();
+    in_front_of(&servers, extra, more, regions).await
+}
+
+/// The same for servers of anybody's: their names and ports.
+pub async fn in_front_of(servers: &[(&str, u16)], extra: &str, more: &str, regions: &[&str]) -> Stage {
+    let rest = servers.iter().zip(regions.iter().copied().chain(std::iter::repeat("lk"))).skip(1);
     let rest: String = rest
-        .map(|(server, region)| {
+        .map(|((name, port), region)| {
             format!(
-                "[[clusters.main.servers]]\nname = \"{}\"\nhost = \"127.0.0.1\"\nport = {}\nregion = \"{region}\"\nrole = \"replica\"\n",
-                server.name(),
-                server.port()
+                "[[clusters.main.servers]]\nname = \"{name}\"\nhost = \"127.0.0.1\"\nport = {port}\nregion = \"{region}\"\nrole = \"replica\"\n"
             )
         })
         .collect();
-    let text = super::configuration(cluster.primary().port(), extra);
-    let name = format!("name = \"{}\"", cluster.primary().name());
+    let (first, port) = servers[0];
+    let name = format!("name = \"{first}\"");
+    let text = super::configuration(port, extra);
     let text = text.replace("name = \"main-1\"", &name).replace("[tenants.kandy]", &format!("{rest}[tenants.kandy]"));
     let probe = format!(
         "[clusters.main]\nprobe = {{ interval = \"100ms\", timeout = \"500ms\", down_after = \"1s\" }}\n{more}\n"
