@@ -334,6 +334,34 @@ async fn reads_go_on_while_there_is_no_primary() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_go_on_without_a_primary_also_on_a_later_timeline() {
+    let mut cluster = cluster("later", 2).await;
+    let grant = "grant pg_read_all_stats to pgward_service";
+    cluster.primary().run("app", "let the timeline be seen", grant).await.unwrap();
+    cluster.caught_up().await.unwrap();
+    let stage = stage(&cluster, "").await;
+    cluster.primary_mut().kill().await.unwrap();
+    let [new, other] = cluster.replicas() else { panic!("two replicas") };
+    promote(new).await;
+    for setting in [format!("primary_conninfo = '{}'", new.url()), "primary_slot_name = ''".to_owned()] {
+        other.run("postgres", "follow the new primary", &format!("alter system set {setting}")).await.unwrap();
+    }
+    other.run("postgres", "reload", "select pg_reload_conf()").await.unwrap();
+    let port_of_other = other.port();
+    eventually("a read at the other one", LONG, async || port(&stage.connect("acme").await).await == port_of_other)
+        .await;
+    cluster.replicas_mut()[0].kill().await.unwrap();
+    eventually("the end of the primary", LONG, async || shown(&stage, "later-2").await[1] == "down").await;
+    // It receives nothing any more, and its last restart point was on the timeline before.
+    let client = stage.connect("acme").await;
+    for _ in 0..20 {
+        let asked = Instant::now();
+        assert_eq!(port(&client).await, port_of_other);
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_come_and_go_by_reload_and_nobody_notices() {
     let cluster = cluster("come", 2).await;
     let stage = Arc::new(stage(&cluster, "").await);

@@ -213,8 +213,8 @@ fn answer(tag: u8, body: &[u8], replica: bool, kind: &mut Kind, out: &mut Vec<u8
             Kind::Discard => out.extend_from_slice(b"C\0\0\0\x10DISCARD ALL\0"),
             Kind::Role => {
                 let (role, place) = (if replica { "true" } else { "false" }, "0/1000000");
-                let columns = [role, "1", place, place, "16777216", "7"];
-                let mut body = 6u16.to_be_bytes().to_vec();
+                let columns = [role, "1", place, place, "16777216", "7", "1"];
+                let mut body = 7u16.to_be_bytes().to_vec();
                 for column in columns {
                     body.extend_from_slice(&(column.len() as u32).to_be_bytes());
                     body.extend_from_slice(column.as_bytes());

@@ -51,6 +51,8 @@ struct Known {
     server: Arc<Server>,
     pulse: Pulse,
     seen: Option<Seen>,
+    /// When it was started that said so.
+    started: Option<String>,
     samples: Samples,
     /// The same of what was on its disk, or replayed.
     flushed: Samples,
@@ -71,6 +73,8 @@ pub(super) enum Answer {
     Said {
         seen: Seen,
         system: String,
+        /// When it was started, for telling whether it was since.
+        started: String,
     },
     /// It is there, and does not let pgward ask: what it is stands in the configuration.
     Closed(String),
@@ -212,7 +216,8 @@ impl Board {
                 known.seen = None;
                 known.pulse.failed(asked, Instant::now(), &rules);
             }
-            Answer::Said { seen, system } => {
+            Answer::Said { seen, system, started } => {
+                let seen = known.still(seen, started);
                 state.system.get_or_insert(system);
                 let behind = (seen.role == Role::Replica).then(|| lag(&state.flushed, seen.lsn));
                 known.said(asked, seen, behind, rules.interval * rules.up_after);
@@ -320,6 +325,7 @@ impl Known {
             server: Arc::clone(server),
             pulse: Pulse::new(),
             seen: None,
+            started: None,
             samples: Samples::default(),
             flushed: Samples::default(),
             lags: VecDeque::new(),
@@ -328,6 +334,19 @@ impl Known {
             asked: false,
             published: (Health::Suspect, None, false),
             since: Instant::now(),
+        }
+    }
+
+    /// What it is as it says, but for this: a replica that nobody sends anything, as while there is no primary, tells the
+    /// timeline of its last restart point, and that may be older than what it has followed since. While it runs it never
+    /// goes back to an older one.
+    fn still(&mut self, says: Seen, started: String) -> Seen {
+        let ran_on = self.started.replace(started.clone()).is_some_and(|before| before == started);
+        match self.seen {
+            Some(before) if ran_on && (before.role, says.role) == (Role::Replica, Role::Replica) => {
+                Seen { timeline: says.timeline.max(before.timeline), ..says }
+            }
+            _ => says,
         }
     }
 

@@ -29,7 +29,8 @@ const QUESTION: &str = "
         case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn()
             else pg_catalog.pg_current_wal_insert_lsn() end::text,
         pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size'))::text,
-        (select system_identifier from pg_catalog.pg_control_system())::text";
+        (select system_identifier from pg_catalog.pg_control_system())::text,
+        extract(epoch from pg_catalog.pg_postmaster_start_time())::text";
 
 /// One server, and how to ask it.
 #[derive(Debug, Clone)]
@@ -99,7 +100,8 @@ fn refused(error: &BackendError) -> Answer {
 
 fn said(rows: &[Row]) -> Option<Answer> {
     let [row] = rows else { return None };
-    let [Some(recovery), Some(timeline), Some(lsn), Some(bound), Some(segment), Some(system)] = &row[..] else {
+    let [Some(recovery), Some(timeline), Some(lsn), Some(bound), Some(segment), Some(system), Some(started)] = &row[..]
+    else {
         return None;
     };
     let role = match recovery.as_str() {
@@ -109,31 +111,31 @@ fn said(rows: &[Row]) -> Option<Answer> {
     };
     let bound = Lsn::parse(bound)?.without_page_header(segment.parse().ok()?);
     let seen = Seen { role, timeline: timeline.parse().ok()?, lsn: Lsn::parse(lsn)?, bound };
-    Some(Answer::Said { seen, system: system.clone() })
+    Some(Answer::Said { seen, system: system.clone(), started: started.clone() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn answer(row: [Option<&str>; 6]) -> Option<Answer> {
+    fn answer(row: [Option<&str>; 7]) -> Option<Answer> {
         said(&[row.map(|text| text.map(ToOwned::to_owned)).to_vec()])
     }
 
     #[test]
     fn only_a_whole_answer_counts() {
-        let Some(Answer::Said { seen, .. }) =
-            answer([Some("false"), Some("2"), Some("0/3000060"), Some("0/4000028"), Some("16777216"), Some("7")])
-        else {
+        let whole = ["false", "2", "0/3000060", "0/4000028", "16777216", "7", "1.5"].map(Some);
+        let Some(Answer::Said { seen, .. }) = answer(whole) else {
             panic!("a primary's answer was not understood");
         };
         assert_eq!((seen.role, seen.timeline), (Role::Primary, 2));
         assert_eq!((seen.lsn, seen.bound), (Lsn(0x300_0060), Lsn(0x400_0000)));
         for row in [
-            [Some("maybe"), Some("2"), Some("0/1"), Some("0/1"), Some("16777216"), Some("7")],
-            [Some("true"), None, Some("0/1"), Some("0/1"), Some("16777216"), Some("7")],
-            [Some("true"), Some("-1"), Some("0/1"), Some("0/1"), Some("16777216"), Some("7")],
-            [Some("true"), Some("1"), None, Some("0/1"), Some("16777216"), Some("7")],
+            [Some("maybe"), Some("2"), Some("0/1"), Some("0/1"), Some("16777216"), Some("7"), Some("1.5")],
+            [Some("true"), None, Some("0/1"), Some("0/1"), Some("16777216"), Some("7"), Some("1.5")],
+            [Some("true"), Some("-1"), Some("0/1"), Some("0/1"), Some("16777216"), Some("7"), Some("1.5")],
+            [Some("true"), Some("1"), None, Some("0/1"), Some("16777216"), Some("7"), Some("1.5")],
+            [Some("true"), Some("1"), Some("0/1"), Some("0/1"), Some("16777216"), Some("7"), None],
         ] {
             assert_eq!(answer(row), None, "{row:?}");
         }
