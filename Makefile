@@ -22,7 +22,7 @@ bench: ## pgward beside PgBouncer on this machine
 	@scripts/prepare bench
 	@scripts/bench
 
-soak: ## hours of load with every read checked
+soak: ## hours of load with every read checked, while servers lag and die
 	@scripts/prepare bench
 	@scripts/soak
 

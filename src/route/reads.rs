@@ -63,13 +63,7 @@ pub fn choose(
     chance: impl Fn() -> [f64; 4],
 ) -> Choice {
     let servers = || snapshot.servers.iter().enumerate();
-    let usable = |view: &ServerView| {
-        // Residency before anything else.
-        read.regions.is_none_or(|regions| residency::allows(regions, &view.server.region))
-            && view.is_replica_on(snapshot.timeline)
-            && within(read.rules, view.worst_lag)
-            && busy(view).is_some()
-    };
+    let usable = |view: &ServerView| is_usable(snapshot, read, view) && busy(view).is_some();
     let fresh = |view: &ServerView| usable(view) && is_fresh(snapshot, read, view);
     let near = |view: &ServerView| snapshot.balance.near.as_ref().is_some_and(|near| view.server.region == *near);
     let fits: [&dyn Fn(&ServerView) -> bool; 3] =
@@ -88,6 +82,18 @@ pub fn choose(
         false if read.now < until && may_wait(read) && soon => Choice::Wait(until),
         false => Choice::Primary { soon },
     }
+}
+
+/// Whether a replica that was chosen a moment ago would be again.
+pub fn serves(snapshot: &Snapshot, read: &Read<'_>, view: &ServerView) -> bool {
+    is_usable(snapshot, read, view) && is_fresh(snapshot, read, view)
+}
+
+fn is_usable(snapshot: &Snapshot, read: &Read<'_>, view: &ServerView) -> bool {
+    // Residency before anything else.
+    read.regions.is_none_or(|regions| residency::allows(regions, &view.server.region))
+        && view.is_replica_on(snapshot.timeline)
+        && within(read.rules, view.worst_lag)
 }
 
 /// Right behind a write the primary is the quick way, and the next read may be, too.

@@ -170,8 +170,8 @@ impl Session {
         reading.until
     }
 
-    fn choose(&self, always: bool) -> (Choice, Option<Arc<config::Server>>) {
-        let Some(reading) = &self.reading else { return (Choice::Primary { soon: false }, None) };
+    /// What it asks for, and what that has to show.
+    fn read<'a>(&'a self, reading: &'a Reading, always: bool) -> Read<'a> {
         let now = Instant::now();
         let before = reading.before.as_ref().map(|(at, local)| Before {
             at: *at,
@@ -183,7 +183,12 @@ impl Session {
         });
         let since = reading.since.unwrap_or(now);
         let regions = self.terms.regions.as_deref();
-        let read = Read { rules: &self.terms.reads, regions, before, since, now, always };
+        Read { rules: &self.terms.reads, regions, before, since, now, always }
+    }
+
+    fn choose(&self, always: bool) -> (Choice, Option<Arc<config::Server>>) {
+        let Some(reading) = &self.reading else { return (Choice::Primary { soon: false }, None) };
+        let read = self.read(reading, always);
         let busy = |view: &ServerView| self.local.busy(&view.server.name);
         let snapshot = reading.board.glance();
         let choice = route::choose(&snapshot, &read, busy, rand::random);
@@ -194,19 +199,20 @@ impl Session {
         (choice, server)
     }
 
-    /// The replica showed the session enough before, and may have begun anew since: its backend is one that was opened
-    /// later.
+    /// Whether a replica's backend may show less than the session must see, though the replica was known to have it: a server
+    /// that has restarted shows less for a while. A backend lives as long as its server runs, so one that was there before
+    /// the server said how far it is shows no less than that.
     pub(super) fn may_show_less(&self, lease: &Lease) -> bool {
         let (Some(reading), Some(server)) = (&self.reading, lease.replica()) else { return false };
-        let Some((at, Some(local))) = &reading.before else { return false };
-        let session = self.terms.reads.consistency == Consistency::Session && self.read_route() == ReadRoute::Auto;
-        if !session || lease.conn.backend.born <= *at || local.pool.key.place != Place::Replica(server.clone()) {
+        if self.terms.reads.consistency == Consistency::Eventual || self.read_route() == ReadRoute::Replica {
             return false;
         }
         let snapshot = reading.board.glance();
         let view = snapshot.servers.iter().find(|view| view.server.name == *server);
-        let replayed = view.and_then(|view| view.seen).map(|seen| seen.lsn);
-        snapshot.written.since(*at).is_none_or(|lsn| replayed.is_none_or(|replayed| lsn > replayed))
+        !view.is_some_and(|view| {
+            let since = view.samples.last().is_some_and(|sample| lease.conn.backend.born < sample.asked);
+            since && route::serves(&snapshot, &self.read(reading, false), view)
+        })
     }
 
     /// Where what it asks for goes, if nothing else speaks against it.

@@ -366,7 +366,7 @@ impl Known {
 }
 
 fn lag(flushed: &Samples, replayed: Lsn) -> Lag {
-    let bytes = flushed.last().map_or(0, |lsn| replayed.behind(lsn));
+    let bytes = flushed.last().map_or(0, |sample| replayed.behind(sample.lsn));
     Lag { bytes, time: flushed.missing(replayed).map_or(Duration::ZERO, |since| since.elapsed()) }
 }
 

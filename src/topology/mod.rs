@@ -27,5 +27,5 @@ pub use failover::Role;
 pub use functions::{Catalogue, Functions};
 pub use health::Health;
 pub use probe::{Probed, watch};
-pub use samples::Samples;
+pub use samples::{Sample, Samples};
 pub use snapshot::{Balance, Lag, Seen, ServerView, Snapshot};

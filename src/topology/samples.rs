@@ -39,8 +39,8 @@ impl Samples {
         Self(kept.into())
     }
 
-    pub fn last(&self) -> Option<Lsn> {
-        self.0.last().map(|sample| sample.lsn)
+    pub fn last(&self) -> Option<Sample> {
+        self.0.last().copied()
     }
 
     /// Where it was when it was asked first at this time or later: past everything that it had done until then.
