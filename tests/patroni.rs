@@ -8,7 +8,7 @@ mod clients;
 #[path = "patroni/place.rs"]
 mod place;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use clients::{Clients, Kind, Told, verify};
@@ -25,6 +25,31 @@ const BEFORE: Duration = Duration::from_secs(5);
 const BETWEEN: Duration = Duration::from_secs(3);
 /// For Patroni to elect and to promote once the leader's lock has run out, and for pgward to find out.
 const ELECTION: Duration = Duration::from_secs(15);
+
+/// The cluster is for one test after the other. It goes with the last that wants it.
+static SHARED: Mutex<Weak<Shared>> = Mutex::new(Weak::new());
+type Shared = tokio::sync::Mutex<Option<Patroni>>;
+
+async fn with_patroni(test: impl AsyncFnOnce(&mut Patroni)) {
+    let shared = shared();
+    let mut slot = shared.lock().await;
+    let mut patroni = match slot.take() {
+        Some(patroni) => patroni,
+        None => patroni().await,
+    };
+    // A panic drops it, and another test has one of its own.
+    test(&mut patroni).await;
+    *slot = Some(patroni);
+}
+
+fn shared() -> Arc<Shared> {
+    let mut shared = SHARED.lock().unwrap();
+    shared.upgrade().unwrap_or_else(|| {
+        let fresh = Arc::default();
+        *shared = Arc::downgrade(&fresh);
+        fresh
+    })
+}
 
 async fn patroni() -> Patroni {
     let begin = Instant::now();
@@ -75,8 +100,11 @@ fn assert_told(told: &Told) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_follow_what_patroni_decides_and_nothing_that_was_acknowledged_is_lost() {
-    let mut patroni = patroni().await;
-    let stage = stage(&patroni).await;
+    with_patroni(a_leader_is_killed).await;
+}
+
+async fn a_leader_is_killed(patroni: &mut Patroni) {
+    let stage = stage(patroni).await;
     let idle = [stage.connect("acme").await, stage.connect("globex").await];
     for client in &idle {
         assert_eq!(one(client, "select count(*) from orders").await, "100");
@@ -85,10 +113,10 @@ async fn sessions_follow_what_patroni_decides_and_nothing_that_was_acknowledged_
     let readers = Clients::start(&stage, Kind::Read, (10..12).map(|i| format!("t{i}")));
     let begin = Instant::now();
     tokio::time::sleep(BEFORE).await;
-    let old = another_leader(&patroni, None).await;
+    let old = another_leader(patroni, None).await;
     patroni.kill(old);
     let (killed, before) = (Instant::now(), writers.pace.count());
-    let new = another_leader(&patroni, Some(old)).await;
+    let new = another_leader(patroni, Some(old)).await;
     println!("another leader ran {:?} after the leader was killed", killed.elapsed());
     eventually("a write to the new leader", ELECTION, async || writers.pace.count() > before + 8).await;
     println!("writes went on {:?} after the leader was killed", killed.elapsed());
@@ -105,15 +133,46 @@ async fn sessions_follow_what_patroni_decides_and_nothing_that_was_acknowledged_
     serves_reads(&reader, patroni.nodes[old].port).await;
     println!("it served a read {:?} after its Patroni was started again", back.elapsed());
     tokio::time::sleep(WRITING.saturating_sub(begin.elapsed())).await;
-    over(&patroni, &stage, [writers, readers]).await;
+    over(patroni, &stage, [writers, readers]).await;
     for client in &idle {
         assert_eq!(one(client, "select count(*) from orders").await, "100", "a session that was idle goes on");
         client.batch_execute("insert into orders (item) values ('idle')").await.unwrap();
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_notices_a_switchover_between_pause_and_resume() {
+    with_patroni(a_leader_hands_over).await;
+}
+
+async fn a_leader_hands_over(patroni: &mut Patroni) {
+    patroni.complete().await;
+    let stage = stage(patroni).await;
+    let console = format!("postgresql://admin:console-password@{}/pgward", stage.address);
+    let console = stage.try_connect(&console).await.unwrap();
+    let writers = Clients::start(&stage, Kind::Write, (20..28).map(|i| format!("t{i}")));
+    let readers = Clients::start(&stage, Kind::Read, (30..32).map(|i| format!("t{i}")));
+    eventually("writes", LONG, async || writers.pace.count() > 1_000).await;
+    let old = another_leader(patroni, None).await;
+    let begin = Instant::now();
+    console.simple_query("PAUSE CLUSTER main").await.unwrap();
+    println!("PAUSE took {:?}", begin.elapsed());
+    patroni.switchover().await;
+    let new = &patroni.nodes[another_leader(patroni, Some(old)).await].name;
+    eventually("what pgward knows of it", LONG, async || shown(&stage, new).await == ["primary", "up", "yes"]).await;
+    println!("another leader ran {:?} after PAUSE", begin.elapsed());
+    console.simple_query("RESUME CLUSTER main").await.unwrap();
+    let before = writers.pace.count();
+    eventually("writes to the new leader", LONG, async || writers.pace.count() > before + 1_000).await;
+    // The one that led comes back while they write.
+    patroni.complete().await;
+    for told in over(patroni, &stage, [writers, readers]).await {
+        assert_eq!(told, Told::new(), "somebody noticed");
+    }
+}
+
 /// Stops clients that write and clients that read, and looks at what became of their work.
-async fn over(patroni: &Patroni, stage: &Stage, [writers, readers]: [Clients; 2]) {
+async fn over(patroni: &Patroni, stage: &Stage, [writers, readers]: [Clients; 2]) -> [Told; 2] {
     let (longest, count) = (writers.pace.longest(), writers.pace.count());
     println!("{count} writes were acknowledged; the longest time without one was {longest:?}");
     let (pause, reads) = (readers.pace.longest(), readers.pace.count());
@@ -129,4 +188,5 @@ async fn over(patroni: &Patroni, stage: &Stage, [writers, readers]: [Clients; 2]
     let replicas = stage.metric("pgward_replica_transactions_total").await;
     println!("{counts} counts of writers' were right; replicas served {replicas} transactions");
     assert!(counts > 0 && replicas > 0.0);
+    told
 }

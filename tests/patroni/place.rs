@@ -147,6 +147,15 @@ impl Patroni {
         patroni.wait().unwrap();
     }
 
+    /// Has another node lead, as whoever runs the cluster does.
+    pub async fn switchover(&self) {
+        let mut command = self.place.command("patronictl", "patronictl");
+        command.arg("-c").arg(self.place.configuration(&self.nodes[0]));
+        command.args(["switchover", "--force", &self.place.scope]);
+        let status = tokio::process::Command::from(command).status().await.unwrap();
+        assert!(status.success(), "{}", tail(&self.place.log("patronictl")));
+    }
+
     /// Starts a node's Patroni, which does what it thinks fit to its server.
     pub fn launch(&mut self, at: usize) {
         let node = &self.nodes[at];
