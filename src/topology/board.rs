@@ -219,7 +219,9 @@ impl Board {
             Answer::Said { seen, system, started } => {
                 let seen = known.still(seen, started);
                 state.system.get_or_insert(system);
-                let behind = (seen.role == Role::Replica).then(|| lag(&state.flushed, seen.lsn));
+                // While nobody takes writes, nobody falls behind.
+                let led = self.snapshot.load().primary.is_some();
+                let behind = (led && seen.role == Role::Replica).then(|| lag(&state.flushed, seen.lsn));
                 known.said(asked, seen, behind, rules.interval * rules.up_after);
                 known.pulse.answered(asked, &rules);
             }
