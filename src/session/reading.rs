@@ -114,7 +114,7 @@ impl Session {
         }
         let returned = self.reading.as_mut().is_some_and(|reading| std::mem::take(&mut reading.returned));
         // A session that keeps its backend keeps it for what is written too, and standbys have no such transactions.
-        let serializable = self.setting("default_transaction_isolation") == Some("serializable");
+        let serializable = self.context.setting("default_transaction_isolation") == Some("serializable");
         let judged = always || (self.pins.is_empty() && !returned && !serializable);
         let ahead = if judged { self.look_ahead(input) } else { Ahead::MayWrite };
         let trial = match ahead {
@@ -217,7 +217,7 @@ impl Session {
 
     /// Where what it asks for goes, if nothing else speaks against it.
     pub(super) fn read_route(&self) -> ReadRoute {
-        match self.setting("pgward.route") {
+        match self.context.route() {
             None => self.terms.route,
             Some(said) => {
                 let known = ReadRoute::ALL.into_iter().find(|(name, _)| said.eq_ignore_ascii_case(name));
@@ -226,12 +226,6 @@ impl Session {
                 known.map_or(default, |(_, route)| route)
             }
         }
-    }
-
-    /// A setting of the session, as far as backends are told of it.
-    fn setting(&self, name: &str) -> Option<&str> {
-        let settings = self.context.settings().iter().rev();
-        settings.clone().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
     /// Whether there are replicas to choose among, or there is nothing else for it.
@@ -472,7 +466,7 @@ impl Session {
         };
         reading.trial.note_shape(key);
         let default = matches!(purpose, Purpose::Begin { read_only: None })
-            && self.setting("default_transaction_read_only").is_some_and(|value| value == "on");
+            && self.context.setting("default_transaction_read_only").is_some_and(|value| value == "on");
         (reads || default) && !self.core.refused.borrow().has(key, self.local.pool.id())
     }
 }

@@ -3,6 +3,7 @@
 use siphasher::sip128::SipHasher13;
 
 use super::facts::{self, Facts};
+use super::memo::Memo;
 use super::parsed::Parsed;
 use super::purpose::{self, Purpose};
 use super::{scan, shape, token};
@@ -16,6 +17,7 @@ pub struct Analyser {
     /// The shape being looked up; kept for its memory.
     shape: Vec<u8>,
     sets: Box<[Set]>,
+    memo: Memo,
     parses: u64,
 }
 
@@ -51,6 +53,7 @@ impl Analyser {
             hasher: SipHasher13::new_with_keys(rand::random(), rand::random()),
             shape: Vec::with_capacity(4096),
             sets: vec![Set::default(); sets].into_boxed_slice(),
+            memo: Memo::new(),
             parses: 0,
         }
     }
@@ -62,8 +65,18 @@ impl Analyser {
         self.shaped(text, |_, (facts, _)| facts.clone()).unwrap_or_else(|| unknown(text))
     }
 
-    /// The facts and the purpose. The latter is asked of every text, so there is no way around the cache.
+    /// The facts and the purpose. The latter is asked of every text, so there is no way around the caches.
     pub fn analyse(&mut self, text: &[u8]) -> Analysis {
+        let hash = self.memo.hash(text);
+        if let Some(known) = self.memo.get(hash, text) {
+            return known.clone();
+        }
+        let analysis = self.analyse_anew(text);
+        self.memo.note(hash, text, &analysis);
+        analysis
+    }
+
+    fn analyse_anew(&mut self, text: &[u8]) -> Analysis {
         let fired = scan(text);
         let known = |key, (facts, purpose): &Known| Analysis {
             facts: if fired { facts.clone() } else { Facts::default() },

@@ -65,6 +65,7 @@ mod constants;
 mod databases;
 mod facts;
 mod listen;
+mod memo;
 mod parsed;
 mod purpose;
 mod quote;

@@ -83,6 +83,9 @@ fn hex(out: &mut String, bytes: &[u8]) {
     out.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
 }
 
+/// The setting by which a session says where its reads go.
+pub const ROUTE: &str = "pgward.route";
+
 /// Whose sessions a context serves. Users of one database share what it is counted by, and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Whose {
@@ -113,6 +116,8 @@ pub struct Context {
     /// Tenant and claims as they stand in the sealed value, where the isolation level has one.
     sealed: Option<(Arc<Sealer>, String)>,
     settings: Vec<(String, String)>,
+    /// [`ROUTE`] is among them. Asked for before each transaction.
+    says_route: bool,
     /// Statements of SQL's PREPARE: name and text.
     prepared: Vec<(String, String)>,
 }
@@ -132,6 +137,10 @@ impl PartialEq for Context {
     }
 }
 
+fn says_route(settings: &[(String, String)]) -> bool {
+    settings.iter().any(|(name, _)| name.eq_ignore_ascii_case(ROUTE))
+}
+
 impl Context {
     /// `settings` are plain ones (`search_path`, startup parameters, mapped claims).
     pub fn new(
@@ -148,7 +157,7 @@ impl Context {
             (Arc::clone(sealer), tail)
         });
         let whose = Whose { party: Party::Tenant(tenant.clone()), user: None };
-        Self { whose, sealed, settings, prepared: Vec::new() }
+        Self { whose, sealed, says_route: says_route(&settings), settings, prepared: Vec::new() }
     }
 
     /// For a user where there are no tenants: nothing is told, but that the session before has ended.
@@ -157,6 +166,7 @@ impl Context {
             whose: Whose { party, user: Some(Arc::from(user)) },
             sealed: None,
             settings: Vec::new(),
+            says_route: false,
             prepared: Vec::new(),
         }
     }
@@ -179,6 +189,19 @@ impl Context {
         &self.settings
     }
 
+    /// What the session says of where its reads go, if it says something.
+    pub fn route(&self) -> Option<&str> {
+        if !self.says_route {
+            return None;
+        }
+        self.setting(ROUTE)
+    }
+
+    pub fn setting(&self, name: &str) -> Option<&str> {
+        let settings = self.settings.iter().rev();
+        settings.clone().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
     pub fn prepared(&self) -> &[(String, String)] {
         &self.prepared
     }
@@ -188,6 +211,7 @@ impl Context {
     pub fn with_settings(&self, more: &[(String, String)]) -> Self {
         let mut context = self.without_settings(more);
         context.settings.extend_from_slice(more);
+        context.says_route = says_route(&context.settings);
         context
     }
 
@@ -196,7 +220,7 @@ impl Context {
     pub fn without_settings(&self, names: &[(String, String)]) -> Self {
         let mut settings = self.settings.clone();
         settings.retain(|(name, _)| !names.iter().any(|(other, _)| other == name));
-        Self { settings, ..self.clone() }
+        Self { says_route: says_route(&settings), settings, ..self.clone() }
     }
 
     /// The same with these statements.

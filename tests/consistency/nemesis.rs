@@ -49,20 +49,20 @@ impl<'a> Nemesis<'a> {
     pub async fn trouble(&mut self) {
         let replicas = self.replicas();
         let at = replicas[self.chance.random_range(0..replicas.len())];
-        match self.chance.random_range(11..17) {
+        match self.chance.random_range(0..17) {
             0..9 => {
                 let delay = [0, 0, 0, 20, 60, 150, 300][self.chance.random_range(0..7)];
                 self.note("delay", at, &format!("applies after {delay} ms"));
                 self.delay(at, delay).await;
             }
-            11..12 => {
+            9..13 => {
                 let pause = self.millis(20..500);
                 self.note("pause", at, &format!("does not replay for {pause:?}"));
                 self.server(at).run("postgres", "pause", "select pg_wal_replay_pause()").await.unwrap();
                 sleep(pause).await;
                 self.server(at).run("postgres", "resume", "select pg_wal_replay_resume()").await.unwrap();
             }
-            12..13 => {
+            13..15 => {
                 let pause = self.millis(20..1_200);
                 self.note("freeze", at, &format!("is frozen for {pause:?}"));
                 signal_all(self.server(at), "-STOP");
@@ -79,7 +79,7 @@ impl<'a> Nemesis<'a> {
         self.delay(at, 2_000).await;
         if self.chance.random() {
             self.note("crash", at, "crashes and comes back");
-            crash(self.server(at));
+            crash(self.server(at)).await;
             self.server_mut(at).kill().await.unwrap();
             self.server_mut(at).start().await.unwrap();
         } else {
@@ -108,7 +108,7 @@ impl<'a> Nemesis<'a> {
             sleep(pause).await;
         }
         self.note("failover", old, if stunned { "is killed, its replicas being frozen" } else { "is killed" });
-        crash(self.server(old));
+        crash(self.server(old)).await;
         if stunned {
             self.replicas().into_iter().for_each(|at| signal_all(self.server(at), "-CONT"));
         }
@@ -266,14 +266,24 @@ impl<'a> Nemesis<'a> {
 
 /// All processes of a server at once, so that none of them notices that others are gone: as if the machine had lost its
 /// power, but for the log, which has been handed over to it.
-fn crash(server: &Server) {
-    let postmaster = server.pid().unwrap().to_string();
-    kill("-STOP", &[&postmaster]);
-    let children = Command::new("pgrep").args(["-P", &postmaster]).output().unwrap().stdout;
-    let children = String::from_utf8(children).unwrap();
-    let children: Vec<&str> = children.split_whitespace().collect();
-    kill("-STOP", &children);
-    kill("-KILL", &[&children[..], &[&postmaster]].concat());
+async fn crash(server: &Server) {
+    let mut pids = vec![server.pid().unwrap().to_string()];
+    kill("-STOP", &pids);
+    // What it was about to begin when it was stopped comes a moment later.
+    for _ in 0..2 {
+        let children = Command::new("pgrep").args(["-P", &pids[0]]).output().unwrap().stdout;
+        let children = String::from_utf8(children).unwrap();
+        let fresh = |pid: &&str| !pids.iter().any(|known| known == pid);
+        let fresh: Vec<String> = children.split_whitespace().filter(fresh).map(str::to_owned).collect();
+        kill("-STOP", &fresh);
+        pids.extend(fresh);
+    }
+    kill("-KILL", &pids);
+    let ended = |pid: &String| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with(['Z', 'X']))
+    };
+    eventually("the end of its processes", LONG, async || pids.iter().all(ended)).await;
 }
 
 /// A server one of whose processes is killed ends the others and begins anew from its last restart point.
@@ -281,11 +291,13 @@ pub async fn restart_in_place(server: &Server) {
     let process = "select pid from pg_stat_activity where backend_type = 'background writer'";
     let client = server.connect("postgres").await.unwrap();
     let process: i32 = client.query_one(process, &[]).await.unwrap().get(0);
-    kill("-KILL", &[&process.to_string()]);
+    kill("-KILL", &[process.to_string()]);
     eventually("the end of the connection", LONG, async || client.is_closed()).await;
     eventually("its return", LONG, async || server.connect("postgres").await.is_ok()).await;
 }
 
-fn kill(signal: &str, pids: &[&str]) {
-    Command::new("kill").arg(signal).args(pids).status().unwrap();
+fn kill(signal: &str, pids: &[String]) {
+    if !pids.is_empty() {
+        Command::new("kill").arg(signal).args(pids).status().unwrap();
+    }
 }
