@@ -4,7 +4,7 @@ mod support;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgward::base::{Party, TenantId};
 use pgward::session::{Command, Kick};
@@ -23,10 +23,11 @@ async fn moved(stage: &Stage) -> f64 {
     stage.metric("pgward_sessions_moved_total").await
 }
 
-/// Has the session do something now and then until it, or another, has moved.
-async fn until_it_moves(stage: &Stage, session: &mut Raw) {
-    let before = moved(stage).await;
+/// Has the session do something now and then until it, or another, has moved since so many had.
+async fn until_it_moves(stage: &Stage, before: f64, session: &mut Raw) {
+    let begin = Instant::now();
     while moved(stage).await <= before {
+        assert!(begin.elapsed() < Duration::from_secs(60), "no session moves");
         assert_eq!(session.one("select 1").await, "1");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -36,6 +37,7 @@ async fn until_it_moves(stage: &Stage, session: &mut Raw) {
 async fn a_session_that_moves_keeps_its_settings_and_statements() {
     let stage = Stage::new("").await;
     let _silent = silent(&stage).await;
+    let before = moved(&stage).await;
     let mut session = stage.raw("acme").await;
     let prepared = parse("of_amount", "select item from orders where amount = $1");
     session.send([prepared, parse("", "select $1 || '!'"), sync()].concat()).await;
@@ -45,7 +47,6 @@ async fn a_session_that_moves_keeps_its_settings_and_statements() {
     session.send([parse("", "select $1 || '!'"), sync()].concat()).await;
     session.ready().await;
     // By the protocol alone, since a simple query would drop the statement without a name.
-    let before = moved(&stage).await;
     let ask = |statement: &str, value: &str| [bind("", statement, &[value]), execute("", 0), sync()].concat();
     while moved(&stage).await <= before {
         session.send(ask("", "still here")).await;
@@ -70,14 +71,15 @@ async fn a_session_that_moved_was_answered_by_a_statement_from_before_a_change()
     let prepare = [parse("s", "select * from moving"), describe('S', "s"), sync()].concat();
     let mut resident = stage.raw("kandy").await;
     let _silent = silent(&stage).await;
-    // At the other core.
+    // At the other core, which it may leave at any moment from now on.
+    let before = moved(&stage).await;
     let mut session = stage.raw("kandy").await;
     resident.send(&prepare).await;
     assert_eq!(tags(&resident.ready().await), "1tTZ");
     server.batch_execute("alter table kandy.moving add b int default 2").await.unwrap();
     session.send(&prepare).await;
     assert_eq!(tags(&session.ready().await), "1tTZ");
-    until_it_moves(&stage, &mut session).await;
+    until_it_moves(&stage, before, &mut session).await;
     session.send([bind("", "s", &[]), execute("", 0), sync()].concat()).await;
     assert_eq!(gists(&session.ready().await), ["2", "D 1,2", "C SELECT 1\0", "Z I"]);
     server.batch_execute("drop table kandy.moving").await.unwrap();
@@ -87,11 +89,12 @@ async fn a_session_that_moved_was_answered_by_a_statement_from_before_a_change()
 async fn a_cancel_request_finds_a_session_that_has_moved() {
     let stage = Stage::new("").await;
     let _silent = silent(&stage).await;
+    let before = moved(&stage).await;
     let mut session = Raw::connect(stage.address).await;
     let parameters = [("user", "acme"), ("database", "app")];
     let messages = session.log_in(support::raw::V3_0, &parameters, &stage.token("acme", "app")).await;
     let key = messages.iter().find(|message| message.tag == b'K').unwrap().body.clone();
-    until_it_moves(&stage, &mut session).await;
+    until_it_moves(&stage, before, &mut session).await;
     session.send(support::raw::query("select pg_sleep(30)")).await;
     pause().await;
     let pid = u32::from_be_bytes(key[..4].try_into().unwrap());
@@ -104,7 +107,8 @@ async fn no_session_that_moves_escapes_the_end_of_all() {
     let stage = Stage::new("").await;
     let _silent = silent(&stage).await;
     // By then the second core sends on whoever logs in there.
-    until_it_moves(&stage, &mut stage.raw("acme").await).await;
+    let before = moved(&stage).await;
+    until_it_moves(&stage, before, &mut stage.raw("acme").await).await;
     let (acme, before) = (TenantId::parse("acme").unwrap(), moved(&stage).await);
     let parties = Arc::new(HashSet::from([Party::Tenant(acme)]));
     for _ in 0..200 {
