@@ -31,7 +31,7 @@ fn analyses(c: &mut Criterion) {
     }
     for (name, text) in [("purpose_hit_select", SELECT), ("purpose_hit_report", REPORT)] {
         let mut analyser = Analyser::new(1024);
-        group.bench_function(name, |b| b.iter(|| analyser.analyse(black_box(text.as_bytes()))));
+        group.bench_function(name, |b| b.iter(|| analyser.purpose(black_box(text.as_bytes()))));
     }
     group.bench_function("miss_set_config", |b| {
         b.iter_batched_ref(

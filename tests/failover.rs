@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use pgward::cli::demo::cluster::Cluster;
 use support::raw::{gists, query};
-use support::replicated::{LONG, code, eventually, one, pair, promote, shown, signal_all};
-use support::{Stage, furnish, replicated};
+use support::replicated::{pair, promote, shown, signal_all};
+use support::{Stage, code, furnish, one, replicated, until};
 
 /// With so few backends that those which are lost are missed, and all of them at the primary.
 async fn stage(cluster: &Cluster, more: &str, regions: &[&str]) -> Stage {
@@ -36,7 +36,7 @@ async fn write(
                 last.fetch_max(number, Ordering::Relaxed);
             }
             Err(error) => {
-                errors.push(code(&error).to_owned());
+                errors.push(code(&error));
                 // Each of them ends the session.
                 client = stage.connect(&tenant).await;
             }
@@ -60,7 +60,7 @@ async fn sessions_follow_a_promotion_and_nothing_that_was_acknowledged_is_lost()
     let killed = Instant::now();
     promote(&cluster.replicas()[0]).await;
     let before = last.load(Ordering::Relaxed);
-    eventually("a write to the new primary", LONG, async || last.load(Ordering::Relaxed) > before + 8).await;
+    until("a write to the new primary", async || last.load(Ordering::Relaxed) > before + 8).await;
     println!("writes went on {:?} after the primary was killed", killed.elapsed());
     tokio::time::sleep(Duration::from_millis(500)).await;
     over.store(true, Ordering::Relaxed);
@@ -88,7 +88,7 @@ async fn sessions_follow_a_promotion_and_nothing_that_was_acknowledged_is_lost()
 
     // It comes back as it was: a primary, of the timeline before.
     cluster.primary_mut().start().await.unwrap();
-    eventually("the fence", LONG, async || shown(&stage, "follow-1").await == ["primary", "up", "fenced"]).await;
+    until("the fence", async || shown(&stage, "follow-1").await == ["primary", "up", "fenced"]).await;
     idle.batch_execute("insert into orders (item) values ('where')").await.unwrap();
     let old = cluster.primary().connect("app").await.unwrap();
     let count = "select count(*)::text from orders where item = 'where'";
@@ -127,7 +127,7 @@ async fn a_primary_that_freezes_is_found_out_and_nobody_hangs() {
     promote(&cluster.replicas()[0]).await;
     waiting.await.unwrap().unwrap();
     signal_all(cluster.primary(), "-CONT");
-    eventually("the fence", LONG, async || shown(&stage, "freeze-1").await == ["primary", "up", "fenced"]).await;
+    until("the fence", async || shown(&stage, "freeze-1").await == ["primary", "up", "fenced"]).await;
     assert_eq!(shown(&stage, "freeze-2").await, ["primary", "up", "yes"]);
 }
 
@@ -138,13 +138,13 @@ async fn who_waits_for_a_primary_gives_up_in_time_and_the_session_lives() {
     let client = stage.connect("acme").await;
     client.simple_query("select 1").await.unwrap();
     cluster.primary_mut().kill().await.unwrap();
-    eventually("the end of the primary", LONG, async || shown(&stage, "patience-1").await[1] == "down").await;
+    until("the end of the primary", async || shown(&stage, "patience-1").await[1] == "down").await;
     let begin = Instant::now();
     let error = client.simple_query("select 1").await.unwrap_err();
     assert_eq!(code(&error), "57P03");
     assert!((1..6).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
     cluster.primary_mut().start().await.unwrap();
-    eventually("the return of the primary", LONG, async || shown(&stage, "patience-1").await[2] == "yes").await;
+    until("the return of the primary", async || shown(&stage, "patience-1").await[2] == "yes").await;
     assert_eq!(one(&client, "select 2").await, "2");
 }
 
@@ -162,7 +162,7 @@ async fn a_server_that_takes_over_abroad_serves_only_those_who_may_be_there() {
     }
     cluster.primary_mut().kill().await.unwrap();
     promote(&cluster.replicas()[0]).await;
-    eventually("the new primary", LONG, async || shown(&stage, "abroad-2").await[2] == "yes").await;
+    until("the new primary", async || shown(&stage, "abroad-2").await[2] == "yes").await;
     assert_eq!(one(&both, "select count(*) from orders").await, "100");
     for _ in 0..2 {
         let error = home.simple_query("select 1").await.unwrap_err();
@@ -184,7 +184,7 @@ async fn nobody_writes_while_two_say_that_they_are_the_primary() {
     // By hand, on both sides of a network that was cut. Each begins timeline 2.
     tokio::join!(promote(&cluster.replicas()[0]), promote(&cluster.replicas()[1]));
     for server in ["brain-2", "brain-3"] {
-        eventually("the doubt", LONG, async || shown(&stage, server).await == ["primary", "up", "fenced"]).await;
+        until("the doubt", async || shown(&stage, server).await == ["primary", "up", "fenced"]).await;
     }
     assert_eq!(code(&client.simple_query("select 1").await.unwrap_err()), "57P03");
     cluster.replicas_mut()[1].kill().await.unwrap();
@@ -203,7 +203,7 @@ async fn nobody_writes_while_two_say_that_they_are_the_primary() {
     assert!(text.contains(&without));
     std::fs::write(&stage.path, text.replace(&without, "")).unwrap();
     stage.control.reload().await.unwrap();
-    eventually("the decision", LONG, async || shown(&stage, "brain-2").await[2] == "yes").await;
+    until("the decision", async || shown(&stage, "brain-2").await[2] == "yes").await;
     assert_eq!(one(&client, "select count(*) from orders").await, "100");
 }
 
@@ -221,7 +221,7 @@ async fn a_server_that_is_added_by_a_reload_interrupts_nobody() {
     let text = std::fs::read_to_string(&stage.path).unwrap();
     std::fs::write(&stage.path, text.replace("[tenants.kandy]", &format!("{more}[tenants.kandy]"))).unwrap();
     stage.control.reload().await.unwrap();
-    eventually("the third server's end", LONG, async || shown(&stage, "more-3").await[1] == "down").await;
+    until("the third server's end", async || shown(&stage, "more-3").await[1] == "down").await;
     client.batch_execute("commit").await.unwrap();
     assert_eq!(one(&client, "select count(*) from orders where item = 'goes on'").await, "1");
 }

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pgward::cli::demo::cluster::{Cluster, Server};
-use support::replicated::{self, LONG, eventually, pair, promote, shown};
-use support::{Stage, code, one};
+use support::replicated::{self, pair, promote, shown};
+use support::{Stage, code, one, until};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
@@ -118,7 +118,7 @@ async fn stage(cluster: &Cluster, more: &str) -> (Stage, Vec<Way>) {
     std::fs::write(&stage.path, text).unwrap();
     stage.control.reload().await.unwrap();
     for (server, role) in cluster.servers().zip(["primary", "replica"]) {
-        eventually("the server", LONG, async || {
+        until("the server", async || {
             let [found, health, _] = shown(&stage, server.name()).await;
             (found.as_str(), health.as_str()) == (role, "up")
         })
@@ -147,14 +147,14 @@ async fn a_replica_behind_a_network_that_loses_packets_costs_a_pause_and_no_erro
     let readers: Vec<_> =
         (0..6).map(|i| tokio::spawn(reader(Arc::clone(&stage), Arc::clone(&over), format!("t{i}")))).collect();
     let by_replica = async || stage.metric("pgward_replica_transactions_total").await;
-    eventually("reads on the replica", LONG, async || by_replica().await > 50.0).await;
+    until("reads on the replica", async || by_replica().await > 50.0).await;
     ways[1].lose().await;
-    eventually("the replica's end", LONG, async || shown(&stage, "lossy-2").await[1] == "down").await;
+    until("the replica's end", async || shown(&stage, "lossy-2").await[1] == "down").await;
     let before = by_replica().await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(by_replica().await, before);
     ways[1].mend();
-    eventually("the replica's return", LONG, async || by_replica().await > before + 50.0).await;
+    until("the replica's return", async || by_replica().await > before + 50.0).await;
     // It comes and goes.
     for _ in 0..6 {
         ways[1].lost.send_replace(true);
@@ -179,7 +179,7 @@ async fn a_primary_behind_a_network_that_loses_packets_is_found_out_within_the_b
     writer.batch_execute("insert into orders (item) values ('before')").await.unwrap();
     // One that has seen what only the primary is known to have would have to wait for the next one.
     let before = stage.metric("pgward_replica_transactions_total").await;
-    eventually("reads on the replica", LONG, async || {
+    until("reads on the replica", async || {
         assert_eq!(one(&reader, READ).await, "100");
         stage.metric("pgward_replica_transactions_total").await > before + 5.0
     })
@@ -202,5 +202,5 @@ async fn a_primary_behind_a_network_that_loses_packets_is_found_out_within_the_b
     assert_eq!(count, "2");
     // Whoever was cut off is a primary still, and gets nothing.
     ways[0].mend();
-    eventually("the fence", LONG, async || shown(&stage, "cut-1").await == ["primary", "up", "fenced"]).await;
+    until("the fence", async || shown(&stage, "cut-1").await == ["primary", "up", "fenced"]).await;
 }

@@ -8,13 +8,14 @@ mod clients;
 #[path = "patroni/place.rs"]
 mod place;
 
+use std::cell::Cell;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use clients::{Clients, Kind, Told, verify};
 use place::{Patroni, TTL};
-use support::replicated::{LONG, eventually, in_front_of, shown};
-use support::{Stage, connect, furnish_server, one};
+use support::replicated::{in_front_of, shown};
+use support::{LONG, Stage, connect, eventually, furnish_server, one, until};
 use tokio_postgres::Client;
 
 /// For how long clients write.
@@ -74,19 +75,19 @@ async fn stage(patroni: &Patroni) -> Arc<Stage> {
 
 /// Who leads, once somebody does who is not this one.
 async fn another_leader(patroni: &Patroni, old: Option<usize>) -> usize {
-    let mut found = None;
+    let found = Cell::new(None);
     eventually("another leader", TTL + ELECTION, async || {
-        found = patroni.leader().await.filter(|at| Some(*at) != old);
-        found.is_some()
+        found.set(patroni.leader().await.filter(|at| Some(*at) != old));
+        found.get().is_some()
     })
     .await;
-    found.unwrap()
+    found.get().unwrap()
 }
 
 /// Waits until a read is served by this node.
 async fn serves_reads(client: &Client, port: u16) {
     let port = port.to_string();
-    eventually("a read from the node", LONG, async || one(client, "select where_am_i()").await == port).await;
+    until("a read from the node", async || one(client, "select where_am_i()").await == port).await;
 }
 
 /// Only what says that the server went or is not there yet, or to try again; and what is said not to have been done was not.
@@ -148,22 +149,21 @@ async fn nobody_notices_a_switchover_between_pause_and_resume() {
 async fn a_leader_hands_over(patroni: &mut Patroni) {
     patroni.complete().await;
     let stage = stage(patroni).await;
-    let console = format!("postgresql://admin:console-password@{}/pgward", stage.address);
-    let console = stage.try_connect(&console).await.unwrap();
+    let console = stage.console().await;
     let writers = Clients::start(&stage, Kind::Write, (20..28).map(|i| format!("t{i}")));
     let readers = Clients::start(&stage, Kind::Read, (30..32).map(|i| format!("t{i}")));
-    eventually("writes", LONG, async || writers.pace.count() > 1_000).await;
+    until("writes", async || writers.pace.count() > 1_000).await;
     let old = another_leader(patroni, None).await;
     let begin = Instant::now();
     console.simple_query("PAUSE CLUSTER main").await.unwrap();
     println!("PAUSE took {:?}", begin.elapsed());
     patroni.switchover().await;
     let new = &patroni.nodes[another_leader(patroni, Some(old)).await].name;
-    eventually("what pgward knows of it", LONG, async || shown(&stage, new).await == ["primary", "up", "yes"]).await;
+    until("what pgward knows of it", async || shown(&stage, new).await == ["primary", "up", "yes"]).await;
     println!("another leader ran {:?} after PAUSE", begin.elapsed());
     console.simple_query("RESUME CLUSTER main").await.unwrap();
     let before = writers.pace.count();
-    eventually("writes to the new leader", LONG, async || writers.pace.count() > before + 1_000).await;
+    until("writes to the new leader", async || writers.pace.count() > before + 1_000).await;
     // The one that led comes back while they write.
     patroni.complete().await;
     for told in over(patroni, &stage, [writers, readers]).await {

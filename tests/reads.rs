@@ -1,14 +1,18 @@
 //! What only reads goes to replicas, and shows what it must.
 
+#[path = "support/log.rs"]
+mod log;
 mod support;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgward::cli::demo::cluster::{Cluster, Server};
-use support::replicated::{self, LONG, eventually, promote, shown, signal_all};
-use support::{Stage, code, furnish, one};
+use support::raw::{Raw, bind, describe, execute, gists, parse, query, sync};
+use support::replicated::{self, promote, shown, signal_all};
+use support::{LONG, Stage, code, furnish, one, until};
 use tokio_postgres::Client;
 
 /// A primary with so many replicas, the tests' tenants, and what reads of the tests need.
@@ -42,11 +46,11 @@ async fn stage(cluster: &Cluster, reads: &str) -> Stage {
 /// Until all replicas are known to be up, and the database's functions are known.
 async fn ready(stage: &Stage, cluster: &Cluster) {
     for server in cluster.replicas() {
-        eventually("the replica", LONG, async || shown(stage, server.name()).await == ["replica", "up", "no"]).await;
+        until("the replica", async || shown(stage, server.name()).await == ["replica", "up", "no"]).await;
     }
     let client = stage.connect("t49").await;
     let primary = cluster.primary().port();
-    eventually("a call on a replica", LONG, async || port(&client).await != primary).await;
+    until("a call on a replica", async || port(&client).await != primary).await;
 }
 
 const WHERE: &str = "select where_am_i()::text";
@@ -58,7 +62,16 @@ async fn port(client: &Client) -> u16 {
 
 /// Once the replica has come as far as what the session has done.
 async fn back_at(client: &Client, at: u16) {
-    eventually("the session's return", LONG, async || port(client).await == at).await;
+    until("the session's return", async || port(client).await == at).await;
+}
+
+async fn raw_back_at(session: &mut Raw, at: u16) {
+    let back = async {
+        while session.one(WHERE).await != at.to_string() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LONG, back).await.expect("the session did not come back");
 }
 
 async fn delay(server: &Server, delay: &str) {
@@ -124,7 +137,7 @@ async fn a_session_reads_what_it_wrote_and_others_read_what_the_replica_has() {
     assert!(!early || seen == 0, "a session that wrote nothing reads from the replica, which has {seen} by now");
     let (primary, replica) = (cluster.primary().port(), cluster.replicas()[0].port());
     assert_eq!(port(&writer).await, primary);
-    eventually("the writer's return to the replica", LONG, async || port(&writer).await == replica).await;
+    until("the writer's return to the replica", async || port(&writer).await == replica).await;
     assert!(begin.elapsed() > Duration::from_secs(2), "{:?}", begin.elapsed());
     assert_eq!(one(&writer, count).await, "20");
 }
@@ -148,12 +161,12 @@ async fn at_consistency_tenant_another_session_sees_it_at_once() {
     delay(&cluster.replicas()[0], "1h").await;
     writer.batch_execute("insert into orders (item) values ('shared')").await.unwrap();
     let primary = cluster.primary().port().to_string();
-    let mut n = 101;
-    eventually("a read from the primary", LONG, async || {
+    let n = Cell::new(101);
+    until("a read from the primary", async || {
         let answer = one(&reader, count).await;
         let (seen, port) = answer.split_once(' ').unwrap();
-        assert_eq!(seen, n.to_string());
-        n += 1;
+        assert_eq!(seen, n.get().to_string());
+        n.set(n.get() + 1);
         writer.batch_execute("insert into orders (item) values ('shared')").await.unwrap();
         port == primary
     })
@@ -168,13 +181,13 @@ async fn a_replica_too_far_behind_serves_nobody_until_it_has_caught_up() {
     let (reader, writer) = (stage.connect("acme").await, stage.connect("acme").await);
     assert_eq!(port(&reader).await, replica);
     delay(&cluster.replicas()[0], "1h").await;
-    eventually("the replica's lag", LONG, async || {
+    until("the replica's lag", async || {
         writer.batch_execute("insert into orders (item) values ('lag')").await.unwrap();
         port(&reader).await == primary
     })
     .await;
     delay(&cluster.replicas()[0], "0").await;
-    eventually("the replica's return", LONG, async || port(&reader).await == replica).await;
+    until("the replica's return", async || port(&reader).await == replica).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -185,9 +198,11 @@ async fn what_a_replica_refuses_is_done_by_the_primary_and_remembered() {
     let retries = async || stage.metric("pgward_replica_retries_total").await;
     for (text, expected) in [("select number::text from counted", "2"), ("select (!@ 7)::text", "7")] {
         back_at(&client, cluster.replicas()[0].port()).await;
-        let before = retries().await;
+        let served = async || stage.metric("pgward_replica_transactions_total").await;
+        let (before, served_before) = (retries().await, served().await);
         one(&client, text).await;
         assert_eq!(retries().await, before + 1.0, "{text}");
+        assert_eq!(served().await, served_before, "what was refused was not served");
         assert_eq!(one(&client, text).await, expected);
         assert_eq!(retries().await, before + 1.0, "{text} is known by now");
     }
@@ -305,8 +320,7 @@ async fn a_replica_that_dies_or_freezes_costs_no_read() {
     signal_all(&cluster.replicas()[1], "-CONT");
     cluster.replicas_mut()[0].start().await.unwrap();
     for server in cluster.replicas() {
-        eventually("the replica's return", LONG, async || port(&stage.connect("acme").await).await == server.port())
-            .await;
+        until("the replica's return", async || port(&stage.connect("acme").await).await == server.port()).await;
     }
 }
 
@@ -317,7 +331,7 @@ async fn reads_go_on_while_there_is_no_primary() {
     let (client, writer) = (stage.connect("acme").await, stage.connect("acme").await);
     port(&client).await;
     cluster.primary_mut().kill().await.unwrap();
-    eventually("the end of the primary", LONG, async || shown(&stage, "headless-1").await[1] == "down").await;
+    until("the end of the primary", async || shown(&stage, "headless-1").await[1] == "down").await;
     for _ in 0..20 {
         let asked = Instant::now();
         assert_eq!(one(&client, "select count(*)::text from orders").await, "100");
@@ -348,10 +362,9 @@ async fn reads_go_on_without_a_primary_also_on_a_later_timeline() {
     }
     other.run("postgres", "reload", "select pg_reload_conf()").await.unwrap();
     let port_of_other = other.port();
-    eventually("a read at the other one", LONG, async || port(&stage.connect("acme").await).await == port_of_other)
-        .await;
+    until("a read at the other one", async || port(&stage.connect("acme").await).await == port_of_other).await;
     cluster.replicas_mut()[0].kill().await.unwrap();
-    eventually("the end of the primary", LONG, async || shown(&stage, "later-2").await[1] == "down").await;
+    until("the end of the primary", async || shown(&stage, "later-2").await[1] == "down").await;
     // It receives nothing any more, and its last restart point was on the timeline before.
     let client = stage.connect("acme").await;
     for _ in 0..20 {
@@ -389,7 +402,7 @@ async fn replicas_come_and_go_by_reload_and_nobody_notices() {
         }
         std::fs::write(&stage.path, &text).unwrap();
         stage.control.reload().await.unwrap();
-        eventually("a read at the replica that was added", LONG, reached).await;
+        until("a read at the replica that was added", reached).await;
     }
     over.store(true, std::sync::atomic::Ordering::Relaxed);
     for task in tasks {
@@ -398,9 +411,9 @@ async fn replicas_come_and_go_by_reload_and_nobody_notices() {
 }
 
 /// The server's answers to one statement, within a time that nobody would call a hang.
-async fn answers(session: &mut support::raw::Raw<tokio::net::TcpStream>, sql: &str) -> Vec<String> {
+async fn answers(session: &mut Raw, sql: &str) -> Vec<String> {
     let answered = tokio::time::timeout(Duration::from_secs(10), session.query(sql));
-    support::raw::gists(&answered.await.unwrap_or_else(|_| panic!("{sql} was not answered")))
+    gists(&answered.await.unwrap_or_else(|_| panic!("{sql} was not answered")))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -465,8 +478,7 @@ async fn who_reads_from_replicas_only_does_not_write_while_the_cluster_is_paused
     let stage = Arc::new(stage(&cluster, "").await);
     let client = stage.connect("acme").await;
     client.batch_execute("set pgward.route = 'replica'").await.unwrap();
-    let console = format!("postgresql://admin:console-password@{}/pgward", stage.address);
-    let console = stage.try_connect(&console).await.unwrap();
+    let console = stage.console().await;
     console.batch_execute("pause cluster main").await.unwrap();
     let waiting = tokio::spawn(async move {
         let error = client.batch_execute("insert into orders (item) values ('no')").await.unwrap_err();
@@ -493,4 +505,46 @@ async fn one_tenant_took_a_replica_from_all_by_ending_its_own_backend() {
         back_at(&other, replica).await;
         assert_eq!(shown(&stage, "selfish-2").await, ["replica", "up", "no"]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_behind_a_read_that_was_asked_again_was_not_audited() {
+    let (cluster, log) = (cluster("audited", 1).await, log::Log::new());
+    let stage = replicated::stage(&cluster, &log.table(""), "slow_start = \"0s\"", &[]).await;
+    ready(&stage, &cluster).await;
+    let text = std::fs::read_to_string(&stage.path).unwrap();
+    let text = text.replace("[tenants.acme]\n", "[tenants.acme]\naudit = \"statements\"\n");
+    std::fs::write(&stage.path, text).unwrap();
+    stage.control.reload().await.unwrap();
+    let mut session = stage.raw("acme").await;
+    raw_back_at(&mut session, cluster.replicas()[0].port()).await;
+    let behind = "delete from orders where item = 'behind'";
+    session.send([query("select number from counted"), query(behind)].concat()).await;
+    assert_eq!(gists(&session.ready_times(2).await), ["T", "D 1", "C SELECT 1\0", "Z I", "C DELETE 0\0", "Z I"]);
+    assert_eq!(stage.metric("pgward_replica_retries_total").await, 1.0);
+    log.await_line("statement", &[("statement", "delete from orders where item = ?")]).await;
+    let asked = log.of("statement").iter().filter(|line| line["statement"] == "select number from counted").count();
+    assert_eq!(asked, 2, "it has been sent to two servers");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_held_back_came_behind_an_error_of_pgwards_own() {
+    let mut cluster = cluster("held", 1).await;
+    let stage = stage(&cluster, "consistency = \"eventual\"").await;
+    let mut session = stage.raw("acme").await;
+    cluster.primary().run("app", "make a table", "create table p (a int); grant all on p to public").await.unwrap();
+    cluster.caught_up().await.unwrap();
+    raw_back_at(&mut session, cluster.replicas()[0].port()).await;
+    session
+        .send([parse("s", "select a from p"), describe('S', "s"), bind("", "s", &[]), execute("", 0), sync()].concat())
+        .await;
+    assert_eq!(gists(&session.ready().await), ["1", "t", "T", "2", "C SELECT 0\0", "Z I"]);
+    cluster.primary().run("app", "alter it", "alter table p alter a type bigint").await.unwrap();
+    cluster.caught_up().await.unwrap();
+    let retries = stage.metric("pgward_replica_retries_total").await;
+    session.send([bind("", "s", &[]), execute("", 0), sync()].concat()).await;
+    assert_eq!(gists(&session.ready().await), ["E 0A000", "Z I"]);
+    session.send([parse("", "select 1"), bind("", "s", &[]), execute("", 0), sync()].concat()).await;
+    assert_eq!(gists(&session.ready().await), ["1", "E 0A000", "Z I"]);
+    assert_eq!(stage.metric("pgward_replica_retries_total").await, retries, "the primary's plan is no better");
 }

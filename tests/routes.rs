@@ -8,8 +8,8 @@ use std::path::Path;
 
 use pgward::cli::demo::cluster::{Cluster, Server};
 use support::raw::{Raw, copy_fail, message, query};
-use support::replicated::{self, LONG, eventually, shown};
-use support::{Stage, furnish};
+use support::replicated::{self, shown};
+use support::{Stage, furnish, until};
 
 const CASES: &str = include_str!("routes/cases.txt");
 
@@ -83,7 +83,7 @@ async fn stage(cluster: &mut Cluster) -> Stage {
     std::fs::write(&stage.path, text.replace("[tenants.acme]\n", path)).unwrap();
     stage.control.reload().await.unwrap();
     let replica = cluster.replicas()[0].name();
-    eventually("the replica", LONG, async || shown(&stage, replica).await == ["replica", "up", "no"]).await;
+    until("the replica", async || shown(&stage, replica).await == ["replica", "up", "no"]).await;
     stage
 }
 

@@ -50,7 +50,9 @@ impl Control {
     pub async fn drain(&self, target: &Target) -> Result<(), GateError> {
         self.hold(target, Held::Drained)?;
         let parties = Arc::new(self.parties(target));
-        self.cores.iter().for_each(|core| core.send(Command::KickOf(Arc::clone(&parties), Kick::Drained)));
+        if !parties.is_empty() {
+            self.cores.iter().for_each(|core| core.send(Command::KickOf(Arc::clone(&parties), Kick::Drained)));
+        }
         self.quiet(target, &parties).await?;
         self.close_idle(target);
         Ok(())
@@ -65,12 +67,9 @@ impl Control {
     fn hold(&self, target: &Target, held: Held) -> Result<(), GateError> {
         let shared = &self.shared;
         match target {
-            Target::All => {
-                let names: Vec<ClusterName> = shared.world.load().settings.clusters.keys().cloned().collect();
-                names.iter().for_each(|name| shared.pools.hold(name, held));
-            }
+            Target::All => self.clusters(target).iter().for_each(|name| shared.pools.hold(name, held)),
             Target::Cluster(name) => {
-                let known = shared.world.load().settings.clusters.contains_key(name);
+                let known = self.clusters(target).contains(name);
                 known.then(|| shared.pools.hold(name, held)).ok_or(GateError::Unknown("cluster"))?;
             }
             Target::Server(cluster, server) => {
@@ -88,6 +87,12 @@ impl Control {
             }
         }
         Ok(())
+    }
+
+    /// The whole clusters that are meant.
+    fn clusters(&self, target: &Target) -> Vec<ClusterName> {
+        let world = self.shared.world.load();
+        world.settings.clusters.keys().filter(|name| target.has_cluster(name)).cloned().collect()
     }
 
     /// Until nothing of it is under way, and nobody of these is left.
@@ -113,8 +118,8 @@ impl Control {
         let clusters = &world.settings.clusters;
         let of = |name: &ClusterName| clusters.get(name).map(|cluster| cluster.failover_timeout);
         let longest = match target {
-            Target::All => clusters.values().map(|cluster| cluster.failover_timeout).max(),
-            Target::Cluster(name) | Target::Server(name, _) => of(name),
+            Target::All | Target::Cluster(_) => self.clusters(target).iter().filter_map(of).max(),
+            Target::Server(name, _) => of(name),
             Target::Tenant(id) => world.settings.tenants.get(id).and_then(|tenant| of(&tenant.cluster)),
         };
         longest.unwrap_or_default()
@@ -136,21 +141,18 @@ impl Control {
 
     fn close_idle(&self, target: &Target) {
         let pools = &self.shared.pools;
-        match target {
-            Target::All | Target::Tenant(_) => {}
-            Target::Cluster(name) => pools.places(name).iter().for_each(|place| pools.leave(name, place)),
-            Target::Server(name, server) => pools.leave(name, &Place::Replica(server.clone())),
+        for name in self.clusters(target) {
+            pools.places(&name).iter().for_each(|place| pools.leave(&name, place));
+        }
+        if let Target::Server(name, server) = target {
+            pools.leave(name, &Place::Replica(server.clone()));
         }
     }
 
     /// Whose sessions are ended by a drain.
     fn parties(&self, target: &Target) -> HashSet<Party> {
         let world = self.shared.world.load();
-        let here = |cluster: &ClusterName| match target {
-            Target::All => true,
-            Target::Cluster(name) => name == cluster,
-            Target::Server(..) | Target::Tenant(_) => false,
-        };
+        let here = |cluster: &ClusterName| target.has_cluster(cluster);
         let usages = self.shared.usages.all();
         let is_concerned = |party: &Party| match (party, target) {
             (Party::Tenant(id), Target::Tenant(drained)) => id == drained,
@@ -173,6 +175,15 @@ impl std::fmt::Display for Target {
 }
 
 impl Target {
+    /// All of a cluster is meant.
+    fn has_cluster(&self, cluster: &ClusterName) -> bool {
+        match self {
+            Self::All => true,
+            Self::Cluster(name) => name == cluster,
+            Self::Server(..) | Self::Tenant(_) => false,
+        }
+    }
+
     fn has(&self, pool: &PoolRow) -> bool {
         match self {
             Self::All => true,

@@ -16,6 +16,7 @@
 mod budget;
 mod conn;
 mod head;
+mod patience;
 mod prepared;
 mod registry;
 mod shard;

@@ -3,7 +3,7 @@
 use std::cell::{Cell, OnceCell};
 use std::collections::{HashMap, HashSet};
 
-use crate::sql::{Facts, Purpose};
+use crate::sql::{Facts, Judged};
 use crate::wire::flow::StatementId;
 
 /// A statement that a session prepared by name. Sessions of one core share equal ones.
@@ -14,7 +14,7 @@ pub struct Statement {
     pub definition: Box<[u8]>,
     pub facts: Facts,
     /// What it is for, once somebody wants to know, and the key of its shape.
-    pub purpose: OnceCell<(Purpose, u128)>,
+    pub judged: OnceCell<Judged>,
     /// What its rows look like (`wire::backend::shape`), once that is known. It never changes: where a table
     /// was altered, the text is another statement from then on.
     pub shape: Cell<Option<u64>>,

@@ -230,8 +230,11 @@ impl Pools {
 
     /// Has idle backends of a database closed soon, and others when they come back: somebody wants it alone.
     pub fn retire(&self, cluster: &ClusterName, database: &str) {
+        self.retire_all(|key| key.cluster == *cluster && key.database == database);
+    }
+
+    fn retire_all(&self, concerned: impl Fn(&PoolKey) -> bool) {
         let now = Arc::new(Instant::now());
-        let concerned = |key: &PoolKey| key.cluster == *cluster && key.database == database;
         for pool in self.pools.iter().filter(|entry| concerned(entry.key())) {
             pool.retired.store(Some(Arc::clone(&now)));
         }
@@ -259,11 +262,7 @@ impl Pools {
 
     /// Has idle backends of a server that were for reading closed soon, and others when they come back.
     pub fn leave(&self, cluster: &ClusterName, place: &Place) {
-        let now = Arc::new(Instant::now());
-        let concerned = |key: &PoolKey| key.cluster == *cluster && key.place == *place;
-        for pool in self.pools.iter().filter(|entry| concerned(entry.key())) {
-            pool.retired.store(Some(Arc::clone(&now)));
-        }
+        self.retire_all(|key| key.cluster == *cluster && key.place == *place);
     }
 
     /// Drops a pool that nobody else has. A core that has its own share of it keeps it.

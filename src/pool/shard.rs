@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::budget::{Budget, Grant, Lent, Permit, Waiter};
 use super::conn::{Conn, Lease};
+use super::patience::LOOK;
 use super::prepared::Prepared;
 use super::registry::{BackendRow, Place, Pool, Pools};
 use super::vetting;
@@ -247,10 +248,13 @@ impl Shard {
             Claim::Granted(granted) => return self.fulfil(granted, local).await,
             Claim::Wait(waiting) => waiting,
         };
-        let limit = local.pool.rules().acquire_timeout;
-        match tokio::time::timeout(limit, poll_fn(|cx| waiting.poll(cx))).await {
-            Ok(Some(granted)) => self.fulfil(granted, local).await,
-            Ok(None) | Err(_) => Err(AcquireError::Timeout(limit)),
+        let mut limit = local.pool.rules().acquire_timeout;
+        loop {
+            match tokio::time::timeout(limit, poll_fn(|cx| waiting.poll(cx))).await {
+                Ok(Some(granted)) => return self.fulfil(granted, local).await,
+                Err(_) if local.pool.excuses(request.usage) => limit = LOOK,
+                Ok(None) | Err(_) => return Err(local.pool.waited_too_long()),
+            }
         }
     }
 

@@ -91,9 +91,14 @@ fn point(control: &Control, name: &ClusterName, board: &Board) {
     let mut moved = lead(control, name, &Place::Primary, || board.snapshot().primary().cloned());
     for (at, view) in snapshot.servers.iter().enumerate() {
         let place = Place::Replica(view.server.name.clone());
-        // One that is promoted under a read may end it.
-        let gone = view.health == Health::Down || view.fenced;
-        moved |= lead(control, name, &place, || (!gone).then(|| Arc::clone(&view.server)));
+        moved |= lead(control, name, &place, || {
+            // As it is by the time that this has its turn.
+            let now = board.snapshot();
+            let view = now.servers.iter().find(|now| now.server.name == view.server.name)?;
+            // One that is promoted under a read may end it.
+            let gone = view.health == Health::Down || view.fenced;
+            (!gone).then(|| Arc::clone(&view.server))
+        });
         if snapshot.primary == Some(at) {
             pools.leave(name, &place);
         }

@@ -67,7 +67,7 @@ pub fn choose(
     let fresh = |view: &ServerView| usable(view) && is_fresh(snapshot, read, view);
     let near = |view: &ServerView| snapshot.balance.near.as_ref().is_some_and(|near| view.server.region == *near);
     let fits: [&dyn Fn(&ServerView) -> bool; 3] =
-        [&|view| fresh(view) && near(view), &fresh, &|view| read.always && usable(view)];
+        [&|view| near(view) && fresh(view), &fresh, &|view| read.always && usable(view)];
     for fits in fits {
         let candidates = || servers().filter(|(_, view)| fits(view)).map(|(at, _)| at);
         if let Some(at) = less_busy(snapshot, candidates, read.now, &busy, &chance) {

@@ -57,39 +57,16 @@ impl Session {
                 self.end_wait();
                 self.refuse_request(&refuse::canceled())?;
             }
-            Poll::Pending if !self.entry.take_wait_over() || self.awaits_primary() || self.is_held() => {
+            Poll::Pending if !self.entry.take_wait_over() || self.target().pool.excuses(&self.usage) => {
                 self.entry.listen(cx);
                 return Ok(Poll::Pending);
             }
             Poll::Pending | Poll::Ready(None) => {
                 self.end_wait();
-                self.no_lease(&self.waited_too_long())?;
+                self.no_lease(&self.target().pool.waited_too_long())?;
             }
         }
         Ok(Poll::Ready(None))
-    }
-
-    /// Those before it in the queue wait for a server to take the writes, or one has just begun to.
-    fn awaits_primary(&self) -> bool {
-        let at = self.target().pool.head().at();
-        let limit = at.endpoint.as_ref().map_or(at.patience, |_| Some(self.local.pool.rules().acquire_timeout));
-        at.patience.is_some() && limit.is_some_and(|limit| at.since.elapsed() < limit)
-    }
-
-    /// Somebody at the console holds it back, or did a moment ago.
-    fn is_held(&self) -> bool {
-        let pool = &self.target().pool;
-        let afterwards = pool.rules().acquire_timeout;
-        let most = pool.head().at().patience.unwrap_or_default().max(afterwards);
-        [&pool.budget().hold, &self.usage.hold].into_iter().any(|hold| hold.excuses(most, afterwards))
-    }
-
-    fn waited_too_long(&self) -> AcquireError {
-        let at = self.target().pool.head().at();
-        match at.patience.filter(|_| at.endpoint.is_none()) {
-            Some(patience) => AcquireError::NoPrimary(patience),
-            None => AcquireError::Timeout(self.local.pool.rules().acquire_timeout),
-        }
     }
 
     fn end_wait(&mut self) {
@@ -107,8 +84,7 @@ impl Session {
         }
         if self.may_show_less(&lease) {
             self.core.shard.release(lease, Instant::now());
-            self.give_up_replica();
-            self.need = Need::Answers;
+            self.need = self.await_proof();
             return Ok(());
         }
         if let Err(refusal) = self.admits(&lease) {

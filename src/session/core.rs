@@ -199,7 +199,7 @@ impl Core {
             id,
             definition: definition.into(),
             facts,
-            purpose: OnceCell::new(),
+            judged: OnceCell::new(),
             shape: Cell::new(None),
         });
         // Entries whose statement is gone are swept when the map would grow.

@@ -108,13 +108,8 @@ impl Session {
         let whole = here == header.total;
         let own = link.handover.is_some() || link.inquiry.is_some();
         if !own && matches!(header.tag, b'D' | b'd') {
-            if link.trial == Stage::On {
-                self.end_trial(relay);
-            }
-            relay.forward(here);
-            let Some(link) = self.link.as_mut() else { return Ok(Seen::Next) };
-            link.lease.conn.backend.rest = header.total - here;
-            return Ok(Seen::Next);
+            self.end_trial(relay);
+            return Ok(self.forward(header, here, relay));
         }
         if !whole && (header.total <= READ_WHOLE || link.inquiry.is_some()) {
             return Ok(Seen::Cut);
@@ -159,6 +154,7 @@ impl Session {
         };
         if let Some(report) = refused.filter(|_| !is_fatal_error(header.tag, body)) {
             self.lose(|flow, lost| flow.error(lost));
+            self.end_trial(relay);
             relay.skip(here);
             self.put_report(&report, relay);
             return Ok(Seen::Next);
@@ -167,20 +163,15 @@ impl Session {
             return Ok(Seen::Lost);
         }
         if header.tag == b'E' {
-            let replays = (is_outdated(body) && self.replays()) || self.tries_elsewhere(body);
+            let replays = if is_outdated(body) { self.replays() } else { self.tries_elsewhere(body) };
             self.error(body, replays);
             if replays {
                 relay.skip(here);
                 return Ok(Seen::Next);
             }
-            if self.link.as_ref().is_some_and(|link| link.trial == Stage::On) {
-                self.end_trial(relay);
-            }
-            relay.forward(here);
-            if let Some(link) = self.link.as_mut() {
-                link.lease.conn.backend.rest = header.total - here;
-            }
-            return if is_fatal(body) { Err(End::ServerSaid) } else { Ok(Seen::Next) };
+            self.end_trial(relay);
+            let seen = self.forward(header, here, relay);
+            return if is_fatal(body) { Err(End::ServerSaid) } else { Ok(seen) };
         }
         self.see_answer(header, here, body, relay)
     }
@@ -203,9 +194,7 @@ impl Session {
             Fate::Forward | Fate::Settled(_)
                 if trial == Stage::On && self.hold(header.tag, here, here == header.total, relay) => {}
             Fate::Forward | Fate::Settled(_) => {
-                relay.forward(here);
-                let Some(link) = self.link.as_mut() else { return Ok(Seen::Next) };
-                link.lease.conn.backend.rest = header.total - here;
+                self.forward(header, here, relay);
             }
         }
         match (header.tag, fate) {
@@ -218,6 +207,15 @@ impl Session {
             _ => {}
         }
         Ok(Seen::Next)
+    }
+
+    /// Passes a message on, the rest of it as it comes.
+    fn forward(&mut self, header: Header, here: usize, relay: &mut Relay<'_>) -> Seen {
+        relay.forward(here);
+        if let Some(link) = self.link.as_mut() {
+            link.lease.conn.backend.rest = header.total - here;
+        }
+        Seen::Next
     }
 
     fn put_report(&mut self, report: &Report, relay: &mut Relay<'_>) {

@@ -36,6 +36,13 @@ pub enum Kick {
     Replica,
 }
 
+impl Kick {
+    /// It lets the session finish its transaction.
+    pub(super) fn waits(self) -> bool {
+        matches!(self, Self::Drain | Self::Drained | Self::Moved | Self::Pinned | Self::Replica)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     Idle,
@@ -162,14 +169,10 @@ impl Entry {
 
     /// Asks the session to end. What ends it now replaces what lets it finish.
     pub fn kick(&self, kick: Kick) {
-        if !matches!(
-            self.kick.get(),
-            None | Some(Kick::Drain | Kick::Drained | Kick::Moved | Kick::Pinned | Kick::Replica)
-        ) {
-            return;
+        if self.kick.get().is_none_or(Kick::waits) {
+            self.kick.set(Some(kick));
+            self.wake();
         }
-        self.kick.set(Some(kick));
-        self.wake();
     }
 
     /// Ends its wait for a backend if that has taken longer than `limit`.

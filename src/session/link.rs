@@ -116,6 +116,9 @@ impl Session {
 
     /// Takes a backend into the session's hands.
     pub(super) fn link_up(&mut self, lease: Lease) {
+        if lease.replica().is_none() {
+            self.asks_primary();
+        }
         let conn = &lease.conn;
         self.key.slot.aim(Arc::clone(&conn.cancel));
         self.entry.set(Phase::Active, lease.since);

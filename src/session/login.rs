@@ -243,6 +243,10 @@ impl Entered {
             // A reload meanwhile has moved it, and has not seen this session.
             entry.kick(super::Kick::Moved);
         }
+        if is_drained(&admitted.local.pool, &admitted.usage) {
+            // Begun meanwhile, too.
+            entry.kick(super::Kick::Drained);
+        }
         let Admitted { terms, usage, slot, local, hearing, .. } = admitted;
         // It has been read once already.
         let wanted = startup_settings::wanted(&startup).unwrap_or_default().settings;
@@ -380,11 +384,15 @@ pub(super) fn serve_identity(core: &Core, world: &World, identity: &Identity, wh
 
 /// Nobody is let in while a cluster or a tenant is being drained.
 pub(super) fn drained(core: &Core, pool: &Pool, usage: &Usage) -> Result<(), Report> {
-    if [&pool.budget().hold, &usage.hold].iter().any(|hold| hold.state() == Held::Drained) {
+    if is_drained(pool, usage) {
         core.stats.login("drained");
         return Err(refuse::drained(SqlState::CANNOT_CONNECT_NOW));
     }
     Ok(())
+}
+
+pub(super) fn is_drained(pool: &Pool, usage: &Usage) -> bool {
+    [&pool.budget().hold, &usage.hold].iter().any(|hold| hold.state() == Held::Drained)
 }
 
 /// What backends are told about this session before its own settings.

@@ -10,14 +10,17 @@
 //!     downstream  server bytes -> client bytes
 //! ```
 //!
-//! `reading` chooses between the primary and its replicas, `trial` takes back what a replica could not do.
+//! `ahead` finds out what a request is for, `reading` chooses between the primary and its replicas, `trial` takes back
+//! what a replica could not do.
 //!
 //! `core` is what a session finds on its thread, `world` the configuration in force, `entry` how others
 //! see a session and end it, `cancel` the cancel keys, `names` its prepared statements, `state` what else it
 //! keeps between transactions, `travel` how it moves to another core, `terms` what it is served under,
-//! `directory` and `lookup` the users that have passwords, `stay` what the audit log is told, `refuse` the one place where errors become what a client may see.
+//! `directory` and `lookup` the users that have passwords, `stay` what the audit log is told, `refuse` the one place
+//! where errors become what a client may see.
 
 mod acquire;
+mod ahead;
 mod aside;
 mod break_glass;
 mod cancel;

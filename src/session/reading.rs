@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use super::ahead::Ahead;
 use super::entry::Phase;
 use super::refuse;
 use super::serve::{End, Need, Session};
@@ -16,22 +17,13 @@ use crate::base::ServerName;
 use crate::config::{self, Consistency, ReadRoute};
 use crate::pool::{AcquireError, Lease, Local, Place};
 use crate::route::{self, Before, Choice, Read, Server};
-use crate::sql::{Analysis, Purpose};
 use crate::telemetry::add;
 use crate::topology::{Board, Catalogue, ServerView};
-use crate::wire::frontend::{self, BindHead, Named, Parse};
-use crate::wire::{Header, Origin, frame};
-
-/// A batch that is longer without its end is the primary's.
-const AHEAD: usize = 64 * 1024;
-
-/// Statements of one batch that are told apart by name. One with more is the primary's.
-const NAMES: usize = 8;
 
 /// What a session that may read from replicas knows for that.
 pub(super) struct Reading {
     board: Arc<Board>,
-    catalogue: Arc<Catalogue>,
+    pub catalogue: Arc<Catalogue>,
     /// When its last transaction was over, and who served it. `None`: the primary.
     before: Option<(Instant, Option<Rc<Local>>)>,
     /// When it may have written something last.
@@ -83,22 +75,9 @@ impl Refused {
         self.0.insert((key, pool), Instant::now());
     }
 
-    fn has(&self, key: u128, pool: usize) -> bool {
+    pub fn has(&self, key: u128, pool: usize) -> bool {
         !self.0.is_empty() && self.0.get(&(key, pool)).is_some_and(|at| at.elapsed() < Self::LASTS)
     }
-}
-
-/// What a request is for.
-enum Ahead {
-    /// Its end has not come yet.
-    Incomplete,
-    MayWrite,
-    Session,
-    /// It only reads, and ends after so many bytes. `again`: it could be sent once more.
-    Reads {
-        length: usize,
-        again: bool,
-    },
 }
 
 impl Session {
@@ -210,9 +189,21 @@ impl Session {
         let snapshot = reading.board.glance();
         let view = snapshot.servers.iter().find(|view| view.server.name == *server);
         !view.is_some_and(|view| {
-            let since = view.samples.last().is_some_and(|sample| lease.conn.backend.born < sample.asked);
-            since && route::serves(&snapshot, &self.read(reading, false), view)
+            let asked_since = view.samples.last().is_some_and(|sample| lease.conn.backend.born < sample.asked);
+            asked_since && route::serves(&snapshot, &self.read(reading, false), view)
         })
+    }
+
+    /// Such a backend is awaited: until its server has been asked again, which is soon. The primary is the way out, where
+    /// there is one.
+    pub(super) fn await_proof(&mut self) -> Need {
+        let led = self.local.pool.head().at().endpoint.is_some();
+        let limit = if led { self.terms.reads.wait } else { self.local.pool.rules().acquire_timeout };
+        if Instant::now() < self.waits_for_replica(|since| since + limit) {
+            return Need::Replica;
+        }
+        self.give_up_replica();
+        Need::Answers
     }
 
     /// Where what it asks for goes, if nothing else speaks against it.
@@ -310,6 +301,12 @@ impl Session {
         self.target().pool.key.place != Place::Primary && self.read_route() == ReadRoute::Auto
     }
 
+    /// The primary's backend is to do it, whatever it was meant for.
+    pub(super) fn asks_primary(&mut self) {
+        self.reading.iter_mut().for_each(|reading| reading.returned = false);
+        self.forget_trial();
+    }
+
     /// It has got a backend, or is told that there is none: it waits no more.
     pub(super) fn found_server(&mut self) {
         self.reading.iter_mut().for_each(|reading| reading.since = None);
@@ -330,6 +327,11 @@ impl Session {
     pub(super) fn note_served(&mut self, by: &Rc<Local>, now: Instant) {
         let Some(reading) = self.reading.as_mut() else { return };
         let replica = (by.pool.key.place != Place::Primary).then(|| Rc::clone(by));
+        if reading.returned {
+            // It was refused there, so that nothing has been seen.
+            (reading.target, reading.asks, reading.requests) = (None, Asks::MayWrite, 0);
+            return;
+        }
         // What was sent behind the first request has not been looked at.
         let asked = if reading.requests > 1 { Asks::MayWrite } else { reading.asks };
         match asked {
@@ -364,110 +366,6 @@ impl Session {
             return self.refuse_request(&refuse::canceled());
         }
         if kicked { self.heed_kick() } else { Ok(()) }
-    }
-
-    /// What the request that begins here is for, up to its end.
-    fn look_ahead(&mut self, input: &[u8]) -> Ahead {
-        let mut named: [&[u8]; NAMES] = [&[]; NAMES];
-        let (mut known, mut unnamed, mut again, mut asks, mut at) = (0, false, true, false, 0);
-        self.reading.iter_mut().for_each(|reading| reading.trial.forget());
-        loop {
-            let rest = input.get(at..).unwrap_or_default();
-            let header = match Header::read(rest, Origin::Client) {
-                Ok(Some(header)) => header,
-                Ok(None) if input.len() < AHEAD => return Ahead::Incomplete,
-                Ok(None) | Err(_) => return Ahead::MayWrite,
-            };
-            let Some(body) = rest.get(frame::HEADER..header.total) else {
-                return if at + header.total <= AHEAD { Ahead::Incomplete } else { Ahead::MayWrite };
-            };
-            at += header.total;
-            let reads = match header.tag {
-                b'Q' if at == header.total => {
-                    let Some(text) = frontend::query_text(body) else { return Ahead::MayWrite };
-                    let Analysis { purpose, key, .. } = self.core.analyser.borrow_mut().analyse(text);
-                    return match purpose {
-                        Purpose::Session => Ahead::Session,
-                        _ if self.may_read(&purpose, key) => Ahead::Reads { length: at, again },
-                        _ => Ahead::MayWrite,
-                    };
-                }
-                b'P' => match Parse::read(body) {
-                    Some(parse) if self.only_reads(parse.text) => {
-                        again &= parse.name.is_empty() || self.names.get(parse.name).is_none();
-                        unnamed |= parse.name.is_empty();
-                        let place = named.get_mut(known).filter(|_| !parse.name.is_empty());
-                        known += usize::from(!parse.name.is_empty());
-                        place.into_iter().for_each(|place| *place = parse.name);
-                        known <= NAMES
-                    }
-                    _ => false,
-                },
-                b'B' | b'D' => {
-                    let name = match header.tag {
-                        b'B' => BindHead::read(body).map(|head| Some(head.statement)),
-                        _ => Named::read(body).map(|named| match named {
-                            Named::Statement(name) => Some(name),
-                            Named::Portal(_) => None,
-                        }),
-                    };
-                    match name {
-                        Some(Some(b"")) if unnamed => true,
-                        Some(Some(name)) => {
-                            named.get(..known).is_some_and(|here| here.contains(&name)) || self.prepared_reads(name)
-                        }
-                        Some(None) => true,
-                        None => false,
-                    }
-                }
-                b'E' => true,
-                b'C' => {
-                    again = false;
-                    true
-                }
-                b'S' if asks => return Ahead::Reads { length: at, again },
-                b'S' => return Ahead::MayWrite,
-                _ => false,
-            };
-            if !reads {
-                return Ahead::MayWrite;
-            }
-            asks |= header.tag != b'C';
-        }
-    }
-
-    fn only_reads(&mut self, text: &[u8]) -> bool {
-        let analysis = self.core.analyser.borrow_mut().analyse(text);
-        self.may_read(&analysis.purpose, analysis.key)
-    }
-
-    /// The same of a statement that was prepared before.
-    fn prepared_reads(&mut self, name: &[u8]) -> bool {
-        let Some(named) = self.names.get(name) else {
-            let text = self.names.text(name).filter(|text| name.is_empty() && !text.is_empty()).map(<[u8]>::to_vec);
-            return text.is_some_and(|text| self.only_reads(&text));
-        };
-        let statement = Rc::clone(&named.statement);
-        let (purpose, key) = statement.purpose.get_or_init(|| {
-            let analysis = self.core.analyser.borrow_mut().analyse(statement.text());
-            (analysis.purpose, analysis.key)
-        });
-        self.may_read(purpose, *key)
-    }
-
-    fn may_read(&mut self, purpose: &Purpose, key: u128) -> bool {
-        let Some(reading) = self.reading.as_mut() else { return false };
-        let reads = match purpose {
-            Purpose::Write | Purpose::Session => false,
-            Purpose::Read(None) => true,
-            Purpose::Read(Some(functions)) => reading.catalogue.are_calm(functions),
-            Purpose::Begin { read_only: Some(read_only) } => *read_only,
-            Purpose::Begin { read_only: None } => false,
-        };
-        reading.trial.note_shape(key);
-        let default = matches!(purpose, Purpose::Begin { read_only: None })
-            && self.context.setting("default_transaction_read_only").is_some_and(|value| value == "on");
-        (reads || default) && !self.core.refused.borrow().has(key, self.local.pool.id())
     }
 }
 

@@ -388,7 +388,7 @@ impl Session {
     pub(super) fn heed_kick(&self) -> Result<(), End> {
         let Some(kick) = self.entry.kicked() else { return Ok(()) };
         let between = self.link.as_ref().is_none_or(|link| link.at_rest && link.transaction == Transaction::Idle);
-        if matches!(kick, Kick::Drain | Kick::Drained | Kick::Moved | Kick::Pinned | Kick::Replica) && !between {
+        if kick.waits() && !between {
             return Ok(());
         }
         if kick == Kick::Pinned {

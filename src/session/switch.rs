@@ -9,9 +9,10 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::aside::{Errand, ROW};
+use super::entry::Kick;
 use super::handshake::Refused;
 use super::introduce::introduce;
-use super::login::{Admitted, Reported, serve_identity};
+use super::login::{Admitted, Reported, is_drained, serve_identity};
 use super::refuse;
 use super::serve::{End, Session};
 use super::world::World;
@@ -86,6 +87,10 @@ impl Session {
                 }
                 core.stats.login("switched");
                 self.enter_tenant(admitted, context, &reported);
+                if is_drained(&self.local.pool, &self.usage) {
+                    // Begun meanwhile: nobody has seen the session in this tenant.
+                    self.entry.kick(Kick::Drained);
+                }
                 Ok(Ok(self.terms.id.tenant().map(ToString::to_string).unwrap_or_default()))
             }
             Err(Refused::Told(report)) => Ok(Err(*report)),

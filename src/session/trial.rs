@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::link::Link;
 use super::relay::Relay;
 use super::serve::{Need, Session};
 use crate::backend;
@@ -124,9 +125,8 @@ impl Session {
 
     /// The client gets what was held back, and what comes from now on.
     pub(super) fn end_trial(&mut self, relay: &mut Relay<'_>) {
-        if let Some(link) = self.link.as_mut() {
-            link.trial = Stage::Off;
-        }
+        let Some(link) = self.link.as_mut().filter(|link| link.trial == Stage::On) else { return };
+        link.trial = Stage::Off;
         if let Some(reading) = self.reading.as_mut() {
             relay.own().extend_from_slice(&reading.trial.held);
         }
@@ -195,8 +195,8 @@ impl Session {
         let Some(link) = self.link.take(&self.core.links) else { return false };
         self.key.slot.clear();
         self.entry.backend.set(None);
-        self.core.give_replay_buffer({ link.replay }.take_buffer());
-        let mut lease = link.lease;
+        let Link { mut lease, mut replay, .. } = link;
+        self.core.give_replay_buffer(replay.take_buffer());
         tokio::task::spawn_local(async move {
             backend::dispose(&mut lease.conn.backend, &lease.conn.cancel).await;
         });

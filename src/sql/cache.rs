@@ -21,10 +21,9 @@ pub struct Analyser {
     parses: u64,
 }
 
-/// All that is known of a text.
+/// What a text is for.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Analysis {
-    pub facts: Facts,
+pub struct Judged {
     pub purpose: Purpose,
     /// Of its shape, with a key of this analyser's; 0: it has none.
     pub key: u128,
@@ -65,29 +64,16 @@ impl Analyser {
         self.shaped(text, |_, (facts, _)| facts.clone()).unwrap_or_else(|| unknown(text))
     }
 
-    /// The facts and the purpose. The latter is asked of every text, so there is no way around the caches.
-    pub fn analyse(&mut self, text: &[u8]) -> Analysis {
+    /// Asked of every text where there are replicas, so there is no way around the caches.
+    pub fn purpose(&mut self, text: &[u8]) -> Judged {
         let hash = self.memo.hash(text);
         if let Some(known) = self.memo.get(hash, text) {
             return known.clone();
         }
-        let analysis = self.analyse_anew(text);
-        self.memo.note(hash, text, &analysis);
-        analysis
-    }
-
-    fn analyse_anew(&mut self, text: &[u8]) -> Analysis {
-        let fired = scan(text);
-        let known = |key, (facts, purpose): &Known| Analysis {
-            facts: if fired { facts.clone() } else { Facts::default() },
-            purpose: purpose.clone(),
-            key,
-        };
-        self.shaped(text, known).unwrap_or_else(|| Analysis {
-            facts: if fired { unknown(text) } else { Facts::default() },
-            purpose: Purpose::Write,
-            key: 0,
-        })
+        let known = |key, (_, purpose): &Known| Judged { purpose: purpose.clone(), key };
+        let judged = self.shaped(text, known).unwrap_or(Judged { purpose: Purpose::Write, key: 0 });
+        self.memo.note(hash, text, &judged);
+        judged
     }
 
     /// How many texts neither the scan nor the cache answered.
@@ -229,7 +215,7 @@ mod tests {
     #[test]
     fn a_shape_has_one_key_and_what_cannot_be_read_has_none() {
         let mut analyser = Analyser::new(1);
-        let mut key = |text: &str| analyser.analyse(text.as_bytes()).key;
+        let mut key = |text: &str| analyser.purpose(text.as_bytes()).key;
         assert_eq!(key("select 1"), key("SELECT 2 -- two"));
         assert_ne!(key("select 1"), key("select 1, 1"));
         assert_ne!(key("select 1"), 0);
@@ -242,9 +228,9 @@ mod tests {
     fn both_questions_are_answered_by_one_parse() {
         let mut analyser = Analyser::new(64);
         analyser.facts(b"select set_config('a', 'b', true)");
-        let both = analyser.analyse(b"select set_config('a', 'c', true)");
-        assert_eq!(both.purpose, Purpose::Read(Some([Box::from("set_config")].into())));
-        analyser.analyse(b"select 1");
+        let judged = analyser.purpose(b"select set_config('a', 'c', true)");
+        assert_eq!(judged.purpose, Purpose::Read(Some([Box::from("set_config")].into())));
+        analyser.purpose(b"select 1");
         analyser.facts(b"select 2");
         assert_eq!(analyser.parses(), 2);
     }
@@ -341,19 +327,18 @@ mod tests {
                 };
                 let fired = scan(text.as_bytes());
                 let cached = analyser.facts(text.as_bytes());
-                let both = analyser.analyse(text.as_bytes());
-                prop_assert_eq!(&both.facts, &cached, "{}", text);
+                let judged = analyser.purpose(text.as_bytes());
                 match read {
                     Ok((facts, purpose)) => {
                         prop_assert_eq!(&cached, &facts, "{}", text);
                         prop_assert!(fired || facts == Facts::default(), "unseen: {}", text);
-                        prop_assert_eq!(&both.purpose, &purpose, "{}", text);
-                        prop_assert!(both.key != 0);
+                        prop_assert_eq!(&judged.purpose, &purpose, "{}", text);
+                        prop_assert!(judged.key != 0);
                     }
                     // Either unread, or an error whose shape was read before: the server refuses it.
                     Err(Unreadable) => {
                         prop_assert!(!fired || !cached.pins.is_empty() || cached == Facts::default());
-                        prop_assert!(both.key != 0 || both.purpose == Purpose::Write, "{}", text);
+                        prop_assert!(judged.key != 0 || judged.purpose == Purpose::Write, "{}", text);
                     }
                 }
             }
@@ -365,8 +350,9 @@ mod tests {
             for opening in [&b"set "[..], b"select ", b"begin ", b""] {
                 let mut text = opening.to_vec();
                 text.extend(&bytes);
-                let facts = analyser.facts(&text);
-                prop_assert_eq!(analyser.analyse(&text).facts, facts);
+                analyser.facts(&text);
+                let judged = analyser.purpose(&text);
+                prop_assert_eq!(analyser.purpose(&text), judged);
             }
         }
     }

@@ -74,7 +74,7 @@ mod script;
 mod shape;
 mod token;
 
-pub use cache::{Analyser, Analysis};
+pub use cache::{Analyser, Judged};
 pub use channels::rename as rename_channels;
 pub use constants::without_constants;
 pub use databases::database_wanted_alone;

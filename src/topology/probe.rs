@@ -12,9 +12,10 @@ use crate::backend::{self, AskError, Backend, BackendError, Credentials, Endpoin
 use crate::base::{Lsn, ServerName};
 use crate::config::ProbeRules;
 
-/// A replica tells the timeline that it receives where the login may see it (pg_read_all_stats), else that of the log which
-/// it has replayed and written down. A primary tells how far its log reaches as well as how far it is on the disk: with synchronous_commit = off a
-/// commit is acknowledged before. A primary's own is in the name of the file that it writes (PostgreSQL's documentation, 9.27.3).
+/// A replica tells the timeline that it receives where the login may see it (pg_read_all_stats), else that of the log
+/// which it has replayed and written down; a primary's is in the name of the file that it writes (PostgreSQL's
+/// documentation, 9.27.3). A primary tells how far its log reaches as well as how far it is on the disk: with
+/// synchronous_commit = off a commit is acknowledged before.
 const QUESTION: &str = "
     select pg_catalog.pg_is_in_recovery()::text,
         case when pg_catalog.pg_is_in_recovery() then

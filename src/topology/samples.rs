@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::base::Lsn;
 
-/// They lie closer together than this part of their age.
+/// They lie no closer together than this part of their age.
 const CLOSENESS: u32 = 8;
 
 /// Nobody asks for what is older.

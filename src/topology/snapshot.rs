@@ -89,8 +89,8 @@ impl Snapshot {
 }
 
 impl ServerView {
-    /// Whether it is a replica to read from: one that answers and follows what the others are on. One that follows an older timeline shows
-    /// what has been given up, or will be once it is made to follow.
+    /// Whether it is a replica to read from: one that answers and follows what the others are on. One that follows an
+    /// older timeline shows what has been given up, or will be once it is made to follow.
     pub fn is_replica_on(&self, timeline: u32) -> bool {
         self.health == Health::Up
             && !self.held

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use pgward::cli::demo::cluster::Cluster;
 
 use super::history::{Kind, Mode, Moment, Object, Shown};
-use super::support::replicated::{self, LONG, eventually, shown};
-use super::support::{Stage, furnish, one};
+use super::support::replicated::{self, shown};
+use super::support::{Stage, furnish, one, until};
 
 const BOUND: Duration = Duration::from_millis(300);
 
@@ -100,13 +100,12 @@ impl Field {
         std::fs::write(&stage.path, text).unwrap();
         stage.control.reload().await.unwrap();
         for server in cluster.replicas() {
-            eventually("the replica", LONG, async || shown(&stage, server.name()).await == ["replica", "up", "no"])
-                .await;
+            until("the replica", async || shown(&stage, server.name()).await == ["replica", "up", "no"]).await;
         }
         let client = stage.connect("t6").await;
         let primary = cluster.primary().port().to_string();
         let port = async || one(&client, "select where_am_i()").await;
-        eventually("a call on a replica", LONG, async || port().await != primary).await;
+        until("a call on a replica", async || port().await != primary).await;
         Self {
             stage,
             begin: Instant::now(),

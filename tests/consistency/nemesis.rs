@@ -13,7 +13,8 @@ use tokio::time::sleep;
 
 use super::field::Field;
 use super::history::Moment;
-use super::support::replicated::{LONG, eventually, promote, shown, signal_all};
+use super::support::replicated::{promote, shown, signal_all};
+use super::support::until;
 
 pub struct Nemesis<'a> {
     field: &'a Field,
@@ -128,7 +129,7 @@ impl<'a> Nemesis<'a> {
             self.follow(at).await;
         }
         let name = self.server(new).name().to_owned();
-        eventually("writes to the new primary", LONG, async || shown(&self.field.stage, &name).await[2] == "yes").await;
+        until("writes to the new primary", async || shown(&self.field.stage, &name).await[2] == "yes").await;
         let stays_out = self.chance.random_ratio(1, 3);
         if !stays_out {
             self.left_out = None;
@@ -209,7 +210,7 @@ impl<'a> Nemesis<'a> {
             ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int";
         let row = primary.query_one(sql, &[]).await.unwrap();
         let (written, timeline) = (Lsn::parse(row.get(0)).unwrap(), row.get::<_, i32>(1));
-        eventually("a replica's following", LONG, async || {
+        until("a replica's following", async || {
             let log = self.log(at).await;
             log.streams && log.timeline == timeline && log.has >= written
         })
@@ -221,7 +222,7 @@ impl<'a> Nemesis<'a> {
     async fn most_advanced(&self) -> usize {
         let mut best = None;
         for at in self.replicas() {
-            eventually("the end of the stream", LONG, async || !self.log(at).await.streams).await;
+            until("the end of the stream", async || !self.log(at).await.streams).await;
             best = best.max(Some((self.log(at).await.has, at)));
         }
         best.unwrap().1
@@ -283,7 +284,7 @@ async fn crash(server: &Server) {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with(['Z', 'X']))
     };
-    eventually("the end of its processes", LONG, async || pids.iter().all(ended)).await;
+    until("the end of its processes", async || pids.iter().all(ended)).await;
 }
 
 /// A server one of whose processes is killed ends the others and begins anew from its last restart point.
@@ -292,8 +293,8 @@ pub async fn restart_in_place(server: &Server) {
     let client = server.connect("postgres").await.unwrap();
     let process: i32 = client.query_one(process, &[]).await.unwrap().get(0);
     kill("-KILL", &[process.to_string()]);
-    eventually("the end of the connection", LONG, async || client.is_closed()).await;
-    eventually("its return", LONG, async || server.connect("postgres").await.is_ok()).await;
+    until("the end of the connection", async || client.is_closed()).await;
+    until("its return", async || server.connect("postgres").await.is_ok()).await;
 }
 
 fn kill(signal: &str, pids: &[String]) {

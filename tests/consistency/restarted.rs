@@ -9,8 +9,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::nemesis::restart_in_place;
-use super::support::replicated::{self, LONG, eventually, shown};
-use super::support::{Stage, one};
+use super::support::replicated::{self, shown};
+use super::support::{LONG, Stage, one, until};
 
 /// Between pgward and a server: connections that come while it is closed wait.
 struct Gate {
@@ -49,7 +49,7 @@ async fn stage_behind(gate: &Gate, cluster: &pgward::cli::demo::cluster::Cluster
     let text = text.replace(&format!("port = {}\n", replica.port()), &format!("port = {}\n", gate.port));
     std::fs::write(&stage.path, text).unwrap();
     stage.control.reload().await.unwrap();
-    eventually("the replica", LONG, async || shown(&stage, replica.name()).await == ["replica", "up", "no"]).await;
+    until("the replica", async || shown(&stage, replica.name()).await == ["replica", "up", "no"]).await;
     stage
 }
 
@@ -65,7 +65,7 @@ async fn a_read_that_reaches_its_replica_after_a_restart_shows_no_less() {
     let client = stage.connect("acme").await;
     client.batch_execute("insert into orders (item) values ('own')").await.unwrap();
     let lag = format!("pgward_server_lag_bytes{{cluster=\"main\",server=\"{}\"}}", replica.name());
-    eventually("the replica's catching up", LONG, async || stage.metric(&lag).await == 0.0).await;
+    until("the replica's catching up", async || stage.metric(&lag).await == 0.0).await;
     // That may have been so before the write. Both servers are asked each 100 ms.
     tokio::time::sleep(Duration::from_millis(500)).await;
 

@@ -14,7 +14,7 @@ use pgward::cli::demo::cluster::Host;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::replicated::eventually;
+use crate::support::eventually;
 
 /// Nothing that is done to the cluster takes so long.
 const PATIENCE: Duration = Duration::from_secs(90);

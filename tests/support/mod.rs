@@ -186,6 +186,11 @@ impl Stage {
         self.try_connect(&self.url(tenant, "app")).await.unwrap()
     }
 
+    /// The administrator's, at the console.
+    pub async fn console(&self) -> Client {
+        self.try_connect(&format!("postgresql://admin:console-password@{}/pgward", self.address)).await.unwrap()
+    }
+
     /// A connection by hand, logged in.
     pub async fn raw(&self, tenant: &str) -> raw::Raw {
         raw::Raw::open(&self.url(tenant, "app")).await
@@ -199,7 +204,7 @@ impl Stage {
             if self.control.client_count() == clients && pools.iter().all(|(row, idle)| row.open == *idle) {
                 return;
             }
-            assert!(begin.elapsed() < Duration::from_secs(30), "the proxy did not come to rest: {pools:?}");
+            assert!(begin.elapsed() < LONG, "the proxy did not come to rest: {pools:?}");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
@@ -232,11 +237,18 @@ pub fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
+/// As long as anything may take.
+pub const LONG: Duration = Duration::from_secs(30);
+
 /// Awaits a condition; a test never sleeps for a fixed time.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+pub async fn until<F: Future<Output = bool>>(what: &str, condition: impl FnMut() -> F) {
+    eventually(what, LONG, condition).await;
+}
+
+pub async fn eventually<F: Future<Output = bool>>(what: &str, within: Duration, mut condition: impl FnMut() -> F) {
     let begin = Instant::now();
     while !condition().await {
-        assert!(begin.elapsed() < Duration::from_secs(30), "{what} did not happen");
+        assert!(begin.elapsed() < within, "{what} did not happen within {within:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

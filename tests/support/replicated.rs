@@ -1,10 +1,8 @@
 //! Clusters with replicas, pgward in front of all their servers, and what tests do to them.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use pgward::cli::demo::cluster::{Cluster, Server};
-use tokio_postgres::Client;
 
 use super::{Stage, furnish};
 
@@ -20,8 +18,8 @@ pub async fn pair(name: &str) -> Cluster {
     cluster
 }
 
-/// pgward in front of all servers of a cluster. `extra`: in front of the configuration; `more`: of the cluster's table. The first server is configured as the
-/// primary, and all are in region `lk` unless another is said.
+/// pgward in front of all servers of a cluster. `extra`: in front of the configuration; `more`: of the cluster's table. The
+/// first server is configured as the primary, and all are in region `lk` unless another is said.
 pub async fn stage(cluster: &Cluster, extra: &str, more: &str, regions: &[&str]) -> Stage {
     let servers: Vec<(&str, u16)> = cluster.servers().map(|server| (server.name(), server.port())).collect();
     in_front_of(&servers, extra, more, regions).await
@@ -51,19 +49,9 @@ pub async fn promote(server: &Server) {
     server.run("postgres", "promote", "select pg_promote()").await.unwrap();
 }
 
-pub fn code(error: &tokio_postgres::Error) -> &str {
-    error.code().map_or("", tokio_postgres::error::SqlState::code)
-}
-
-pub async fn one(client: &Client, sql: &str) -> String {
-    client.query_one(&format!("select ({sql})::text"), &[]).await.unwrap().get(0)
-}
-
 /// What `SHOW CLUSTERS` says of one server: who it says it is, how it is, and whether it gets the writes.
 pub async fn shown(stage: &Stage, server: &str) -> [String; 3] {
-    let console =
-        stage.try_connect(&format!("postgresql://admin:console-password@{}/pgward", stage.address)).await.unwrap();
-    let rows = console.simple_query("show clusters").await.unwrap();
+    let rows = stage.console().await.simple_query("show clusters").await.unwrap();
     let found = rows.iter().find_map(|message| match message {
         tokio_postgres::SimpleQueryMessage::Row(row) if row.get("server") == Some(server) => {
             Some(["role", "health", "writes"].map(|column| row.get(column).unwrap_or_default().to_owned()))
@@ -72,16 +60,6 @@ pub async fn shown(stage: &Stage, server: &str) -> [String; 3] {
     });
     found.unwrap()
 }
-
-pub async fn eventually(what: &str, within: Duration, mut condition: impl AsyncFnMut() -> bool) {
-    let begin = Instant::now();
-    while !condition().await {
-        assert!(begin.elapsed() < within, "{what} did not happen within {within:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-pub const LONG: Duration = Duration::from_secs(30);
 
 /// Each process of a server, as if the machine had lost its network: nothing is refused and nothing answered.
 pub fn signal_all(server: &Server, signal: &str) {

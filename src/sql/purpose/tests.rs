@@ -2,7 +2,7 @@ use super::super::Analyser;
 use super::*;
 
 fn purpose(text: &str) -> Purpose {
-    Analyser::new(1).analyse(text.as_bytes()).purpose
+    Analyser::new(1).purpose(text.as_bytes()).purpose
 }
 
 /// The functions of a text that reads, separated by blanks.
@@ -58,7 +58,7 @@ fn each_case_takes_its_route_on_a_miss_and_on_a_hit() {
     let mut analyser = Analyser::new(1024);
     for round in 0..2 {
         for (expected, text) in cases() {
-            let found = analyser.analyse(text.as_bytes()).purpose;
+            let found = analyser.purpose(text.as_bytes()).purpose;
             assert_eq!(route(&found), expected, "round {round}: {text}: {found:?}");
         }
     }
@@ -334,7 +334,7 @@ fn what_is_not_known_to_read_writes() {
         assert_eq!(purpose(text), Purpose::Write, "{text}");
     }
     for bytes in [&b"select '\xff'"[..], b"select 1\0"] {
-        assert_eq!(Analyser::new(1).analyse(bytes).purpose, Purpose::Write);
+        assert_eq!(Analyser::new(1).purpose(bytes).purpose, Purpose::Write);
     }
 }
 

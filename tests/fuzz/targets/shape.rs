@@ -117,13 +117,12 @@ pub const TARGET: Target = Target {
 };
 
 fn check(bytes: &[u8]) {
-    let analysis = Analyser::new(1).analyse(bytes);
-    assert_eq!(analysis.facts, fresh(bytes), "facts hang on what is asked");
+    let judged = Analyser::new(1).purpose(bytes);
     let text = match std::str::from_utf8(bytes) {
         Ok(text) if !text.contains('\0') => text,
         _ => {
             let facts = fresh(bytes);
-            assert!(analysis.purpose == Purpose::Write && analysis.key == 0, "not a text, and known: {analysis:?}");
+            assert!(judged.purpose == Purpose::Write && judged.key == 0, "not a text, and known: {judged:?}");
             assert!(!scan(bytes) || facts.pins.has(pgward::sql::Pin::Unknown), "not a text, and known: {facts:?}");
             return;
         }
@@ -131,7 +130,7 @@ fn check(bytes: &[u8]) {
     let facts = fresh(bytes);
     assert!(scan(bytes) || facts == Facts::default());
     tree::compare(text, &facts);
-    tree::compare_purpose(text, &analysis.purpose);
+    tree::compare_purpose(text, &judged.purpose);
     let Some(mine) = tokens(bytes) else {
         assert_eq!(shape(bytes), None);
         return;
@@ -235,9 +234,9 @@ fn same(one: &str, two: &str) {
         return;
     }
     let mut analyser = Analyser::new(1);
-    let (analysis, other) = (analyser.analyse(one.as_bytes()), analyser.analyse(two.as_bytes()));
-    assert_eq!((analysis.purpose.clone(), analysis.key), (other.purpose, other.key), "{one:?} and {two:?}");
-    assert_eq!(analysis.purpose, Analyser::new(1).analyse(two.as_bytes()).purpose, "{two:?} by itself");
+    let judged = analyser.purpose(one.as_bytes());
+    assert_eq!(judged, analyser.purpose(two.as_bytes()), "{one:?} and {two:?}");
+    assert_eq!(judged.purpose, Analyser::new(1).purpose(two.as_bytes()).purpose, "{two:?} by itself");
     let read = fresh(two.as_bytes());
     // A comment or a literal may have one of them looked into, and the setting of tokens is noticed where it is read too.
     match (scan(one.as_bytes()), scan(two.as_bytes())) {
