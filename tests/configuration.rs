@@ -64,7 +64,7 @@ fn the_reference_and_the_minimal_file_are_good() {
     let minimal = load(&folder.path().join("minimal.toml"));
     assert_eq!((minimal.clusters.len(), minimal.tenants.len()), (1, 1));
     let reference = load(&folder.path().join("pgward.toml"));
-    assert_eq!((reference.clusters.len(), reference.tenants.len(), reference.issuers.len()), (2, 4, 4));
+    assert_eq!((reference.clusters.len(), reference.tenants.len(), reference.issuers.len()), (3, 4, 4));
     let plain = load(&folder.path().join("plain-pool.toml"));
     assert_eq!((plain.tenants.len(), plain.issuers.len(), plain.plain.users.len()), (0, 0, 1));
     assert_eq!(plain.plain.databases["reports"].mode, PoolMode::Session);
@@ -207,6 +207,7 @@ max_per_login = -1
 [clusters.main]
 logins.app = { role = "pgward_app", password = ["login-secret-in-a-list"] }
 servers = [{ name = "a", region = "lk", role = "boss" }]
+patroni = { urls = "ftp://me:secret-of-the-url@db1", key = "k" }
 
 [tenants."ac me"]
 isolation = "row"
@@ -235,12 +236,16 @@ fn every_mistake_is_named_at_once_and_no_secret_is_echoed() {
         "clusters.main.logins.app.password",
         "clusters.main.servers[0].host",
         "clusters.main.servers[0].role",
+        "clusters.main.patroni",
+        "clusters.main.patroni.urls",
         "tenants.ac me",
     ];
     for path in paths {
         assert!(found.iter().any(|problem| problem.path == path), "nothing is said about {path}:\n{said}");
     }
-    for secret in ["this-is-the-secret", "-master-secret", "-context-secret", "-hmac-secret", "-in-a-list"] {
+    for secret in
+        ["this-is-the-secret", "secret-of-the-url", "-master-secret", "-context-secret", "-hmac-secret", "-in-a-list"]
+    {
         assert!(!said.contains(secret), "{secret} was echoed:\n{said}");
     }
 }

@@ -154,6 +154,9 @@ async fn over_http() -> String {
         [clusters.main]
         tls.mode = "off"
         servers = [{ name = "main-1", host = "127.0.0.1", port = 1, region = "lk" }]
+        [clusters.other]
+        service = "pgward_service"
+        patroni = { urls = "http://127.0.0.1:1", region = "lk" }
         [tenants.acme]
         isolation = "database"
         cluster = "main"

@@ -1,5 +1,7 @@
 //! Networks that lose packets: nothing is refused and nothing answered, neither to who is connected nor to who would be.
 
+#[path = "support/spawned.rs"]
+mod spawned;
 mod support;
 
 use std::net::SocketAddr;
@@ -21,10 +23,14 @@ struct Way {
 
 impl Way {
     async fn to(server: &Server) -> Self {
+        Self::at(SocketAddr::from(([127, 0, 0, 1], 0)), server).await
+    }
+
+    async fn at(address: SocketAddr, server: &Server) -> Self {
         let (lost, seen) = watch::channel(false);
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_reuseaddr(true).unwrap();
-        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        socket.bind(address).unwrap();
         // As short as it may be, so that it is soon full of connections that nobody accepts: then the kernel loses the
         // packets of whoever would connect.
         let listener = socket.listen(1).unwrap();
@@ -203,4 +209,62 @@ async fn a_primary_behind_a_network_that_loses_packets_is_found_out_within_the_b
     // Whoever was cut off is a primary still, and gets nothing.
     ways[0].mend();
     until("the fence", async || shown(&stage, "cut-1").await == ["primary", "up", "fenced"]).await;
+}
+
+/// A file in the place of /etc/hosts, for a process and its children.
+struct Names(tempfile::TempDir);
+
+impl Names {
+    const NAME: &str = "db.pgward.test";
+
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> String {
+        self.0.path().join("hosts").to_str().unwrap().to_owned()
+    }
+
+    /// The name leads there from now on.
+    fn lead_to(&self, address: SocketAddr) {
+        // In place, as it is mounted.
+        std::fs::write(self.path(), format!("127.0.0.1 localhost\n{} {}\n", address.ip(), Self::NAME)).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_leads_to_another_server_is_followed() {
+    let mut cluster = pair("name").await;
+    let port = pgward::cli::demo::cluster::free_port().unwrap();
+    let old = Way::at(SocketAddr::from(([127, 0, 0, 2], port)), cluster.primary()).await;
+    let new = Way::at(SocketAddr::from(([127, 0, 0, 3], port)), &cluster.replicas()[0]).await;
+    let names = Names::new();
+    names.lead_to(new.address);
+    let rules = "[clusters.main]\nprobe = { interval = \"100ms\", timeout = \"500ms\", down_after = \"1s\" }\n";
+    let text = format!("{}{}", support::HEAD, support::configuration(port, ""));
+    let text = text.replace("host = \"127.0.0.1\"", &format!("host = \"{}\"", Names::NAME));
+    let text = text.replace("[clusters.main]\n", rules);
+    let path = names.path();
+    // Whoever is not root is, in a namespace of its own.
+    let wrapper = ["unshare", "-rm", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\"", &path];
+    let pgward = spawned::Spawned::start(std::path::Path::new(env!("CARGO_BIN_EXE_pgward")), &wrapper, &text);
+    let url = format!("postgresql://acme:{}@{}/app", pgward.token("acme"), pgward.address);
+    let entering = tokio::spawn(async move { support::connect(&url).await.unwrap() });
+    // It leads to a replica, and nobody writes.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!entering.is_finished(), "{}", pgward.log());
+    names.lead_to(old.address);
+    let client = entering.await.unwrap();
+    client.batch_execute("insert into orders (item) values ('name')").await.unwrap();
+
+    cluster.primary_mut().kill().await.unwrap();
+    promote(&cluster.replicas()[0]).await;
+    let waiting = tokio::spawn(async move {
+        client.batch_execute("insert into orders (item) values ('name')").await.unwrap();
+        one(&client, "select count(*) from orders where item = 'name'").await
+    });
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!waiting.is_finished());
+    names.lead_to(new.address);
+    assert_eq!(waiting.await.unwrap(), "2", "{}", pgward.log());
 }

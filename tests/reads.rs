@@ -350,9 +350,6 @@ async fn reads_go_on_while_there_is_no_primary() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_go_on_without_a_primary_also_on_a_later_timeline() {
     let mut cluster = cluster("later", 2).await;
-    let grant = "grant pg_read_all_stats to pgward_service";
-    cluster.primary().run("app", "let the timeline be seen", grant).await.unwrap();
-    cluster.caught_up().await.unwrap();
     let stage = stage(&cluster, "").await;
     cluster.primary_mut().kill().await.unwrap();
     let [new, other] = cluster.replicas() else { panic!("two replicas") };
@@ -547,4 +544,37 @@ async fn answers_held_back_came_behind_an_error_of_pgwards_own() {
     session.send([parse("", "select 1"), bind("", "s", &[]), execute("", 0), sync()].concat()).await;
     assert_eq!(gists(&session.ready().await), ["1", "E 0A000", "Z I"]);
     assert_eq!(stage.metric("pgward_replica_retries_total").await, retries, "the primary's plan is no better");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_says_where_it_is_to_be_before_it_is_elsewhere() {
+    let cluster = cluster("local", 1).await;
+    let stage = stage(&cluster, "").await;
+    let client = stage.connect("acme").await;
+    let (primary, replica) = (cluster.primary().port(), cluster.replicas()[0].port());
+    for (begin, route, at) in [
+        ("begin", "primary", Some(primary)),
+        ("begin", "auto", Some(primary)),
+        ("begin", "replica", None),
+        ("begin read only", "replica", Some(replica)),
+        ("begin read only", "auto", Some(replica)),
+        ("begin read only", "primary", None),
+        ("begin read only", "nonsense", None),
+    ] {
+        let set = format!("set local pgward.route = '{route}'");
+        for extended in [false, true] {
+            back_at(&client, replica).await;
+            client.batch_execute(begin).await.unwrap();
+            let said =
+                if extended { client.execute(&set, &[]).await.map(drop) } else { client.batch_execute(&set).await };
+            match at {
+                Some(at) => {
+                    said.unwrap();
+                    assert_eq!(port(&client).await, at, "{begin}, {route}");
+                }
+                None => assert_eq!(code(&said.unwrap_err()), "25001", "{begin}, {route}"),
+            }
+            client.batch_execute("rollback").await.unwrap();
+        }
+    }
 }

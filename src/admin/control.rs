@@ -15,6 +15,8 @@ use crate::session::{ClientRow, Command, CoreHandle, Shared};
 pub enum Request {
     /// Read the configuration again.
     Reload(Source, oneshot::Sender<Result<(), ReloadError>>),
+    /// Take up the servers that Patroni has told of.
+    Members,
     /// Drain and end.
     Shutdown,
 }
@@ -42,6 +44,12 @@ impl Control {
         draining: CancellationToken,
     ) -> Self {
         Self { shared, cores, requests, draining }
+    }
+
+    /// Patroni has told of other servers than before.
+    pub fn members_changed(&self) {
+        // A proxy that has ended has no use for them.
+        let _ = self.requests.send(Request::Members);
     }
 
     /// As somebody at the console asks for it.

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::control::Control;
+use super::gauges::{Family, Gauges};
 use crate::base::Party;
 use crate::limits::Usage;
 use crate::session::Command;
@@ -43,79 +44,104 @@ async fn metrics(State(control): State<Control>) -> impl IntoResponse {
     }
     let telemetry = &control.shared.telemetry;
     telemetry.gauge("pgward_clients", &[], control.client_count() as f64);
-    let mut servers = HashSet::new();
-    for (pool, idle) in control.pools().await {
-        let labels = |state| {
-            [
-                ("cluster", pool.cluster.as_str()),
-                ("server", pool.server.as_str()),
-                ("database", pool.database.as_str()),
-                ("role", pool.role.as_str()),
-                ("state", state),
-            ]
-        };
-        telemetry.gauge("pgward_backends", &labels("idle"), idle as f64);
-        telemetry.gauge("pgward_backends", &labels("active"), (pool.open - idle) as f64);
-        let [cluster, server, database, role, _] = labels("");
-        telemetry.gauge("pgward_backends_max", &[cluster, server, database, role], pool.max as f64);
-        if servers.insert((pool.cluster.clone(), pool.server.clone())) {
-            telemetry.gauge("pgward_waiting", &[cluster, server], pool.waiting as f64);
-        }
-    }
-    clusters(&control);
-    let text = format!("{}{}", telemetry.render(), busiest(&control));
+    let mut gauges = Gauges::default();
+    pools(&control, &mut gauges).await;
+    clusters(&control, &mut gauges);
+    busiest(&control, &mut gauges);
+    let text = format!("{}{}", telemetry.render(), gauges.text());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 
+async fn pools(control: &Control, gauges: &mut Gauges) {
+    let mut servers = HashSet::new();
+    for (pool, idle) in control.pools().await {
+        let labels = [
+            ("cluster", pool.cluster.as_str()),
+            ("server", pool.server.as_str()),
+            ("database", pool.database.as_str()),
+            ("role", pool.role.as_str()),
+        ];
+        let mut backends = |state, count: usize| {
+            let labels: Vec<_> = labels.into_iter().chain([("state", state)]).collect();
+            gauges.set(("pgward_backends", "Backends of a pool, by state."), &labels, count as f64);
+        };
+        backends("idle", idle);
+        backends("active", pool.open - idle);
+        let most = ("pgward_backends_max", "The most backends a pool may open.");
+        gauges.set(most, &labels, pool.max as f64);
+        if servers.insert((pool.cluster.clone(), pool.server.clone())) {
+            let waiting = ("pgward_waiting", "Sessions waiting for a backend of a server.");
+            let [cluster, server, ..] = labels;
+            gauges.set(waiting, &[cluster, server], pool.waiting as f64);
+        }
+    }
+}
+
+const UP: Family = ("pgward_server_up", "1 unless a server has been silent for too long.");
+const PRIMARY: Family = ("pgward_server_primary", "1 for the server that gets the writes.");
+const FENCED: Family = ("pgward_server_fenced", "1 for a server that would take writes and gets none.");
+const LAG_BYTES: Family = ("pgward_server_lag_bytes", "What a replica has yet to replay of the primary's log.");
+const LAG_SECONDS: Family =
+    ("pgward_server_lag_seconds", "Since when the primary has had what a replica does not have yet.");
+const PATRONI: Family = ("pgward_patroni_up", "1 while Patroni tells who leads.");
+
 /// What the servers are, as they were seen last.
-fn clusters(control: &Control) {
-    let telemetry = &control.shared.telemetry;
+fn clusters(control: &Control, gauges: &mut Gauges) {
     for board in control.shared.topology.boards() {
         let snapshot = board.snapshot();
         for (at, view) in snapshot.servers.iter().enumerate() {
             let labels = [("cluster", board.name.as_str()), ("server", view.server.name.as_str())];
-            let flag = |name, holds: bool| telemetry.gauge(name, &labels, f64::from(u8::from(holds)));
-            flag("pgward_server_up", view.health != Health::Down);
-            flag("pgward_server_primary", snapshot.primary == Some(at));
-            flag("pgward_server_fenced", view.fenced);
+            let mut flag = |family, holds: bool| gauges.set(family, &labels, f64::from(u8::from(holds)));
+            flag(UP, view.health != Health::Down);
+            flag(PRIMARY, snapshot.primary == Some(at));
+            flag(FENCED, view.fenced);
             let lag = |what: fn(Lag) -> f64| view.lag.map_or(f64::NAN, what);
-            telemetry.gauge("pgward_server_lag_bytes", &labels, lag(|lag| lag.bytes as f64));
-            telemetry.gauge("pgward_server_lag_seconds", &labels, lag(|lag| lag.time.as_secs_f64()));
+            gauges.set(LAG_BYTES, &labels, lag(|lag| lag.bytes as f64));
+            gauges.set(LAG_SECONDS, &labels, lag(|lag| lag.time.as_secs_f64()));
+        }
+        if let Some(told) = board.is_told() {
+            gauges.set(PATRONI, &[("cluster", board.name.as_str())], f64::from(u8::from(told)));
         }
     }
 }
 
-/// A gauge's name, what it says, and its value for whom it counts.
-type Family = (&'static str, &'static str, fn(&Usage) -> f64);
+type Of = fn(&Usage) -> f64;
 
-const TENANTS: [Family; 3] = [
+const TENANTS: [(Family, Of); 3] = [
     (
-        "pgward_tenant_transactions",
-        "Leases of a backend since the start, by the busiest tenants, all others as other.",
+        (
+            "pgward_tenant_transactions",
+            "Leases of a backend since the start, by the busiest tenants, all others as other.",
+        ),
         transactions,
     ),
     (
-        "pgward_tenant_server_seconds",
-        "Backend time since the start, by the busiest tenants, all others as other.",
+        ("pgward_tenant_server_seconds", "Backend time since the start, by the busiest tenants, all others as other."),
         server_seconds,
     ),
-    ("pgward_tenant_clients", "Connected clients, by the busiest tenants, all others as other.", clients),
+    (("pgward_tenant_clients", "Connected clients, by the busiest tenants, all others as other."), clients),
 ];
 
-const DATABASES: [Family; 3] = [
+const DATABASES: [(Family, Of); 3] = [
     (
-        "pgward_database_transactions",
-        "Leases of a backend since the start, by the busiest databases without tenants, all others as other.",
+        (
+            "pgward_database_transactions",
+            "Leases of a backend since the start, by the busiest databases without tenants, all others as other.",
+        ),
         transactions,
     ),
     (
-        "pgward_database_server_seconds",
-        "Backend time since the start, by the busiest databases without tenants, all others as other.",
+        (
+            "pgward_database_server_seconds",
+            "Backend time since the start, by the busiest databases without tenants, all others as other.",
+        ),
         server_seconds,
     ),
     (
-        "pgward_database_clients",
-        "Connected clients, by the busiest databases without tenants, all others as other.",
+        (
+            "pgward_database_clients",
+            "Connected clients, by the busiest databases without tenants, all others as other.",
+        ),
         clients,
     ),
 ];
@@ -132,8 +158,8 @@ fn clients(usage: &Usage) -> f64 {
     usage.clients() as f64
 }
 
-/// The busiest by name. Written here rather than recorded, since who is among them changes.
-fn busiest(control: &Control) -> String {
+/// What the busiest have had. Made anew for each scrape, as who they are changes.
+fn busiest(control: &Control, gauges: &mut Gauges) {
     let mut usages = control.shared.usages.all();
     usages.sort_by_key(|usage| std::cmp::Reverse(usage.transactions()));
     let (mut tenants, mut databases) = (Vec::new(), Vec::new());
@@ -143,27 +169,13 @@ fn busiest(control: &Control) -> String {
             Party::Database(name) => databases.push((&**name, usage.as_ref())),
         }
     }
-    let mut out = String::new();
-    write(&mut out, &TENANTS, "tenant", &tenants);
-    write(&mut out, &DATABASES, "database", &databases);
-    out
-}
-
-fn write(out: &mut String, families: &[Family], label: &str, usages: &[(&str, &Usage)]) {
-    use std::fmt::Write;
-    let (named, other) = usages.split_at(usages.len().min(NAMED));
-    for (name, help, value) in families {
-        // Writing to a String cannot fail.
-        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
-        for (by, usage) in named {
-            let _ = writeln!(out, "{name}{{{label}=\"{}\"}} {}", escaped(by), value(usage));
+    for (families, label, usages) in [(TENANTS, "tenant", tenants), (DATABASES, "database", databases)] {
+        let (named, other) = usages.split_at(usages.len().min(NAMED));
+        for (family, value) in families {
+            for (by, usage) in named {
+                gauges.set(family, &[(label, by)], value(usage));
+            }
+            gauges.set(family, &[(label, "other")], other.iter().map(|(_, usage)| value(usage)).sum());
         }
-        let rest = other.iter().fold(0.0, |sum, (_, usage)| sum + value(usage));
-        let _ = writeln!(out, "{name}{{{label}=\"other\"}} {rest}");
     }
-}
-
-/// A label's value in Prometheus text. A database may be called anything.
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

@@ -3,6 +3,7 @@
 pub mod console;
 mod control;
 mod gate;
+mod gauges;
 pub mod http;
 
 pub use control::{Control, ReloadError, Request};

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use crate::base::ids::NameError;
+use crate::net::FileError;
 
 /// Why a token was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -108,8 +109,8 @@ pub enum KeyProblem {
     Jwks,
     #[error("no key fits the issuer's algorithms")]
     NoUsableKey,
-    #[error("{} holds no PEM certificate", .0.display())]
-    Authority(PathBuf),
+    #[error(transparent)]
+    Authority(#[from] FileError),
     #[error("the HTTPS client for the key set cannot be set up")]
     Client(#[source] reqwest::Error),
 }

@@ -3,7 +3,6 @@
 //! A key becomes a `DecodingKey` once, when it is loaded; thousands of clients that connect at once
 //! then only look it up.
 
-use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,8 +15,9 @@ use tokio::sync::watch;
 
 use super::seen::{self, Seen};
 use super::{AuthError, KeyProblem};
-use crate::base::Secret;
+use crate::base::{Secret, causes};
 use crate::config::{Algorithm, JwksUrl};
+use crate::net::{self, FetchError};
 
 /// One fetch from beginning to end.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -358,7 +358,7 @@ impl Shared {
             }
             Err(error) => {
                 let kept = last.keys.as_ref().map_or(0, |set| set.keys.len());
-                tracing::warn!(issuer = %self.issuer, kept, error = %chain(&error), "fetching the issuer's key set failed");
+                tracing::warn!(issuer = %self.issuer, kept, error = causes(&error), "fetching the issuer's key set failed");
                 (last.keys.clone(), false)
             }
         };
@@ -367,47 +367,18 @@ impl Shared {
         (round, good)
     }
 
-    async fn fetch(&self) -> Result<KeySet, FetchError> {
-        let response = self.client.get(&self.source.url).send().await.and_then(reqwest::Response::error_for_status);
-        let mut response = response.map_err(FetchError::http)?;
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(FetchError::http)? {
-            if body.len() + chunk.len() > MAX_JWKS {
-                return Err(FetchError::TooLarge);
-            }
-            body.extend_from_slice(&chunk);
-        }
-        KeySet::parse(&body).ok_or(FetchError::NoKeySet)
+    async fn fetch(&self) -> Result<KeySet, Unusable> {
+        let body = net::fetch(&self.client, &self.source.url, MAX_JWKS).await?;
+        KeySet::parse(&body).ok_or(Unusable::NoKeySet)
     }
 }
 
 #[derive(Debug, thiserror::Error)]
-enum FetchError {
-    #[error("the request failed")]
-    Http(#[source] reqwest::Error),
-    #[error("the answer is larger than 1 MiB")]
-    TooLarge,
+enum Unusable {
+    #[error(transparent)]
+    Answer(#[from] FetchError),
     #[error("the answer is not a JSON object with an array `keys`")]
     NoKeySet,
-}
-
-impl FetchError {
-    /// Without the URL, whose query may hold an API key.
-    fn http(error: reqwest::Error) -> Self {
-        Self::Http(error.without_url())
-    }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// HTTPS and nothing else, redirects included: whoever can replace the answer chooses the keys.
@@ -420,13 +391,7 @@ fn https_client(source: &JwksUrl) -> Result<reqwest::Client, KeyProblem> {
         .pool_max_idle_per_host(0)
         .user_agent(concat!("pgward/", env!("CARGO_PKG_VERSION")));
     if let Some(path) = &source.ca {
-        let pem = std::fs::read(path).map_err(|source| KeyProblem::Read { path: path.clone(), source })?;
-        let authorities =
-            reqwest::Certificate::from_pem_bundle(&pem).map_err(|_| KeyProblem::Authority(path.clone()))?;
-        if authorities.is_empty() {
-            return Err(KeyProblem::Authority(path.clone()));
-        }
-        builder = builder.tls_certs_merge(authorities);
+        builder = builder.tls_certs_merge(net::authorities(path)?);
     }
     builder.build().map_err(KeyProblem::Client)
 }

@@ -1,5 +1,6 @@
 //! The ground floor: small vocabulary types that every other room speaks.
 
+pub mod causes;
 pub mod clock;
 pub mod ids;
 pub mod lsn;
@@ -8,6 +9,7 @@ pub mod scram;
 pub mod secret;
 pub mod sqlstate;
 
+pub use causes::causes;
 pub use ids::{Access, ClusterName, Party, Region, ServerName, TenantId};
 pub use lsn::Lsn;
 pub use report::{Report, Routine, Severity};

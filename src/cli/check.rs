@@ -38,7 +38,9 @@ fn summary(settings: &Settings) -> String {
     let mut lines = Vec::new();
     for cluster in settings.clusters.values() {
         let servers: Vec<String> =
-            cluster.servers.iter().map(|server| format!("{} in {}", server.name, server.region)).collect();
+            cluster.all_servers().map(|server| format!("{} in {}", server.name, server.region)).collect();
+        let patroni = cluster.patroni.as_ref().map(|patroni| format!("what Patroni at {} tells of", patroni.place()));
+        let servers: Vec<String> = servers.into_iter().chain(patroni).collect();
         lines.push(format!("cluster {}: {}", cluster.name, servers.join(", ")));
     }
     let levels = [Isolation::Rows, Isolation::Schema, Isolation::Database, Isolation::Cluster];

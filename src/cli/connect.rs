@@ -5,19 +5,24 @@ use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, Error, NoTls};
 
 use super::failure::Failure;
 use crate::base::ClusterName;
-use crate::config::{Cluster, ServerRole, ServerTls, ServerTlsMode, Settings};
+use crate::config::{Cluster, Server, ServerRole, ServerTls, ServerTlsMode, Settings};
 use crate::net::{self, AdministrationTls, TlsError};
+use crate::topology::{self, PatroniError};
 
 /// From the first packet to a login that is done.
 const DEADLINE: Duration = Duration::from_secs(30);
+
+/// For one of several servers to be there at all.
+const EACH: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct AdministrationArguments {
@@ -44,8 +49,8 @@ pub(super) struct UrlArgument {
 }
 
 impl UrlArgument {
-    pub fn administrator(&self, cluster: &Cluster) -> Result<Administrator, ConnectError> {
-        Administrator::new(self.url.as_deref(), cluster)
+    pub async fn administrator(&self, cluster: &Cluster) -> Result<Administrator, ConnectError> {
+        Administrator::new(self.url.as_deref(), cluster).await
     }
 }
 
@@ -86,8 +91,8 @@ impl AdministrationArguments {
         here.map(|tenant| tenant.database.clone()).collect()
     }
 
-    pub fn administrator(&self, cluster: &Cluster) -> Result<Administrator, ConnectError> {
-        self.url.administrator(cluster)
+    pub async fn administrator(&self, cluster: &Cluster) -> Result<Administrator, ConnectError> {
+        self.url.administrator(cluster).await
     }
 }
 
@@ -103,8 +108,16 @@ pub(super) enum ConnectError {
          sslmode=disable, prefer or require if any (certificates are verified as the configuration says)"
     )]
     Url(#[source] Error),
-    #[error("cluster {0} has no primary")]
-    NoPrimary(ClusterName),
+    #[error(
+        "Patroni does not tell which servers cluster {cluster} has (clusters.{cluster}.patroni); say with --url where it is"
+    )]
+    Patroni {
+        cluster: ClusterName,
+        #[source]
+        source: PatroniError,
+    },
+    #[error("cluster {0} has no servers, as far as it is known; say with --url where it is")]
+    NoServer(ClusterName),
     #[error("TLS for cluster {cluster} cannot be set up (clusters.{cluster}.tls)")]
     Tls {
         cluster: ClusterName,
@@ -137,12 +150,10 @@ pub(super) struct Administrator {
 }
 
 impl Administrator {
-    fn new(url: Option<&str>, cluster: &Cluster) -> Result<Self, ConnectError> {
+    async fn new(url: Option<&str>, cluster: &Cluster) -> Result<Self, ConnectError> {
         let mut config: Config = url.map_or_else(|| Ok(Config::new()), str::parse).map_err(ConnectError::Url)?;
         if config.get_hosts().is_empty() {
-            let primary = cluster.servers.iter().find(|server| server.role == ServerRole::Primary);
-            let primary = primary.ok_or_else(|| ConnectError::NoPrimary(cluster.name.clone()))?;
-            config.host(&primary.host).port(primary.port);
+            to_primary(&mut config, cluster).await?;
         }
         if config.get_user().is_none() {
             config.user(std::env::var("PGUSER").unwrap_or_else(|_| "postgres".to_owned()));
@@ -199,6 +210,9 @@ impl Administrator {
         if !ports.is_empty() {
             variables.push(("PGPORT", ports.join(",").into()));
         }
+        if self.config.get_target_session_attrs() == TargetSessionAttrs::ReadWrite {
+            variables.push(("PGTARGETSESSIONATTRS", "read-write".into()));
+        }
         if let Some(password) = self.config.get_password() {
             variables.push(("PGPASSWORD", OsString::from_vec(password.to_vec())));
         }
@@ -238,6 +252,31 @@ impl Administrator {
         };
         self.config.get_hosts().iter().enumerate().map(name).collect::<Vec<_>>().join(", ")
     }
+}
+
+/// To whichever of the cluster's servers takes writes now. The one that is configured as the primary is tried first.
+async fn to_primary(config: &mut Config, cluster: &Cluster) -> Result<(), ConnectError> {
+    let mut servers: Vec<Arc<Server>> = cluster.servers.clone();
+    if cluster.patroni.is_some() {
+        let found = topology::ask_patroni(cluster).await;
+        // Those that are configured will do where there are any.
+        match found.map_err(|source| ConnectError::Patroni { cluster: cluster.name.clone(), source }) {
+            Ok(found) => servers.extend(found),
+            Err(error) if servers.is_empty() => return Err(error),
+            Err(_) => {}
+        }
+    }
+    servers.sort_by_key(|server| server.role != ServerRole::Primary);
+    if servers.is_empty() {
+        return Err(ConnectError::NoServer(cluster.name.clone()));
+    }
+    for server in &servers {
+        config.host(&server.host).port(server.port);
+    }
+    if servers.len() > 1 {
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite).connect_timeout(EACH);
+    }
+    Ok(())
 }
 
 fn host(host: &Host) -> String {

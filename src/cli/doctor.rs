@@ -97,7 +97,8 @@ impl Stopped {
 
 fn run(arguments: &Arguments) -> Result<Report, Stopped> {
     let settings = arguments.config.load().map_err(Stopped::called_wrongly)?;
-    let visit = Visit::new(arguments, &settings).map_err(Stopped::called_wrongly)?;
+    let runtime = super::runtime().map_err(Stopped::called_wrongly)?;
+    let visit = runtime.block_on(Visit::new(arguments, &settings)).map_err(Stopped::called_wrongly)?;
     if arguments.json && arguments.fix == Some(Fix::Print) {
         let said = "--json and --fix=print exclude each other; the JSON has each finding's SQL";
         return Err(Stopped::called_wrongly(Failure::said(said)));
@@ -106,7 +107,6 @@ fn run(arguments: &Arguments) -> Result<Report, Stopped> {
         let said = "a script is for one server; say with --cluster for which cluster";
         return Err(Stopped::called_wrongly(Failure::said(said)));
     }
-    let runtime = super::runtime().map_err(Stopped::called_wrongly)?;
     let report = runtime.block_on(async {
         let report = visit.examine().await;
         if arguments.fix != Some(Fix::Apply) {
@@ -131,12 +131,12 @@ struct Visit<'a> {
 }
 
 impl<'a> Visit<'a> {
-    fn new(arguments: &'a Arguments, settings: &'a Settings) -> Result<Self, Failure> {
+    async fn new(arguments: &'a Arguments, settings: &'a Settings) -> Result<Self, Failure> {
         let mut clusters = Vec::new();
         for cluster in arguments.administration.clusters(settings)? {
             let databases: Vec<String> = arguments.administration.databases(settings, cluster).into_iter().collect();
             if !databases.is_empty() {
-                clusters.push((cluster, arguments.administration.administrator(cluster)?, databases));
+                clusters.push((cluster, arguments.administration.administrator(cluster).await?, databases));
             }
         }
         if clusters.is_empty() {

@@ -48,8 +48,8 @@ pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
         }
         return Ok(());
     }
-    let administrator = arguments.administration.administrator(cluster)?;
     super::runtime()?.block_on(async {
+        let administrator = arguments.administration.administrator(cluster).await?;
         for database in &databases {
             let client = administrator.connect(database).await?;
             let prune = arguments.prune;

@@ -34,8 +34,8 @@ pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
     }
     let settings = arguments.config.load()?;
     let cluster = arguments.administration.cluster(&settings)?;
-    let administrator = arguments.administration.administrator(cluster)?;
     super::runtime()?.block_on(async {
+        let administrator = arguments.administration.administrator(cluster).await?;
         for database in &arguments.administration.databases(&settings, cluster) {
             let client = administrator.connect(database).await?;
             let place = format!("{database}@{}", cluster.name);

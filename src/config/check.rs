@@ -94,7 +94,9 @@ fn service(cluster: &Cluster, problems: &mut Vec<Problem>) {
 fn servers(cluster: &Cluster, problems: &mut Vec<Problem>) {
     let at = format!("clusters.{}.servers", cluster.name);
     let primaries = cluster.servers.iter().filter(|server| server.role == ServerRole::Primary).count();
-    if primaries != 1 {
+    // Patroni tells who leads.
+    let told = primaries == 0 && cluster.patroni.is_some();
+    if primaries != 1 && !told {
         problems.push(Problem::new(
             &at,
             format!("has {primaries} servers with role = \"primary\"; a cluster has exactly one"),

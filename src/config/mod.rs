@@ -2,12 +2,13 @@
 //!
 //! [`load`] reads the file (and the tenants file it names), `settings` are the validated types that
 //! the rest of the house is handed, `reader` walks the TOML and remembers problems instead of
-//! stopping at the first, `sections` reads one table each and `check` looks across tables.
+//! stopping at the first, `sections` and its like read one table each and `check` looks across tables.
 //! Nothing live is kept in here: settings are values.
 
 mod audit;
 mod break_glass;
 mod check;
+mod clusters;
 mod logins;
 mod plain;
 mod problem;

@@ -417,6 +417,11 @@ pub(super) fn table(reader: &mut Reader, at: &str, value: Value) -> Option<Secti
     }
 }
 
+/// A table that need not stand there.
+pub(super) fn empty(path: &str, section: Option<Section>) -> Section {
+    section.unwrap_or_else(|| Section::new(path, Table::new()))
+}
+
 /// A map read entry by entry; entries with problems are left out, the problems are kept.
 pub(super) fn map<K: Ord + FromToml, V>(
     reader: &mut Reader,

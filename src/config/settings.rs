@@ -232,6 +232,8 @@ pub struct PoolRules {
 pub struct Cluster {
     pub name: ClusterName,
     pub servers: Vec<Arc<Server>>,
+    /// Servers that Patroni has told of, besides those that are configured. Not in the file.
+    pub members: Vec<Arc<Server>>,
     pub tls: ServerTls,
     /// Isolation level `rows`: which login serves which access.
     pub logins: BTreeMap<Access, Login>,
@@ -240,10 +242,45 @@ pub struct Cluster {
     pub service: Option<Login>,
     /// How servers are asked what they are. `None`: they are what the configuration says.
     pub probe: Option<Probe>,
+    /// Who leads, and which servers there are, as Patroni knows it.
+    pub patroni: Option<Arc<Patroni>>,
     /// How long a request waits for a primary while there is none.
     pub failover_timeout: Duration,
     /// How long it takes until a replica that has come back gets its whole share of reads.
     pub slow_start: Duration,
+}
+
+impl Cluster {
+    /// Those that are configured and those that were found.
+    pub fn all_servers(&self) -> impl Iterator<Item = &Arc<Server>> {
+        self.servers.iter().chain(&self.members)
+    }
+}
+
+/// Patroni's REST API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Patroni {
+    /// Of members, without a slash at the end. Others are asked, too, once they are known.
+    pub urls: Vec<String>,
+    pub interval: Duration,
+    /// How long one answer may take.
+    pub timeout: Duration,
+    /// PEM file of the authority to trust besides the system's.
+    pub ca: Option<PathBuf>,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    /// Where members are that have no tag `region`. `None`: those are not used.
+    pub region: Option<Region>,
+    pub max_backends: usize,
+    pub weight: usize,
+}
+
+impl Patroni {
+    /// Where it is, for people: without a password, which a URL may have.
+    pub fn place(&self) -> String {
+        let host = |url: &String| url.rsplit(['/', '@']).next().unwrap_or_default().to_owned();
+        self.urls.iter().map(host).collect::<Vec<_>>().join(", ")
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -271,7 +308,7 @@ pub struct Server {
     pub region: Region,
     pub role: ServerRole,
     pub max_backends: usize,
-    /// Its share of reads, beside those of other replicas.
+    /// Its share of reads, beside those of other replicas. 0: nobody reads there.
     pub weight: usize,
 }
 

@@ -1,11 +1,13 @@
 //! Sockets and TLS, for both sides: clients that connect to pgward and servers it connects to.
 
 mod administration;
+mod fetch;
 mod socket;
 mod stream;
 mod tls;
 
 pub use administration::AdministrationTls;
+pub use fetch::{FetchError, FileError, authorities, fetch, identity};
 pub use socket::Socket;
 pub use stream::Stream;
 pub use tls::{TlsError, connector, end_point_hash, listener};

@@ -9,14 +9,28 @@ use tokio::task::JoinSet;
 
 use crate::admin::Control;
 use crate::base::ClusterName;
-use crate::config::{Cluster, FileVersion, Probe, Server};
+use crate::config::{Cluster, FileVersion, Patroni, Probe, Server};
 use crate::pool::{Follow, Place};
 use crate::session::{Command, World};
 use crate::topology::{self, Board, Health, Probed, ServerView};
 
 /// The tasks of each cluster that is asked.
 #[derive(Debug, Default)]
-pub(super) struct Followers(Mutex<HashMap<ClusterName, Follower>>);
+pub(super) struct Followers(Mutex<Running>);
+
+#[derive(Debug, Default)]
+struct Running {
+    followers: HashMap<ClusterName, Follower>,
+    sources: HashMap<ClusterName, Source>,
+}
+
+/// Asks Patroni.
+#[derive(Debug)]
+struct Source {
+    rules: Arc<Patroni>,
+    /// Ended when dropped.
+    _task: JoinSet<()>,
+}
 
 #[derive(Debug)]
 struct Follower {
@@ -34,7 +48,11 @@ impl Followers {
         let world = control.shared.world.load_full();
         let clusters = &world.settings.clusters;
         let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        running.retain(|name, _| clusters.contains_key(name));
+        let Running { followers, sources } = &mut *running;
+        followers.retain(|name, _| clusters.contains_key(name));
+        sources.retain(|name, source| {
+            clusters.get(name).is_some_and(|cluster| cluster.patroni.as_ref() == Some(&source.rules))
+        });
         control.shared.topology.retain(|name| clusters.contains_key(name));
         for (name, cluster) in clusters {
             let board = control.shared.topology.renew(cluster, world.settings.region.as_ref());
@@ -47,13 +65,18 @@ impl Followers {
             let same = |follower: &Follower| {
                 *follower.cluster == **cluster && follower.timeout == timeout && follower.files == files
             };
-            if running.get(name).is_some_and(same) {
+            if let Some(rules) = cluster.patroni.as_ref().filter(|_| !sources.contains_key(name)) {
+                let (board, control, mut _task) = (Arc::clone(&board), control.clone(), JoinSet::new());
+                _task.spawn(topology::watch_patroni(board, Arc::clone(rules), move || control.members_changed()));
+                sources.insert(name.clone(), Source { rules: Arc::clone(rules), _task });
+            }
+            if followers.get(name).is_some_and(same) {
                 continue;
             }
-            running.remove(name);
+            followers.remove(name);
             if let Some(probe) = &cluster.probe {
                 let _tasks = ask(control, &world, cluster, probe, &board);
-                running.insert(name.clone(), Follower { cluster: Arc::clone(cluster), timeout, files, _tasks });
+                followers.insert(name.clone(), Follower { cluster: Arc::clone(cluster), timeout, files, _tasks });
             }
         }
     }
@@ -62,7 +85,7 @@ impl Followers {
 fn ask(control: &Control, world: &World, cluster: &Cluster, probe: &Probe, board: &Arc<Board>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let Some(credentials) = world.service(cluster, &probe.database) else { return tasks };
-    for server in &cluster.servers {
+    for server in cluster.all_servers() {
         let Some(endpoint) = world.endpoint(&cluster.name, &server.name) else { continue };
         let (server, endpoint) = (server.name.clone(), Arc::clone(endpoint));
         let probed = Probed { server, endpoint, credentials: credentials.clone() };

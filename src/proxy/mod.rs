@@ -157,6 +157,7 @@ impl Proxy {
                 _ = hangup.recv() => drop(self.reload(Source::Signal)),
                 request = self.requests.recv() => match request {
                     Some(Request::Reload(source, reply)) => drop(reply.send(self.reload(source))),
+                    Some(Request::Members) => self.take_members(),
                     Some(Request::Shutdown) | None => break Source::Console,
                 },
             }
@@ -171,6 +172,7 @@ impl Proxy {
         while let Some(request) = self.requests.recv().await {
             match request {
                 Request::Reload(source, reply) => drop(reply.send(self.reload(source))),
+                Request::Members => self.take_members(),
                 Request::Shutdown => break,
             }
         }
@@ -185,6 +187,11 @@ impl Proxy {
         }
         self.control.shared.audit.record(|| Event::Reload { source, done: outcome.is_ok() });
         outcome
+    }
+
+    fn take_members(&self) {
+        reload::take_members(&self.control);
+        self.followers.renew(&self.control);
     }
 
     /// Drains up to the configured time, then ends what is left.

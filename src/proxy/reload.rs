@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use crate::admin::{Control, ReloadError};
 use crate::audit::Source;
-use crate::base::Party;
+use crate::base::{Party, causes};
 use crate::config::{self, FileVersion, PlainDatabase, Settings, Tenant};
 use crate::session::{Command, Kick, Shared, World};
+use crate::topology::Topology;
 
 /// How often the tenants file is looked at. By its metadata, which works behind symbolic links and on mounted
 /// config maps as well, where notifications of changes do not.
@@ -28,18 +29,16 @@ pub(super) fn reload(path: &Path, control: &Control) -> Result<(), ReloadError> 
 
 fn replace(path: &Path, control: &Control) -> Result<(), ReloadError> {
     let shared = &control.shared;
-    let settings =
+    let mut settings =
         config::load(path).map_err(|problems| ReloadError(problems.iter().map(ToString::to_string).collect()))?;
+    add_members(&mut settings, &shared.topology);
     let before = shared.world.load_full();
     let mut problems = fixed(&before.settings, &settings);
     if !problems.is_empty() {
         problems.push("restart pgward to change these".to_owned());
         return Err(ReloadError(problems));
     }
-    let world = World::new(settings, Some(&before)).map_err(|error| {
-        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        ReloadError(vec![format!("{error}{cause}")])
-    })?;
+    let world = World::new(settings, Some(&before)).map_err(|error| ReloadError(vec![causes(&error)]))?;
     let suspended = suspended(&before.settings, &world.settings);
     let moved = moved(shared, &before, &world);
     if let Some(rules) = &world.settings.audit {
@@ -54,6 +53,40 @@ fn replace(path: &Path, control: &Control) -> Result<(), ReloadError> {
     }
     spawn_refreshers(shared);
     Ok(())
+}
+
+/// Takes up the servers that Patroni has told of. Nobody's session has anything to do with that.
+pub(super) fn take_members(control: &Control) {
+    let shared = &control.shared;
+    let before = shared.world.load_full();
+    let mut settings = before.settings.clone();
+    if !add_members(&mut settings, &shared.topology) {
+        return;
+    }
+    match World::new(settings, Some(&before)) {
+        Ok(world) => {
+            shared.world.store(Arc::new(world));
+            spawn_refreshers(shared);
+        }
+        Err(error) => {
+            tracing::error!(error = causes(&error), "the servers that Patroni tells of cannot be taken up");
+        }
+    }
+}
+
+/// `true`: there are others than there were.
+fn add_members(settings: &mut Settings, topology: &Topology) -> bool {
+    let mut changed = false;
+    for cluster in settings.clusters.values_mut().filter(|cluster| cluster.patroni.is_some()) {
+        let members = topology.members(cluster);
+        if cluster.members != members {
+            let names: Vec<&str> = members.iter().map(|server| server.name.as_str()).collect();
+            tracing::info!(cluster = %cluster.name, ?names, "servers that Patroni tells of");
+            Arc::make_mut(cluster).members = members;
+            changed = true;
+        }
+    }
+    changed
 }
 
 /// Reloads whenever the tenants file is another than the one in force. One that is refused is not tried again

@@ -92,6 +92,7 @@ pub fn serves(snapshot: &Snapshot, read: &Read<'_>, view: &ServerView) -> bool {
 fn is_usable(snapshot: &Snapshot, read: &Read<'_>, view: &ServerView) -> bool {
     // Residency before anything else.
     read.regions.is_none_or(|regions| residency::allows(regions, &view.server.region))
+        && view.server.weight > 0
         && view.is_replica_on(snapshot.timeline)
         && within(read.rules, view.worst_lag)
 }

@@ -20,6 +20,9 @@ use crate::wire::{Header, encode, frame};
 /// Stands for what the server is made to refuse, since the token is not to be changed there.
 pub(super) const MISPLACED: StatementId = StatementId::MAX - 1;
 
+/// Stands for one that says too late where its transaction is to be.
+pub(super) const MISROUTED: StatementId = StatementId::MAX - 2;
+
 /// A name that no client's statement has on a backend.
 pub(super) const MISPLACED_NAME: &[u8] = b"pgward_token";
 
@@ -415,11 +418,16 @@ impl Session {
 
     /// Has the server refuse what is not for it: in a transaction, that ends the transaction.
     pub(super) fn misplaced(&mut self, header: Header, relay: &mut Relay<'_>) {
+        self.refused_by_server(MISPLACED, header, relay);
+    }
+
+    /// `why`: what stands for the statement, and tells what the client is to hear.
+    pub(super) fn refused_by_server(&mut self, why: StatementId, header: Header, relay: &mut Relay<'_>) {
         if header.tag == b'B' {
-            self.owe(Owed::Bind { statement: Some(MISPLACED) });
+            self.owe(Owed::Bind { statement: Some(why) });
             frontend::put_bind(relay.own(), MISPLACED_NAME, &[]);
         } else {
-            self.owe_description(Described::Statement(Some(MISPLACED)), Describing::Tell(Box::default()));
+            self.owe_description(Described::Statement(Some(why)), Describing::Tell(Box::default()));
             frontend::put_statement(relay.own(), b'D', MISPLACED_NAME);
         }
         relay.skip(header.total);

@@ -4,7 +4,7 @@
 use std::task::Context as Cx;
 use std::time::Instant;
 
-use super::aside::MISPLACED;
+use super::aside::{MISPLACED, MISROUTED};
 use super::entry::Phase;
 use super::names::Describing;
 use super::refuse;
@@ -150,6 +150,7 @@ impl Session {
         let refused = match link.lease.conn.backend.flow.statement_in_turn().filter(|_| header.tag == b'E') {
             Some(STALE) => Some(refuse::stale_plan()),
             Some(MISPLACED) => Some(refuse::token_misplaced()),
+            Some(MISROUTED) => Some(refuse::route_too_late()),
             _ => None,
         };
         if let Some(report) = refused.filter(|_| !is_fatal_error(header.tag, body)) {

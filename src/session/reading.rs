@@ -17,8 +17,10 @@ use crate::base::ServerName;
 use crate::config::{self, Consistency, ReadRoute};
 use crate::pool::{AcquireError, Lease, Local, Place};
 use crate::route::{self, Before, Choice, Read, Server};
+use crate::sql::local_route;
 use crate::telemetry::add;
 use crate::topology::{Board, Catalogue, ServerView};
+use crate::wire::backend::Transaction;
 
 /// What a session that may read from replicas knows for that.
 pub(super) struct Reading {
@@ -217,6 +219,17 @@ impl Session {
                 known.map_or(default, |(_, route)| route)
             }
         }
+    }
+
+    /// Whether a statement says where its transaction is to be, and that has begun elsewhere.
+    pub(super) fn comes_too_late(&self, text: &[u8]) -> bool {
+        let Some(link) = self.link.as_ref().filter(|link| link.transaction != Transaction::Idle) else { return false };
+        let replica = link.lease.replica().is_some();
+        local_route(text).is_some_and(|said| match ReadRoute::ALL.iter().find(|(name, _)| said == *name) {
+            Some((_, ReadRoute::Auto)) => false,
+            Some((_, ReadRoute::Replica)) => !replica,
+            Some((_, ReadRoute::Primary)) | None => replica,
+        })
     }
 
     /// Whether there are replicas to choose among, or there is nothing else for it.

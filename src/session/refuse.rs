@@ -284,6 +284,19 @@ pub(super) const TOKEN_MISPLACED: &[u8] = b"do $pgward$ begin raise exception us
     hint = 'SET pgward.token = ''...'', or SELECT set_config(''pgward.token'', $1, false), and nothing else with it.'; \
     end $pgward$";
 
+pub(super) fn route_too_late() -> Report {
+    Report::error(
+        SqlState::ACTIVE_SQL_TRANSACTION,
+        "the transaction has begun at a server that is not what pgward.route is set to",
+    )
+    .hint("BEGIN READ ONLY begins one at a replica, BEGIN at the primary.")
+}
+
+/// The same from the server's mouth.
+pub(super) const ROUTE_TOO_LATE: &[u8] = b"do $pgward$ begin raise exception using errcode = '25001', \
+    message = 'the transaction has begun at a server that is not what pgward.route is set to', \
+    hint = 'BEGIN READ ONLY begins one at a replica, BEGIN at the primary.'; end $pgward$";
+
 /// A Parse of what is no statement.
 pub(super) const NO_STATEMENT: &[u8] = b"no statement\0\0\0";
 

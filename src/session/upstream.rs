@@ -4,6 +4,7 @@
 use std::task::Context as Cx;
 use std::time::Instant;
 
+use super::aside::MISROUTED;
 use super::entry::Phase;
 use super::link::Link;
 use super::names::Names;
@@ -241,6 +242,10 @@ impl Session {
             return Ok(Taken::Not(Need::Answers));
         }
         self.note_bound(head.statement)?;
+        if self.names.text(head.statement).is_some_and(|text| self.comes_too_late(text)) && whole.is_some() {
+            self.refused_by_server(MISROUTED, header, relay);
+            return Ok(Taken::Yes);
+        }
         self.note_commit(|names| names.text(head.statement).is_none_or(may_commit));
         self.bind(header, &head, relay);
         Ok(Taken::Yes)
@@ -330,6 +335,8 @@ impl Session {
         let instead = if facts.token {
             self.note_denial(&refuse::token_misplaced());
             Some(refuse::TOKEN_MISPLACED.to_vec())
+        } else if text.is_some_and(|text| self.comes_too_late(text)) {
+            Some(refuse::ROUTE_TOO_LATE.to_vec())
         } else {
             instead
         };

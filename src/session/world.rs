@@ -59,7 +59,7 @@ impl World {
         for cluster in settings.clusters.values() {
             let connector = net::connector(&cluster.tls)
                 .map_err(|source| WorldError::Tls { what: format!("cluster {}", cluster.name), source })?;
-            for server in &cluster.servers {
+            for server in cluster.all_servers() {
                 let endpoint = Endpoint {
                     server: server.name.clone(),
                     region: server.region.clone(),

@@ -39,18 +39,11 @@ const COUNTERS: [(&str, &str); 17] = [
     ("pgward_audit_lost_total", "Events that could not be written to the audit log."),
     ("pgward_errors_total", "Errors sent to clients, by SQLSTATE class."),
 ];
-const GAUGES: [(&str, &str); 11] = [
+/// Those of servers and tenants, which come and go, are not among them.
+const GAUGES: [(&str, &str); 3] = [
     ("pgward_clients", "Connected clients."),
-    ("pgward_backends", "Backends of a pool, by state."),
-    ("pgward_backends_max", "The most backends a pool may open."),
     ("pgward_audit_failing", "1 while the audit log cannot be written."),
     ("pgward_audit_lines", "The number of the audit log's last line."),
-    ("pgward_waiting", "Sessions waiting for a backend of a server."),
-    ("pgward_server_up", "1 unless a server has been silent for too long."),
-    ("pgward_server_primary", "1 for the server that gets the writes."),
-    ("pgward_server_fenced", "1 for a server that would take writes and gets none."),
-    ("pgward_server_lag_bytes", "What a replica has yet to replay of the primary's log."),
-    ("pgward_server_lag_seconds", "Since when the primary has had what a replica does not have yet."),
 ];
 
 impl Default for Telemetry {

@@ -10,11 +10,12 @@ use tokio::sync::watch;
 
 use super::failover::{Candidate, Role, elect};
 use super::health::{Health, Pulse};
+use super::patroni::{self, Told};
 use super::samples::Samples;
 use super::snapshot::{Balance, Lag, Seen, ServerView, Snapshot};
 use super::urgency::Urgency;
 use crate::base::{ClusterName, Lsn, Region, ServerName};
-use crate::config::{Cluster, ProbeRules, Server, ServerRole};
+use crate::config::{Cluster, Patroni, ProbeRules, Server, ServerRole};
 
 /// All clusters of the process. They outlive reloads.
 #[derive(Debug, Default)]
@@ -44,6 +45,12 @@ struct State {
     balance: Arc<Balance>,
     /// What tells this cluster from others (pg_control_system), by the first that answered.
     system: Option<String>,
+    /// Patroni is asked.
+    patroni: bool,
+    /// What it said last, and until when that holds.
+    told: Option<(Arc<Told>, Instant)>,
+    /// Somebody unknown leads, as was logged.
+    stranger: Option<String>,
 }
 
 #[derive(Debug)]
@@ -59,6 +66,8 @@ struct Known {
     /// Its lag at its last answers, and when.
     lags: VecDeque<(Instant, Lag)>,
     trouble: Option<Arc<str>>,
+    /// It is this other one.
+    alias: Option<ServerName>,
     held: bool,
     /// It was asked at least once, and answered or not.
     asked: bool,
@@ -94,6 +103,13 @@ impl Topology {
         let board = Arc::clone(&self.0.entry(cluster.name.clone()).or_insert_with(fresh));
         board.renew(cluster, Balance { near: near.cloned(), slow_start: cluster.slow_start });
         board
+    }
+
+    /// The servers of a cluster that are not configured, and that Patroni has told of.
+    pub fn members(&self, cluster: &Cluster) -> Vec<Arc<Server>> {
+        let told =
+            self.board(&cluster.name).and_then(|board| board.state().told.as_ref().map(|(told, _)| Arc::clone(told)));
+        told.map(|told| patroni::found(cluster, &told)).unwrap_or_default()
     }
 
     /// Drops those that are not configured any more.
@@ -134,6 +150,12 @@ impl Board {
 
     pub(super) fn urgency(&self) -> &Urgency {
         &self.urgency
+    }
+
+    /// Whether Patroni says who leads, where it is asked.
+    pub fn is_told(&self) -> Option<bool> {
+        let state = self.state();
+        state.patroni.then(|| state.told.as_ref().is_some_and(|(_, until)| Instant::now() < *until))
     }
 
     /// Told whenever a server has answered.
@@ -181,9 +203,12 @@ impl Board {
         state.balance = Arc::new(balance);
         let mut before = std::mem::take(&mut state.known);
         state.rules = cluster.probe.as_ref().map(|probe| probe.rules);
+        state.patroni = cluster.patroni.is_some();
+        if !state.patroni {
+            state.told = None;
+        }
         state.known = cluster
-            .servers
-            .iter()
+            .all_servers()
             .map(|server| {
                 let same = |known: &Known| known.server.same_place(server);
                 match before.iter().position(same) {
@@ -200,13 +225,33 @@ impl Board {
         self.publish(&mut state);
     }
 
+    /// Takes note of what Patroni said when it was asked at this time. `true`: its members are others than before.
+    pub(super) fn told(&self, asked: Instant, told: Told, rules: &Patroni) -> bool {
+        let mut state = self.state();
+        let until = asked + rules.interval * 3 + rules.timeout;
+        let told = Arc::new(told);
+        let before = state.told.replace((Arc::clone(&told), until));
+        self.publish(&mut state);
+        if before.is_none_or(|(before, _)| before.places() != told.places()) {
+            return true;
+        }
+        let stranger = state.stranger();
+        if let Some(leader) = stranger.as_ref().filter(|_| state.stranger != stranger) {
+            tracing::error!(cluster = %self.name, leader, "Patroni's leader is none of the cluster's servers, so nobody writes: give it a tag region, or clusters.NAME.patroni one");
+        }
+        state.stranger = stranger;
+        false
+    }
+
     /// Takes note of an answer that `server` gave, or did not, to what it was asked at `asked`.
     pub(super) fn note(&self, server: &ServerName, asked: Instant, answer: Answer) {
         let mut guard = self.state();
         let state = &mut *guard;
         let Some(rules) = state.rules else { return };
+        let twin = state.twin(server, &answer);
         let Some(known) = state.known.iter_mut().find(|known| known.server.name == *server) else { return };
         known.asked = true;
+        known.alias.clone_from(&twin);
         let trouble = known.trouble.take();
         match answer {
             Answer::Said { system, .. } if state.system.as_ref().is_some_and(|known| *known != system) => {
@@ -214,6 +259,11 @@ impl Board {
                 let why = "it belongs to another cluster: its system identifier is not that of the others";
                 known.trouble = Some(why.into());
                 known.seen = None;
+                known.pulse.failed(asked, Instant::now(), &rules);
+            }
+            Answer::Said { started, .. } if let Some(twin) = twin => {
+                known.trouble = Some(format!("it is server {twin} by another name or address").into());
+                (known.seen, known.started) = (None, Some(started));
                 known.pulse.failed(asked, Instant::now(), &rules);
             }
             Answer::Said { seen, system, started } => {
@@ -257,11 +307,11 @@ impl Board {
             let says = |known: &Known| known.seen.map(|seen| (seen.role, seen.timeline));
             let candidate = |known: &Known| Candidate { health: known.pulse.health(), says: says(known) };
             let candidates: Vec<Candidate> = state.known.iter().map(candidate).collect();
-            elect(&candidates, state.highest)
+            elect(&candidates, state.highest, state.lock(now))
         } else {
             let candidate =
                 |known: &Known| Candidate { health: Health::Up, says: Some((configured(&known.server), 0)) };
-            elect(&state.known.iter().map(candidate).collect::<Vec<_>>(), 0)
+            elect(&state.known.iter().map(candidate).collect::<Vec<_>>(), 0, None)
         };
         // Whoever has not been asked may be on a higher timeline: the first to answer is not to be believed alone. One
         // that is the primary stays it while a server is added.
@@ -321,6 +371,31 @@ impl Board {
     }
 }
 
+impl State {
+    /// Who holds Patroni's lock, or that nobody of these does. `None`: that is not known, or says nothing.
+    fn lock(&self, now: Instant) -> Option<Option<usize>> {
+        let (told, _) = self.told.as_ref().filter(|(told, until)| now < *until && !told.paused)?;
+        let holder = told.leader().and_then(|leader| self.known.iter().find(|known| leader.is(&known.server)));
+        let name = holder.map(|known| known.alias.as_ref().unwrap_or(&known.server.name));
+        Some(name.and_then(|name| self.known.iter().position(|known| known.server.name == *name)))
+    }
+
+    /// A leader that is none of these servers: nobody writes then.
+    fn stranger(&self) -> Option<String> {
+        let leader = self.told.as_ref()?.0.leader()?;
+        let known = self.known.iter().any(|known| leader.is(&known.server));
+        (!known).then(|| format!("{} at {}:{}", leader.name, leader.host, leader.port))
+    }
+
+    /// The server before this one in the list that was started in the same moment: it is the same.
+    fn twin(&self, server: &ServerName, answer: &Answer) -> Option<ServerName> {
+        let Answer::Said { started, .. } = answer else { return None };
+        let before = self.known.iter().take_while(|known| known.server.name != *server);
+        let mut twins = before.filter(|known| known.alias.is_none() && known.started.as_ref() == Some(started));
+        twins.next().map(|known| known.server.name.clone())
+    }
+}
+
 impl Known {
     fn new(server: &Arc<Server>) -> Self {
         Self {
@@ -332,6 +407,7 @@ impl Known {
             flushed: Samples::default(),
             lags: VecDeque::new(),
             trouble: None,
+            alias: None,
             held: false,
             asked: false,
             published: (Health::Suspect, None, false),

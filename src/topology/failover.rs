@@ -2,7 +2,8 @@
 //!
 //! A promotion begins a new timeline, so of two that claim to be primaries the one on the higher timeline is. The other
 //! one is fenced: it gets nothing to write, now or when it comes back. Where the timelines do not tell them apart, nobody
-//! writes, since what one of them took would be lost when they are made one again.
+//! writes, since what one of them took would be lost when they are made one again: unless somebody keeps a lock for the
+//! primary, and one of them holds it. Who claims and does not hold it is fenced.
 
 use super::health::Health;
 
@@ -33,8 +34,9 @@ pub(super) struct Verdict {
     pub in_doubt: bool,
 }
 
-/// `highest`: of the verdict before.
-pub(super) fn elect(candidates: &[Candidate], highest: u32) -> Verdict {
+/// `highest`: of the verdict before. `lock`: where somebody keeps a lock for the primary (Patroni), who holds it, or that
+/// nobody of these does.
+pub(super) fn elect(candidates: &[Candidate], highest: u32, lock: Option<Option<usize>>) -> Verdict {
     let seen = candidates.iter().filter_map(|candidate| candidate.says);
     let highest = seen.map(|(_, timeline)| timeline).max().unwrap_or(0).max(highest);
     let claimants = candidates.iter().enumerate().filter_map(|(at, candidate)| match candidate.says {
@@ -46,7 +48,9 @@ pub(super) fn elect(candidates: &[Candidate], highest: u32) -> Verdict {
     // configuration alone, on no timeline, does where nobody else claims.
     let alone = claimants.len() == 1;
     let stands = |at: usize| alone && candidates.get(at).is_some_and(|c| matches!(c.says, Some((_, 0))));
-    let mut rightful = claimants.iter().filter(|(at, current, _)| *current || stands(*at));
+    // The lock alone makes nobody the primary, nor one of an older timeline.
+    let may = |at: usize| lock.is_none_or(|holder| holder == Some(at));
+    let mut rightful = claimants.iter().filter(|(at, current, _)| may(*at) && (*current || stands(*at)));
     let (first, in_doubt) = (rightful.next(), rightful.next().is_some());
     let only = first.filter(|_| !in_doubt);
     let fenced = claimants.iter().map(|(at, ..)| *at).filter(|at| only.is_none_or(|(only, ..)| only != at)).collect();
@@ -74,8 +78,22 @@ mod tests {
     }
 
     fn elected(text: &str, highest: u32) -> (Option<usize>, Vec<usize>, bool) {
-        let verdict = elect(&servers(text), highest);
+        locked(text, highest, None)
+    }
+
+    fn locked(text: &str, highest: u32, lock: Option<Option<usize>>) -> (Option<usize>, Vec<usize>, bool) {
+        let verdict = elect(&servers(text), highest, lock);
         (verdict.primary, verdict.fenced, verdict.in_doubt)
+    }
+
+    #[test]
+    fn where_there_is_a_lock_only_who_holds_it_writes() {
+        assert_eq!(locked("P1 r1", 1, Some(Some(0))), (Some(0), vec![], false));
+        assert_eq!(locked("P1 r1", 1, Some(Some(1))), (None, vec![0], false), "another is about to be promoted");
+        assert_eq!(locked("P1 r1", 1, Some(None)), (None, vec![0], false), "it has lost the lock");
+        assert_eq!(locked("P2 P2 r2", 2, Some(Some(1))), (Some(1), vec![0], false), "which of two it is");
+        assert_eq!(locked("P1 P2", 2, Some(Some(0))), (None, vec![0, 1], false), "what the lock says is old");
+        assert_eq!(locked("P2! r2", 2, Some(Some(0))), (None, vec![], false));
     }
 
     #[test]
@@ -122,9 +140,9 @@ mod tests {
 
     #[test]
     fn what_was_seen_is_not_forgotten() {
-        let first = elect(&servers("P1 P2"), 0);
+        let first = elect(&servers("P1 P2"), 0, None);
         assert_eq!((first.primary, first.highest), (Some(1), 2));
-        let next = elect(&servers("P1 -"), first.highest);
+        let next = elect(&servers("P1 -"), first.highest, None);
         assert_eq!((next.primary, next.highest), (None, 2));
     }
 }

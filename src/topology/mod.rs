@@ -6,6 +6,7 @@
 //!   urgency    when they are asked sooner than that
 //!   health     whether a server answers (pure)
 //!   failover   who is the primary (pure)
+//!   patroni    who leads, and which servers there are, as Patroni says (I/O)
 //!   samples    how far each had come when (pure)
 //!   functions  which of a database's may be called on a replica (I/O)
 //!   snapshot   what is published: replaced, never changed
@@ -17,6 +18,7 @@ mod board;
 mod failover;
 mod functions;
 mod health;
+mod patroni;
 mod probe;
 mod samples;
 mod snapshot;
@@ -26,6 +28,7 @@ pub use board::{Board, Topology};
 pub use failover::Role;
 pub use functions::{Catalogue, Functions};
 pub use health::Health;
+pub use patroni::{PatroniError, ask_once as ask_patroni, watch as watch_patroni};
 pub use probe::{Probed, watch};
 pub use samples::{Sample, Samples};
 pub use snapshot::{Balance, Lag, Seen, ServerView, Snapshot};

@@ -1,7 +1,7 @@
 //! Asking one server, again and again, who it is and how far it has come.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -33,6 +33,14 @@ const QUESTION: &str = "
         (select system_identifier from pg_catalog.pg_control_system())::text,
         extract(epoch from pg_catalog.pg_postmaster_start_time())::text";
 
+/// A connection is not kept for longer while nobody takes writes.
+const ANEW: Duration = Duration::from_secs(1);
+
+struct Opened {
+    backend: Backend,
+    at: Instant,
+}
+
 /// One server, and how to ask it.
 #[derive(Debug, Clone)]
 pub struct Probed {
@@ -59,22 +67,25 @@ pub async fn watch(board: Arc<Board>, probed: Probed, rules: ProbeRules) {
             Ok(answer) => answer,
             Err(_) => Answer::Silent(format!("it did not answer within {:?}", rules.timeout)),
         };
-        if !matches!(answer, Answer::Said { .. }) {
+        let said = matches!(answer, Answer::Said { .. });
+        board.note(&probed.server, asked, answer);
+        // The name may lead to another server by now, which takes writes.
+        let stale = |opened: &Opened| opened.at.elapsed() > ANEW && board.glance().primary.is_none();
+        if !said || backend.as_ref().is_some_and(stale) {
             backend = None;
         }
-        board.note(&probed.server, asked, answer);
     }
 }
 
-async fn ask(backend: &mut Option<Backend>, probed: &Probed) -> Answer {
-    let backend = match backend {
-        Some(backend) => backend,
+async fn ask(opened: &mut Option<Opened>, probed: &Probed) -> Answer {
+    let opened = match opened {
+        Some(opened) => opened,
         None => match backend::open(&probed.endpoint, &probed.credentials).await {
-            Ok((opened, _)) => backend.insert(opened),
+            Ok((backend, _)) => opened.insert(Opened { backend, at: Instant::now() }),
             Err(error) => return refused(&error),
         },
     };
-    match backend::ask(backend, QUESTION, &[]).await {
+    match backend::ask(&mut opened.backend, QUESTION, &[]).await {
         Ok(rows) => said(&rows).unwrap_or_else(|| Answer::Silent("its answer could not be understood".to_owned())),
         Err(AskError::Server { sqlstate, .. }) if sqlstate == "42501" => {
             Answer::Closed("pgward's login there may not ask it".to_owned())

@@ -72,8 +72,6 @@ pub async fn cluster() -> Cluster {
         )
         .unwrap();
     }
-    // So that a replica's timeline is known before its next restart point.
-    text.push_str("grant pg_read_all_stats to pgward_service");
     cluster.primary().run("app", "make what is written and read", &text).await.unwrap();
     cluster.caught_up().await.unwrap();
     // Wherever a replica begins anew, there are the tables.

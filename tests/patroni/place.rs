@@ -35,7 +35,7 @@ pub struct Patroni {
 pub struct Node {
     pub name: String,
     pub port: u16,
-    api: u16,
+    pub api: u16,
     patroni: Option<Child>,
 }
 
@@ -232,6 +232,8 @@ impl Place {
         json!({
             "scope": self.scope,
             "name": node.name,
+            // Where pgward may use it for whom.
+            "tags": { "region": "lk" },
             "restapi": { "listen": at(node.api), "connect_address": at(node.api) },
             "etcd3": { "host": at(self.etcd) },
             "bootstrap": {

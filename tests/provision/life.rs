@@ -210,9 +210,10 @@ async fn with_names_that_have_to_be_quoted() {
     assert!(removed.lines().filter(|line| line.ends_with(" 0")).count() >= 9, "{removed}");
     assert!(place.read("out/large-objects.csv").contains("\\x6c61726765"), "the large object is exported");
     let admin = place.admin().await;
-    let left = "select (select count(*) from pg_roles where rolname ~ '\"dd') + (select count(*) from pg_largeobject_metadata) \
-        + (select count(*) from pg_namespace where nspname ~ 'Q')";
-    assert_eq!(one(&admin, left).await, "0");
+    let left = "select string_agg(what, ', ') from (select 'role ' || rolname from pg_roles where rolname ~ '\"dd' \
+        union all select 'large object of ' || lomowner::regrole from pg_largeobject_metadata \
+        union all select 'schema ' || nspname from pg_namespace where nspname ~ 'Q') x(what)";
+    assert_eq!(one(&admin, left).await, "NULL");
     assert_eq!(one(&place.admin_of("postgres").await, "select count(*) from pg_default_acl").await, "0");
 
     let mut add = place.command("add data.base --home lk --isolation database --cluster main");

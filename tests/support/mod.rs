@@ -64,7 +64,9 @@ pub async fn furnish(cluster: &Cluster) {
 /// The same on a server of anybody's. `url`: of one of its databases, as its superuser.
 pub async fn furnish_server(port: u16, url: impl Fn(&str) -> String) {
     connect(&url("postgres")).await.unwrap().batch_execute("create database app").await.unwrap();
-    let settings = parse(&configuration(port, ""));
+    // Where pgward asks what servers are, it is to be told all of it.
+    let asked = "[clusters.main]\nprobe.interval = \"500ms\"\n";
+    let settings = parse(&configuration(port, "").replace("[clusters.main]\n", asked));
     let name = ClusterName::parse("main").unwrap();
     let client = connect(&url("app")).await.unwrap();
     pgward::tenant::Installation::new(&settings, &name, "app").run(&client).await.unwrap();

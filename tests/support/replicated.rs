@@ -39,10 +39,23 @@ pub async fn in_front_of(servers: &[(&str, u16)], extra: &str, more: &str, regio
     let name = format!("name = \"{first}\"");
     let text = super::configuration(port, extra);
     let text = text.replace("name = \"main-1\"", &name).replace("[tenants.kandy]", &format!("{rest}[tenants.kandy]"));
-    let probe = format!(
-        "[clusters.main]\nprobe = {{ interval = \"100ms\", timeout = \"500ms\", down_after = \"1s\" }}\n{more}\n"
-    );
-    Stage::with(&format!("{}{}", super::HEAD, text.replace("[clusters.main]\n", &probe))).await
+    Stage::with(&format!("{}{}", super::HEAD, asked(&text, more))).await
+}
+
+/// pgward in front of what Patroni tells of, by the REST API at these ports. `more`: of the cluster's table.
+pub async fn behind_patroni(ports: &[u16], more: &str) -> Stage {
+    let urls: Vec<String> = ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
+    let text = super::configuration(1, "");
+    let (begin, end) = (text.find("[[clusters.main.servers]]").unwrap(), text.find("[tenants.kandy]").unwrap());
+    let text = format!("{}{}", &text[..begin], &text[end..]);
+    let patroni = format!("patroni = {{ urls = {urls:?}, interval = \"200ms\" }}\n{more}");
+    Stage::with(&format!("{}{}", super::HEAD, asked(&text, &patroni))).await
+}
+
+/// With servers asked more often than in real life.
+fn asked(text: &str, more: &str) -> String {
+    let probe = "probe = { interval = \"100ms\", timeout = \"500ms\", down_after = \"1s\" }";
+    text.replace("[clusters.main]\n", &format!("[clusters.main]\n{probe}\n{more}\n"))
 }
 
 pub async fn promote(server: &Server) {

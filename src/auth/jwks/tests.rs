@@ -318,11 +318,11 @@ async fn a_failure_is_reported_without_the_url_and_plain_http_is_never_spoken() 
         ca: Some(provider.authority.path().to_owned()),
     };
     let Err(error) = Remote::new("test".into(), &url).unwrap().shared.fetch().await else { panic!("fetched") };
-    assert!(!chain(&error).contains("hidden"), "{}", chain(&error));
+    assert!(!causes(&error).contains("hidden"), "{}", causes(&error));
     assert_eq!(provider.requests(), 1);
     url.url = url.url.replace("https", "http");
     let Err(error) = Remote::new("test".into(), &url).unwrap().shared.fetch().await else { panic!("fetched") };
-    assert!(matches!(error, FetchError::Http(_)) && !chain(&error).contains("hidden"));
+    assert!(matches!(error, Unusable::Answer(FetchError::Http(_))) && !causes(&error).contains("hidden"));
     assert_eq!(provider.requests(), 1);
 }
 

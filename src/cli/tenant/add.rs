@@ -133,7 +133,7 @@ fn same(settings: &Settings, tenant: &Tenant) -> Result<(), Failure> {
 impl Arguments {
     async fn provide(&self, provision: &Provision<'_>) -> Result<(), Failure> {
         let tenant = provision.tenant;
-        let administrator = self.url.administrator(cluster(provision.settings, tenant)?)?;
+        let administrator = self.url.administrator(cluster(provision.settings, tenant)?).await?;
         let seat = seat(&administrator, tenant).await?;
         // Who had the seat before may have added another of this name.
         same(&config::load(&self.tenant.config.path).unwrap_or_else(|_| provision.settings.clone()), tenant)?;

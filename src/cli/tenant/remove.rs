@@ -72,7 +72,7 @@ struct Work<'a> {
 impl Arguments {
     async fn remove(&self, settings: &Settings, file: &TenantsFile, tenant: &Tenant) -> Result<(), Failure> {
         let cluster = cluster(settings, tenant)?;
-        let administrator = self.url.administrator(cluster)?;
+        let administrator = self.url.administrator(cluster).await?;
         let seat = seat(&administrator, tenant).await?;
         let removal = Removal::begin(&seat, settings, tenant).await?;
         self.doubts(&removal)?;

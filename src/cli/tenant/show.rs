@@ -65,7 +65,7 @@ async fn look(
     tenant: &Tenant,
     cluster: &Cluster,
 ) -> Result<Vec<Seen>, Failure> {
-    let administrator = arguments.url.administrator(cluster)?;
+    let administrator = arguments.url.administrator(cluster).await?;
     let mut seen = Seen::cluster(&administrator.connect(MAINTENANCE).await?, tenant).await?;
     if seen.iter().all(|seen| seen.sound) {
         let client = administrator.connect(&tenant.database).await?;
@@ -76,8 +76,7 @@ async fn look(
 
 /// All that is in force, whether the file says it or it is the default.
 fn facts(tenant: &Tenant, cluster: &Cluster) -> BTreeMap<&'static str, Value> {
-    let servers: Vec<_> =
-        cluster.servers.iter().map(|server| format!("{} in {}", server.name, server.region)).collect();
+    let servers: Vec<_> = cluster.all_servers().map(|server| format!("{} in {}", server.name, server.region)).collect();
     let regions: Vec<&str> = tenant.regions.iter().map(|region| region.as_str()).collect();
     BTreeMap::from([
         ("tenant", tenant.id.as_str().into()),

@@ -239,7 +239,8 @@ impl<'a> Installation<'a> {
         }
         if let Some(service) = cluster.service.as_ref().filter(|_| shared && base) {
             let role = &service.role;
-            let sql = format!("{}\n{}", sql::login(service, self.database), sql::service(role));
+            let prober = cluster.probe.as_ref().map(|_| sql::prober(role)).unwrap_or_default();
+            let sql = format!("{}\n{}\n{prober}", sql::login(service, self.database), sql::service(role));
             batches.push(Batch::open(format!("creating pgward's own login role {role}"), sql));
             let password = sql::password(role, &self.verifier(service)?);
             batches.push(Batch::secret(format!("setting the password of {role}"), password));

@@ -58,6 +58,19 @@ pub(super) fn service(role: &str) -> String {
     format!("grant execute on function pgward.mend(name), pgward.hold(name) to {};", identifier(role))
 }
 
+/// Where it asks several servers what they are: a replica tells the timeline that it receives to who may see
+/// pg_stat_wal_receiver. Who may not give that goes without.
+pub(super) fn prober(role: &str) -> String {
+    format!(
+        "do $do$ begin
+            grant pg_read_all_stats to {};
+        exception when insufficient_privilege then
+            raise notice 'not granted: pg_read_all_stats';
+        end $do$;",
+        identifier(role)
+    )
+}
+
 pub(super) fn schema<'a>(name: &str, logins: impl Iterator<Item = &'a Login>) -> String {
     let logins = array(logins.map(|login| login.role.as_str()), "name");
     format!("select pg_temp.pgward_schema({}, {logins});", literal(name))

@@ -1,0 +1,156 @@
+//! `[clusters.NAME]`: servers, and how they are reached, asked and found.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use toml::Value;
+
+use super::Problem;
+use super::logins::{self, login};
+use super::reader::{Reader, Section, empty, map, table};
+use super::settings::*;
+use crate::base::{Access, ClusterName};
+
+pub(super) fn clusters(
+    reader: &mut Reader,
+    root: &mut Section,
+    master_key: bool,
+) -> BTreeMap<ClusterName, Arc<Cluster>> {
+    let entries = root.entries(reader, "clusters");
+    map(reader, entries, |reader, at, name: &ClusterName, value| {
+        let section = table(reader, at, value)?;
+        cluster(reader, name, section, master_key).map(Arc::new)
+    })
+}
+
+fn cluster(reader: &mut Reader, name: &ClusterName, mut section: Section, master_key: bool) -> Option<Cluster> {
+    let tls = server_tls(reader, &section.at("tls"), None);
+    let said = section.section(reader, "tls");
+    let tls = said.map_or(tls, |said| server_tls(reader, "", Some(said)));
+    let entries = section.entries(reader, "logins");
+    let logins: BTreeMap<Access, Login> =
+        map(reader, entries, |reader, at, _: &Access, value| login(reader, at, value));
+    let service = logins::service(reader, &mut section, master_key);
+    let patroni = section.section(reader, "patroni").and_then(|section| patroni(reader, section)).map(Arc::new);
+    let servers = servers(reader, &mut section, patroni.is_none());
+    let failover_timeout = section.duration(
+        reader,
+        "failover_timeout",
+        Duration::from_secs(30),
+        Duration::ZERO..=Duration::from_secs(3_600),
+    );
+    let slow_start =
+        section.duration(reader, "slow_start", Duration::from_secs(10), Duration::ZERO..=Duration::from_secs(3_600));
+    let several = servers.len() > 1 || patroni.is_some();
+    let probe = probe(reader, &mut section, several && service.is_some());
+    if (probe.is_some() || patroni.is_some()) && service.is_none() {
+        let key = if probe.is_some() { "probe" } else { "patroni" };
+        reader.problem(
+            Problem::new(section.at(key), "needs a service login to ask the servers as")
+                .example("service = \"pgward_service\""),
+        );
+    }
+    section.finish(reader);
+    let (name, members) = (name.clone(), Vec::new());
+    Some(Cluster { name, servers, members, tls, logins, service, probe, patroni, failover_timeout, slow_start })
+}
+
+fn servers(reader: &mut Reader, section: &mut Section, required: bool) -> Vec<Arc<Server>> {
+    let at = section.at("servers");
+    let items = if required {
+        section.require(reader, "servers", "[[clusters.main.servers]]")
+    } else {
+        section.take("servers")
+    };
+    let items = match items {
+        Some(Value::Array(items)) => items,
+        Some(other) => {
+            reader.problem(Problem::new(&at, "must be a list of tables").value(other.type_str()));
+            Vec::new()
+        }
+        None => Vec::new(),
+    };
+    let each = items.into_iter().enumerate().filter_map(|(i, value)| {
+        let section = table(reader, &format!("{at}[{i}]"), value)?;
+        server(reader, section).map(Arc::new)
+    });
+    each.collect()
+}
+
+/// Where Patroni's REST API is, and what is not said there of the members that are found by it.
+fn patroni(reader: &mut Reader, mut section: Section) -> Option<Patroni> {
+    let urls: Vec<String> = section.required(reader, "urls", "[\"http://db1.internal:8008\"]")?;
+    let known = |url: &String| url.starts_with("http://") || url.starts_with("https://");
+    if urls.is_empty() || !urls.iter().all(known) {
+        // Not what stands there: it may have a password in it.
+        let what = "must be at least one http:// or https:// URL of a member's REST API";
+        reader.problem(Problem::new(section.at("urls"), what));
+    }
+    let urls = urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
+    let (ms, s) = (Duration::from_millis, Duration::from_secs);
+    let interval = section.duration(reader, "interval", s(1), ms(100)..=s(60));
+    let timeout = section.duration(reader, "timeout", s(2), ms(50)..=s(60));
+    let mut file = |key| section.optional::<String>(reader, key).map(|name| reader.resolve(&name));
+    let (ca, certificate, key) = (file("ca"), file("certificate"), file("key"));
+    if certificate.is_some() != key.is_some() {
+        reader.problem(Problem::new(&section.path, "a client certificate needs both certificate and key"));
+    }
+    let region = section.optional(reader, "region");
+    let (max_backends, weight) = share(reader, &mut section);
+    section.finish(reader);
+    Some(Patroni { urls, interval, timeout, ca, certificate, key, region, max_backends, weight })
+}
+
+/// Servers are asked where there is a choice between them, or where it is said.
+fn probe(reader: &mut Reader, section: &mut Section, useful: bool) -> Option<Probe> {
+    let at = section.at("probe");
+    let said = section.section(reader, "probe");
+    if said.is_none() && !useful {
+        return None;
+    }
+    let mut section = empty(&at, said);
+    let (ms, s) = (Duration::from_millis, Duration::from_secs);
+    let rules = ProbeRules {
+        interval: section.duration(reader, "interval", ms(500), ms(20)..=s(60)),
+        timeout: section.duration(reader, "timeout", s(2), ms(50)..=s(60)),
+        down_after: section.duration(reader, "down_after", s(3), ms(100)..=s(600)),
+        up_after: u32::try_from(section.number(reader, "up_after", 2, 1..=100)).unwrap_or(2),
+    };
+    let database = section.optional(reader, "database").unwrap_or_else(|| "postgres".to_owned());
+    section.finish(reader);
+    Some(Probe { database, rules })
+}
+
+fn server_tls(reader: &mut Reader, path: &str, section: Option<Section>) -> ServerTls {
+    let mut section = empty(path, section);
+    let modes =
+        [("off", ServerTlsMode::Off), ("require", ServerTlsMode::Require), ("verify-full", ServerTlsMode::VerifyFull)];
+    let mode = section.choice(reader, "mode", &modes).unwrap_or(ServerTlsMode::VerifyFull);
+    let mut file = |key| section.optional::<String>(reader, key).map(|name| reader.resolve(&name));
+    let (ca, certificate, key) = (file("ca"), file("certificate"), file("key"));
+    if certificate.is_some() != key.is_some() {
+        reader.problem(Problem::new(&section.path, "a client certificate needs both certificate and key"));
+    }
+    section.finish(reader);
+    ServerTls { mode, ca, certificate, key }
+}
+
+fn server(reader: &mut Reader, mut section: Section) -> Option<Server> {
+    let name = section.required(reader, "name", "\"main-1\"");
+    let host: Option<String> = section.required(reader, "host", "\"db1.internal\"");
+    let port = section.number(reader, "port", 5432, 1..=65_535);
+    let region = section.required(reader, "region", "\"lk\"");
+    let roles = [("primary", ServerRole::Primary), ("replica", ServerRole::Replica)];
+    let role = section.choice(reader, "role", &roles).unwrap_or(ServerRole::Primary);
+    let (max_backends, weight) = share(reader, &mut section);
+    section.finish(reader);
+    let port = u16::try_from(port).ok()?;
+    Some(Server { name: name?, host: host?, port, region: region?, role, max_backends, weight })
+}
+
+/// How much of what there is to do goes to a server.
+fn share(reader: &mut Reader, section: &mut Section) -> (usize, usize) {
+    let max_backends = section.number(reader, "max_backends", 80, 1..=100_000);
+    (max_backends, section.number(reader, "weight", 100, 0..=1_000))
+}
