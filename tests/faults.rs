@@ -268,3 +268,21 @@ async fn a_name_that_leads_to_another_server_is_followed() {
     names.lead_to(new.address);
     assert_eq!(waiting.await.unwrap(), "2", "{}", pgward.log());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_is_reached_by_its_other_address_when_one_is_lost() {
+    let cluster = pair("double").await;
+    let way = Way::to(cluster.primary()).await;
+    let servers = [("double-1", way.address.port()), ("again", cluster.primary().port())];
+    let stage = replicated::in_front_of(&servers, "[pool]\nconnect_timeout = \"1s\"\n", "", &[]).await;
+    let client = stage.connect("acme").await;
+    client.batch_execute("insert into orders (item) values ('double')").await.unwrap();
+    assert_eq!(shown(&stage, "double-1").await[2], "yes", "they are not two primaries");
+    way.lose().await;
+    until("the other address", async || shown(&stage, "again").await[2] == "yes").await;
+    let other = stage.connect("acme").await;
+    other.batch_execute("insert into orders (item) values ('double')").await.unwrap();
+    way.mend();
+    until("the first address", async || shown(&stage, "double-1").await[2] == "yes").await;
+    assert_eq!(one(&stage.connect("acme").await, "select count(*) from orders where item = 'double'").await, "2");
+}

@@ -3,6 +3,7 @@
 mod support;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -146,6 +147,13 @@ async fn servers_come_and_go_as_patroni_tells_and_none_without_a_region() {
         oracle.says_of(all.clone(), false);
         until("the replica's return", async || count().await == 2).await;
     }
+    let view = || stage.control.shared.topology.boards().remove(0).snapshot().servers[1].clone();
+    stage.console().await.batch_execute("drain server main.told-2").await.unwrap();
+    oracle.says_of(vec![all[0].clone()], false);
+    until("the replica's end", async || count().await == 1).await;
+    oracle.says_of(all.clone(), false);
+    until("the replica's return", async || count().await == 2).await;
+    assert!(view().held, "it is held until somebody resumes it");
     // A configuration that is read again has no servers either.
     stage.control.reload().await.unwrap();
     assert_eq!(count().await, 2);
@@ -172,4 +180,26 @@ async fn a_server_with_two_addresses_was_taken_for_two_primaries() {
     let client = stage.connect("acme").await;
     client.batch_execute("insert into orders (item) values ('twin')").await.unwrap();
     assert_eq!(writes(&stage, "twins-1").await, "yes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_whose_patroni_was_stopped_in_a_pause_was_taken_out_of_the_cluster() {
+    let cluster = pair("upgrade").await;
+    let oracle = Oracle::new().await;
+    let all = members(&cluster, Some("upgrade-1"));
+    oracle.says_of(all.clone(), false);
+    let stage = behind_patroni(&[oracle.port], "").await;
+    let client = stage.connect("acme").await;
+    client.batch_execute("begin; insert into orders (item) values ('upgrade')").await.unwrap();
+    // Its key in the store runs out; then the store is empty for a moment.
+    for (members, paused) in [(vec![all[1].clone()], true), (Vec::new(), false)] {
+        oracle.says_of(members, paused);
+        // An interval of 200 ms, and ten of them.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(one(&client, "select count(*) from orders where item = 'upgrade'").await, "1");
+    }
+    oracle.says_of(all, false);
+    client.batch_execute("commit").await.unwrap();
+    let highest = stage.control.shared.topology.boards().remove(0).snapshot().timeline;
+    assert_eq!(highest, 1);
 }

@@ -4,18 +4,23 @@ mod support;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pgward::base::{Party, TenantId};
 use pgward::session::{Command, Kick};
 use support::raw::{Raw, bind, cancel_request, describe, execute, gists, parse, pause, sync, tags};
-use support::{Stage, cluster};
+use support::{Stage, cluster, until};
 use tokio::net::TcpStream;
 
 /// Takes the first core's attention: whoever logs in while this one has said nothing does so at the second.
 async fn silent(stage: &Stage) -> TcpStream {
+    let cores = &stage.control.cores;
+    let logins = async || cores.iter().map(|core| core.logins.load(Ordering::Relaxed)).collect::<Vec<_>>();
+    // A login is over a moment after its client has been told.
+    until("the end of other logins", async || logins().await == [0, 0]).await;
     let silent = TcpStream::connect(stage.address).await.unwrap();
-    pause().await;
+    until("the silent one's login", async || logins().await == [1, 0]).await;
     silent
 }
 

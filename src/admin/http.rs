@@ -55,6 +55,10 @@ async fn metrics(State(control): State<Control>) -> impl IntoResponse {
 async fn pools(control: &Control, gauges: &mut Gauges) {
     let mut servers = HashSet::new();
     for (pool, idle) in control.pools().await {
+        if pool.replica && pool.server.is_empty() && pool.open == 0 {
+            // Nobody reads there any more.
+            continue;
+        }
         let labels = [
             ("cluster", pool.cluster.as_str()),
             ("server", pool.server.as_str()),
@@ -63,16 +67,16 @@ async fn pools(control: &Control, gauges: &mut Gauges) {
         ];
         let mut backends = |state, count: usize| {
             let labels: Vec<_> = labels.into_iter().chain([("state", state)]).collect();
-            gauges.set(("pgward_backends", "Backends of a pool, by state."), &labels, count as f64);
+            gauges.add(("pgward_backends", "Backends of a pool, by state."), &labels, count as f64);
         };
         backends("idle", idle);
         backends("active", pool.open - idle);
         let most = ("pgward_backends_max", "The most backends a pool may open.");
-        gauges.set(most, &labels, pool.max as f64);
+        gauges.add(most, &labels, pool.max as f64);
         if servers.insert((pool.cluster.clone(), pool.server.clone())) {
             let waiting = ("pgward_waiting", "Sessions waiting for a backend of a server.");
             let [cluster, server, ..] = labels;
-            gauges.set(waiting, &[cluster, server], pool.waiting as f64);
+            gauges.add(waiting, &[cluster, server], pool.waiting as f64);
         }
     }
 }
@@ -91,16 +95,16 @@ fn clusters(control: &Control, gauges: &mut Gauges) {
         let snapshot = board.snapshot();
         for (at, view) in snapshot.servers.iter().enumerate() {
             let labels = [("cluster", board.name.as_str()), ("server", view.server.name.as_str())];
-            let mut flag = |family, holds: bool| gauges.set(family, &labels, f64::from(u8::from(holds)));
+            let mut flag = |family, holds: bool| gauges.add(family, &labels, f64::from(u8::from(holds)));
             flag(UP, view.health != Health::Down);
             flag(PRIMARY, snapshot.primary == Some(at));
             flag(FENCED, view.fenced);
             let lag = |what: fn(Lag) -> f64| view.lag.map_or(f64::NAN, what);
-            gauges.set(LAG_BYTES, &labels, lag(|lag| lag.bytes as f64));
-            gauges.set(LAG_SECONDS, &labels, lag(|lag| lag.time.as_secs_f64()));
+            gauges.add(LAG_BYTES, &labels, lag(|lag| lag.bytes as f64));
+            gauges.add(LAG_SECONDS, &labels, lag(|lag| lag.time.as_secs_f64()));
         }
         if let Some(told) = board.is_told() {
-            gauges.set(PATRONI, &[("cluster", board.name.as_str())], f64::from(u8::from(told)));
+            gauges.add(PATRONI, &[("cluster", board.name.as_str())], f64::from(u8::from(told)));
         }
     }
 }
@@ -173,9 +177,9 @@ fn busiest(control: &Control, gauges: &mut Gauges) {
         let (named, other) = usages.split_at(usages.len().min(NAMED));
         for (family, value) in families {
             for (by, usage) in named {
-                gauges.set(family, &[(label, by)], value(usage));
+                gauges.add(family, &[(label, by)], value(usage));
             }
-            gauges.set(family, &[(label, "other")], other.iter().map(|(_, usage)| value(usage)).sum());
+            gauges.add(family, &[(label, "other")], other.iter().map(|(_, usage)| value(usage)).sum());
         }
     }
 }

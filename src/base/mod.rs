@@ -3,6 +3,7 @@
 pub mod causes;
 pub mod clock;
 pub mod ids;
+pub mod interned;
 pub mod lsn;
 pub mod report;
 pub mod scram;
@@ -11,6 +12,7 @@ pub mod sqlstate;
 
 pub use causes::causes;
 pub use ids::{Access, ClusterName, Party, Region, ServerName, TenantId};
+pub use interned::Interned;
 pub use lsn::Lsn;
 pub use report::{Report, Routine, Severity};
 pub use scram::{ScramKeys, StoredPassword, Verifier, VerifierError};

@@ -39,7 +39,9 @@ fn summary(settings: &Settings) -> String {
     for cluster in settings.clusters.values() {
         let servers: Vec<String> =
             cluster.all_servers().map(|server| format!("{} in {}", server.name, server.region)).collect();
-        let patroni = cluster.patroni.as_ref().map(|patroni| format!("what Patroni at {} tells of", patroni.place()));
+        let urls =
+            |patroni: &config::Patroni| patroni.urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let patroni = cluster.patroni.as_ref().map(|patroni| format!("what Patroni tells of at {}", urls(patroni)));
         let servers: Vec<String> = servers.into_iter().chain(patroni).collect();
         lines.push(format!("cluster {}: {}", cluster.name, servers.join(", ")));
     }

@@ -13,10 +13,11 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, Error, NoTls};
 
 use super::failure::Failure;
-use crate::base::ClusterName;
+use super::output::warn;
+use crate::base::{ClusterName, causes};
 use crate::config::{Cluster, Server, ServerRole, ServerTls, ServerTlsMode, Settings};
 use crate::net::{self, AdministrationTls, TlsError};
-use crate::topology::{self, PatroniError};
+use crate::topology::{self, Found, PatroniError};
 
 /// From the first packet to a login that is done.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -258,17 +259,25 @@ impl Administrator {
 async fn to_primary(config: &mut Config, cluster: &Cluster) -> Result<(), ConnectError> {
     let mut servers: Vec<Arc<Server>> = cluster.servers.clone();
     if cluster.patroni.is_some() {
-        let found = topology::ask_patroni(cluster).await;
-        // Those that are configured will do where there are any.
-        match found.map_err(|source| ConnectError::Patroni { cluster: cluster.name.clone(), source }) {
-            Ok(found) => servers.extend(found),
-            Err(error) if servers.is_empty() => return Err(error),
-            Err(_) => {}
+        match topology::ask_patroni(cluster).await {
+            Ok(Found { leader: Some(leader), .. }) => servers = vec![leader],
+            Ok(found) => servers.extend(found.servers),
+            Err(source) if servers.is_empty() => {
+                return Err(ConnectError::Patroni { cluster: cluster.name.clone(), source });
+            }
+            Err(error) => {
+                let why = causes(&error);
+                warn(format_args!("Patroni does not tell who leads, so the configured servers are tried: {why}"));
+            }
         }
     }
     servers.sort_by_key(|server| server.role != ServerRole::Primary);
     if servers.is_empty() {
         return Err(ConnectError::NoServer(cluster.name.clone()));
+    }
+    // An address that was given is that of one server.
+    if !config.get_hostaddrs().is_empty() {
+        servers.truncate(1);
     }
     for server in &servers {
         config.host(&server.host).port(server.port);

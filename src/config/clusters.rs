@@ -81,13 +81,13 @@ fn servers(reader: &mut Reader, section: &mut Section, required: bool) -> Vec<Ar
 /// Where Patroni's REST API is, and what is not said there of the members that are found by it.
 fn patroni(reader: &mut Reader, mut section: Section) -> Option<Patroni> {
     let urls: Vec<String> = section.required(reader, "urls", "[\"http://db1.internal:8008\"]")?;
-    let known = |url: &String| url.starts_with("http://") || url.starts_with("https://");
-    if urls.is_empty() || !urls.iter().all(known) {
+    let known: Vec<Url> = urls.iter().filter_map(|url| Url::parse(url)).collect();
+    if known.is_empty() || known.len() < urls.len() {
         // Not what stands there: it may have a password in it.
-        let what = "must be at least one http:// or https:// URL of a member's REST API";
+        let what =
+            "must be http:// or https:// URLs of members' REST APIs, at least one, without user, password or query";
         reader.problem(Problem::new(section.at("urls"), what));
     }
-    let urls = urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
     let (ms, s) = (Duration::from_millis, Duration::from_secs);
     let interval = section.duration(reader, "interval", s(1), ms(100)..=s(60));
     let timeout = section.duration(reader, "timeout", s(2), ms(50)..=s(60));
@@ -99,7 +99,7 @@ fn patroni(reader: &mut Reader, mut section: Section) -> Option<Patroni> {
     let region = section.optional(reader, "region");
     let (max_backends, weight) = share(reader, &mut section);
     section.finish(reader);
-    Some(Patroni { urls, interval, timeout, ca, certificate, key, region, max_backends, weight })
+    Some(Patroni { urls: known, interval, timeout, ca, certificate, key, region, max_backends, weight })
 }
 
 /// Servers are asked where there is a choice between them, or where it is said.

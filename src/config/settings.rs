@@ -260,8 +260,8 @@ impl Cluster {
 /// Patroni's REST API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Patroni {
-    /// Of members, without a slash at the end. Others are asked, too, once they are known.
-    pub urls: Vec<String>,
+    /// Of members. Others are asked, too, once they are known.
+    pub urls: Vec<Url>,
     pub interval: Duration,
     /// How long one answer may take.
     pub timeout: Duration,
@@ -275,11 +275,27 @@ pub struct Patroni {
     pub weight: usize,
 }
 
-impl Patroni {
-    /// Where it is, for people: without a password, which a URL may have.
-    pub fn place(&self) -> String {
-        let host = |url: &String| url.rsplit(['/', '@']).next().unwrap_or_default().to_owned();
-        self.urls.iter().map(host).collect::<Vec<_>>().join(", ")
+/// `http://` or `https://`, a host and perhaps a port, a path: nothing that is to be kept secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Url(reqwest::Url);
+
+impl Url {
+    pub fn parse(text: &str) -> Option<Self> {
+        let url = reqwest::Url::parse(text).ok()?;
+        let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
+        let known = matches!(url.scheme(), "http" | "https") && url.has_host() && url.fragment().is_none();
+        (plain && known).then_some(Self(url))
+    }
+
+    pub fn scheme(&self) -> &str {
+        self.0.scheme()
+    }
+}
+
+impl std::fmt::Display for Url {
+    /// Without a slash at the end.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.as_str().trim_end_matches('/'))
     }
 }
 
@@ -300,7 +316,7 @@ pub struct ProbeRules {
     pub up_after: u32,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Server {
     pub name: ServerName,
     pub host: String,
@@ -319,7 +335,7 @@ impl Server {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ServerRole {
     Primary,
     Replica,

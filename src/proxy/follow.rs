@@ -32,14 +32,24 @@ struct Source {
     _task: JoinSet<()>,
 }
 
+/// Asks a cluster's servers, and follows what they say. Whoever asks is left alone as long as nothing has changed for it,
+/// since an answer that is cut short tells nothing.
 #[derive(Debug)]
 struct Follower {
-    cluster: Arc<Cluster>,
+    ways: Ways,
+    asking: HashMap<Arc<Server>, JoinSet<()>>,
+    /// Ended when dropped.
+    _task: JoinSet<()>,
+}
+
+/// All that is the same for a cluster's servers.
+#[derive(Debug, PartialEq)]
+struct Ways {
+    /// But for its servers.
+    cluster: Cluster,
     timeout: Duration,
     /// Of the files that TLS is spoken by.
     files: Vec<FileVersion>,
-    /// Ended when dropped.
-    _tasks: JoinSet<()>,
 }
 
 impl Followers {
@@ -57,42 +67,53 @@ impl Followers {
         for (name, cluster) in clusters {
             let board = control.shared.topology.renew(cluster, world.settings.region.as_ref());
             point(control, name, &board);
-            let timeout = world.settings.pool.connect_timeout;
-            // What is encrypted may have got other keys. Who asks is left alone otherwise, since an answer that is cut
-            // short tells nothing.
-            let tls = [&cluster.tls.ca, &cluster.tls.certificate, &cluster.tls.key];
-            let files: Vec<FileVersion> = tls.into_iter().flatten().map(|path| FileVersion::of(path)).collect();
-            let same = |follower: &Follower| {
-                *follower.cluster == **cluster && follower.timeout == timeout && follower.files == files
-            };
             if let Some(rules) = cluster.patroni.as_ref().filter(|_| !sources.contains_key(name)) {
                 let (board, control, mut _task) = (Arc::clone(&board), control.clone(), JoinSet::new());
                 _task.spawn(topology::watch_patroni(board, Arc::clone(rules), move || control.members_changed()));
                 sources.insert(name.clone(), Source { rules: Arc::clone(rules), _task });
             }
-            if followers.get(name).is_some_and(same) {
-                continue;
-            }
-            followers.remove(name);
+            let ways = Ways::of(cluster, world.settings.pool.connect_timeout);
+            let known = followers.remove(name).filter(|follower| follower.ways == ways);
             if let Some(probe) = &cluster.probe {
-                let _tasks = ask(control, &world, cluster, probe, &board);
-                followers.insert(name.clone(), Follower { cluster: Arc::clone(cluster), timeout, files, _tasks });
+                let mut follower = known.unwrap_or_else(|| Follower::new(control, ways, &board));
+                follower.ask(&world, cluster, probe, &board);
+                followers.insert(name.clone(), follower);
             }
         }
     }
 }
 
-fn ask(control: &Control, world: &World, cluster: &Cluster, probe: &Probe, board: &Arc<Board>) -> JoinSet<()> {
-    let mut tasks = JoinSet::new();
-    let Some(credentials) = world.service(cluster, &probe.database) else { return tasks };
-    for server in cluster.all_servers() {
-        let Some(endpoint) = world.endpoint(&cluster.name, &server.name) else { continue };
-        let (server, endpoint) = (server.name.clone(), Arc::clone(endpoint));
-        let probed = Probed { server, endpoint, credentials: credentials.clone() };
-        tasks.spawn(topology::watch(Arc::clone(board), probed, probe.rules));
+impl Ways {
+    fn of(cluster: &Cluster, timeout: Duration) -> Self {
+        // What is encrypted may have got other keys.
+        let tls = [&cluster.tls.ca, &cluster.tls.certificate, &cluster.tls.key];
+        let files = tls.into_iter().flatten().map(|path| FileVersion::of(path)).collect();
+        let (servers, members) = Default::default();
+        Self { cluster: Cluster { servers, members, ..cluster.clone() }, timeout, files }
     }
-    tasks.spawn(follow(control.clone(), cluster.name.clone(), Arc::clone(board)));
-    tasks
+}
+
+impl Follower {
+    fn new(control: &Control, ways: Ways, board: &Arc<Board>) -> Self {
+        let mut _task = JoinSet::new();
+        _task.spawn(follow(control.clone(), ways.cluster.name.clone(), Arc::clone(board)));
+        Self { ways, asking: HashMap::new(), _task }
+    }
+
+    fn ask(&mut self, world: &World, cluster: &Cluster, probe: &Probe, board: &Arc<Board>) {
+        self.asking.retain(|server, _| cluster.all_servers().any(|known| known == server));
+        let Some(credentials) = world.service(cluster, &probe.database) else { return };
+        for server in cluster.all_servers() {
+            let Some(endpoint) = world.endpoint(&cluster.name, &server.name) else { continue };
+            self.asking.entry(Arc::clone(server)).or_insert_with(|| {
+                let (server, endpoint) = (server.name.clone(), Arc::clone(endpoint));
+                let probed = Probed { server, endpoint, credentials: credentials.clone() };
+                let mut task = JoinSet::new();
+                task.spawn(topology::watch(Arc::clone(board), probed, probe.rules));
+                task
+            });
+        }
+    }
 }
 
 async fn follow(control: Control, name: ClusterName, board: Arc<Board>) {
@@ -129,6 +150,7 @@ fn point(control: &Control, name: &ClusterName, board: &Board) {
     for place in pools.places(name) {
         let is_of = |view: &ServerView| place == Place::Replica(view.server.name.clone());
         if place != Place::Primary && !snapshot.servers.iter().any(is_of) {
+            moved |= lead(control, name, &place, || None);
             pools.leave(name, &place);
         }
     }

@@ -1,14 +1,14 @@
 //! Reading the configuration again. A file with problems is refused whole.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin::{Control, ReloadError};
 use crate::audit::Source;
-use crate::base::{Party, causes};
-use crate::config::{self, FileVersion, PlainDatabase, Settings, Tenant};
+use crate::base::{ClusterName, Party, causes};
+use crate::config::{self, Cluster, FileVersion, PlainDatabase, Settings, Tenant};
 use crate::session::{Command, Kick, Shared, World};
 use crate::topology::Topology;
 
@@ -31,7 +31,7 @@ fn replace(path: &Path, control: &Control) -> Result<(), ReloadError> {
     let shared = &control.shared;
     let mut settings =
         config::load(path).map_err(|problems| ReloadError(problems.iter().map(ToString::to_string).collect()))?;
-    add_members(&mut settings, &shared.topology);
+    add_members(&mut settings.clusters, &shared.topology);
     let before = shared.world.load_full();
     let mut problems = fixed(&before.settings, &settings);
     if !problems.is_empty() {
@@ -55,29 +55,20 @@ fn replace(path: &Path, control: &Control) -> Result<(), ReloadError> {
     Ok(())
 }
 
-/// Takes up the servers that Patroni has told of. Nobody's session has anything to do with that.
+/// Takes up the servers that Patroni has told of. Sessions have nothing to do with that, unless theirs has gone.
 pub(super) fn take_members(control: &Control) {
     let shared = &control.shared;
     let before = shared.world.load_full();
-    let mut settings = before.settings.clone();
-    if !add_members(&mut settings, &shared.topology) {
-        return;
-    }
-    match World::new(settings, Some(&before)) {
-        Ok(world) => {
-            shared.world.store(Arc::new(world));
-            spawn_refreshers(shared);
-        }
-        Err(error) => {
-            tracing::error!(error = causes(&error), "the servers that Patroni tells of cannot be taken up");
-        }
+    let mut clusters = before.settings.clusters.clone();
+    if add_members(&mut clusters, &shared.topology) {
+        shared.world.store(Arc::new(before.with_clusters(clusters)));
     }
 }
 
 /// `true`: there are others than there were.
-fn add_members(settings: &mut Settings, topology: &Topology) -> bool {
+fn add_members(clusters: &mut BTreeMap<ClusterName, Arc<Cluster>>, topology: &Topology) -> bool {
     let mut changed = false;
-    for cluster in settings.clusters.values_mut().filter(|cluster| cluster.patroni.is_some()) {
+    for cluster in clusters.values_mut().filter(|cluster| cluster.patroni.is_some()) {
         let members = topology.members(cluster);
         if cluster.members != members {
             let names: Vec<&str> = members.iter().map(|server| server.name.as_str()).collect();

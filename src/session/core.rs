@@ -17,9 +17,10 @@ use super::link::Link;
 use super::login::Reported;
 use super::reading::Refused;
 use super::room::Rooms;
+use super::terms::Terms;
 use super::world::World;
 use crate::audit::Audit;
-use crate::base::Party;
+use crate::base::{Interned, Party};
 use crate::limits::{Usage, Usages};
 use crate::pool::{BackendRow, PoolKey, Pools, Shard, Statement};
 use crate::sql::{Analyser, Facts};
@@ -41,6 +42,7 @@ pub struct Shared {
     pub listening: Arc<Usage>,
     pub hubs: Hubs,
     pub contexts: Contexts,
+    pub(super) terms: Interned<Party, Terms>,
     pub cancel_keys: CancelKeys,
     pub telemetry: Arc<Telemetry>,
     pub audit: Audit,
@@ -61,6 +63,7 @@ impl Shared {
             usages,
             hubs: Hubs::default(),
             contexts: Contexts::default(),
+            terms: Interned::default(),
             cancel_keys: CancelKeys::default(),
             telemetry,
             audit,

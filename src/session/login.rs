@@ -62,7 +62,7 @@ struct LoggedIn {
     input: BytesMut,
     entry: Rc<Entry>,
     key: CancelKey,
-    terms: Terms,
+    terms: Arc<Terms>,
     usage: Arc<Usage>,
     slot: ClientSlot,
     local: Rc<Local>,
@@ -74,7 +74,7 @@ struct LoggedIn {
 
 /// What the token and the catalogue give together; or a user, its password and the database's name.
 pub(super) struct Admitted {
-    pub terms: Terms,
+    pub terms: Arc<Terms>,
     pub usage: Arc<Usage>,
     pub slot: ClientSlot,
     pub local: Rc<Local>,
@@ -360,6 +360,7 @@ pub(super) fn serve_identity(core: &Core, world: &World, identity: &Identity, wh
     let mut terms = Terms::of_tenant(tenant, route.login, &route.regions);
     // What is done in an emergency is to be seen afterwards.
     terms.audit_statements |= identity.break_glass.is_some();
+    let terms = core.shared.terms.shared(terms.id.clone(), terms);
     let usage = core.shared.usages.of(&terms.id);
     let limit = terms.limits.max_clients;
     let slot = usage.client(limit).ok_or_else(|| {

@@ -146,6 +146,7 @@ fn admit(core: &Core, world: &World, wish: &Wish<'_>, secret: LoginSecret) -> Re
     let name = database.database.as_deref().unwrap_or(wish.name).to_owned();
     let credentials = Credentials { role, database: name, secret };
     let terms = Terms::of_database(wish.name, database);
+    let terms = core.shared.terms.shared(terms.id.clone(), terms);
     let usage = core.shared.usages.of(&terms.id);
     let limit = terms.limits.max_clients;
     let slot = usage.client(limit).ok_or_else(|| {
@@ -202,7 +203,10 @@ fn forget(core: &Core, admitted: Admitted) {
     core.shard.forget(local);
     shared.pools.forget(pool);
     shared.usages.forget(&terms.id);
-    shared.contexts.forget(context);
+    shared.contexts.forget(&context);
+    let id = terms.id.clone();
+    drop(terms);
+    shared.terms.forget(&id);
 }
 
 #[cfg(test)]

@@ -37,6 +37,8 @@ pub(super) struct Reading {
     since: Option<Instant>,
     /// Until when it waits for one.
     until: Instant,
+    /// Servers are to be asked at once: what they say next may be what it waits for.
+    urgent: bool,
     /// The replica that is to serve what is asked for. `None`: the primary does.
     target: Option<Rc<Local>>,
     /// What is asked for was with a replica, which could not do it.
@@ -125,12 +127,12 @@ impl Session {
                 Ok(None)
             }
             (Choice::Wait(until), _) => {
-                self.waits_for_replica(|_| until);
+                self.waits_for_replica(true, |_| until);
                 Ok(Some(Need::Replica))
             }
             (Choice::Nobody | Choice::Replica(_), _) => {
                 let limit = self.local.pool.rules().acquire_timeout;
-                if Instant::now() < self.waits_for_replica(|since| since + limit) {
+                if Instant::now() < self.waits_for_replica(false, |since| since + limit) {
                     return Ok(Some(Need::Replica));
                 }
                 self.found_server();
@@ -140,13 +142,14 @@ impl Session {
         }
     }
 
-    /// Until when it does; `until`: by since when.
-    fn waits_for_replica(&mut self, until: impl FnOnce(Instant) -> Instant) -> Instant {
+    /// Until when it does; `until`: by since when. `urgent`: what servers say next may be what it waits for.
+    fn waits_for_replica(&mut self, urgent: bool, until: impl FnOnce(Instant) -> Instant) -> Instant {
         let now = Instant::now();
         let Some(reading) = self.reading.as_mut() else { return now };
         if reading.since.is_none() {
             add(&self.core.stats.replica_waits, 1);
         }
+        reading.urgent = urgent;
         reading.until = until(*reading.since.get_or_insert(now));
         reading.until
     }
@@ -201,7 +204,7 @@ impl Session {
     pub(super) fn await_proof(&mut self) -> Need {
         let led = self.local.pool.head().at().endpoint.is_some();
         let limit = if led { self.terms.reads.wait } else { self.local.pool.rules().acquire_timeout };
-        if Instant::now() < self.waits_for_replica(|since| since + limit) {
+        if Instant::now() < self.waits_for_replica(true, |since| since + limit) {
             return Need::Replica;
         }
         self.give_up_replica();
@@ -362,7 +365,9 @@ impl Session {
         self.need = Need::Answers;
         let Some(reading) = &self.reading else { return Ok(()) };
         let (mut answers, until) = (reading.board.answers(), reading.until);
-        reading.board.hurry();
+        if reading.urgent {
+            reading.board.hurry();
+        }
         self.entry.set(Phase::Waiting, reading.since.unwrap_or(until));
         let (entry, slot) = (Rc::clone(&self.entry), Arc::clone(&self.key.slot));
         let cancelled = poll_fn(|cx| if slot.poll_cancelled(cx.waker()) { Poll::Ready(()) } else { Poll::Pending });
@@ -393,6 +398,7 @@ impl Reading {
             requests: 0,
             since: None,
             until: Instant::now(),
+            urgent: false,
             target: None,
             returned: false,
             trial: Trial::default(),

@@ -52,7 +52,7 @@ pub(super) struct Session {
     pub client_is_dry: bool,
     pub entry: Rc<Entry>,
     pub key: CancelKey,
-    pub terms: Terms,
+    pub terms: Arc<Terms>,
     pub usage: Arc<Usage>,
     pub slot: Option<ClientSlot>,
     /// It gave up its token and has no tenant: no backend serves it.

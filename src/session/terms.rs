@@ -6,8 +6,9 @@ use crate::base::{Party, Region};
 use crate::config::{Login, PlainDatabase, PoolMode, ReadRoute, ReadRules, Tenant, TenantLimits};
 use crate::sql::{Pin, Pins};
 
-/// Made from a tenant, or from a database without tenants. Serving looks at nothing else of either.
-#[derive(Debug, Clone)]
+/// Made from a tenant, or from a database without tenants. Serving looks at nothing else of either. Sessions under the
+/// same ones share them.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Terms {
     pub id: Party,
     pub limits: TenantLimits,

@@ -31,7 +31,7 @@ pub struct Parcel {
     client: Stream,
     entry: Entry,
     key: CancelKey,
-    terms: Terms,
+    terms: Arc<Terms>,
     usage: Arc<Usage>,
     slot: Option<ClientSlot>,
     nobody: bool,

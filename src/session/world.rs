@@ -1,14 +1,14 @@
 //! The configuration in force, with what is made of it once: keys, TLS, endpoints. A reload makes a new
 //! one; sessions keep the one they logged in under.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::directory::Directory;
 use crate::auth::{KeyError, Verifier};
 use crate::backend::{Credentials, Endpoint, LoginSecret};
 use crate::base::{ClusterName, Party, ServerName};
-use crate::config::{Cluster, Isolation, Login, Lookup, PlainDatabase, PoolRules, Settings, Tenant};
+use crate::config::{Cluster, Isolation, Login, Lookup, PlainDatabase, PoolRules, Server, Settings, Tenant};
 use crate::net::{self, TlsError};
 use crate::pool::{Place, Pool, PoolKey, Pools, Vetting};
 use crate::tenant::{ChannelKey, Sealer, login_password};
@@ -19,12 +19,16 @@ pub struct World {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// What a login over TLS can be bound to.
     pub(super) end_point: Option<Vec<u8>>,
-    pub(super) directory: Directory,
+    pub(super) directory: Arc<Directory>,
     pub sealer: Option<Arc<Sealer>>,
     pub channel_key: Option<Arc<ChannelKey>>,
     rules: Arc<PoolRules>,
-    endpoints: HashMap<(ClusterName, ServerName), Arc<Endpoint>>,
+    endpoints: Endpoints,
+    connectors: HashMap<ClusterName, Connector>,
 }
+
+type Endpoints = HashMap<(ClusterName, ServerName), Arc<Endpoint>>;
+type Connector = Option<Arc<rustls::ClientConfig>>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum WorldError {
@@ -55,29 +59,37 @@ impl World {
             }
             None => (None, None),
         };
-        let mut endpoints = HashMap::new();
-        for cluster in settings.clusters.values() {
-            let connector = net::connector(&cluster.tls)
-                .map_err(|source| WorldError::Tls { what: format!("cluster {}", cluster.name), source })?;
-            for server in cluster.all_servers() {
-                let endpoint = Endpoint {
-                    server: server.name.clone(),
-                    region: server.region.clone(),
-                    host: server.host.clone(),
-                    port: server.port,
-                    tls: connector.clone(),
-                    timeout: settings.pool.connect_timeout,
-                };
-                endpoints.insert((cluster.name.clone(), server.name.clone()), Arc::new(endpoint));
-            }
-        }
+        let connector = |cluster: &Arc<Cluster>| {
+            let failed = |source| WorldError::Tls { what: format!("cluster {}", cluster.name), source };
+            Ok((cluster.name.clone(), net::connector(&cluster.tls).map_err(failed)?))
+        };
+        let connectors: HashMap<ClusterName, Connector> =
+            settings.clusters.values().map(connector).collect::<Result<_, WorldError>>()?;
+        let endpoints = endpoints(&settings, &connectors);
         let sealer = sealer(&settings, before);
         // Never none: without one, tenants of one database would hear each other.
         let random = || before.map_or_else(|| ChannelKey::random().map(Arc::new), |before| before.channel_key.clone());
         let channel_key = ChannelKey::of(&settings).map(Arc::new).or_else(random);
         let rules = Arc::new(settings.pool.clone());
-        let directory = Directory::new(&settings, before.map(|before| &before.directory));
-        Ok(Self { settings, verifier, tls, end_point, directory, sealer, channel_key, rules, endpoints })
+        let directory = Arc::new(Directory::new(&settings, before.map(|before| &*before.directory)));
+        Ok(Self { settings, verifier, tls, end_point, directory, sealer, channel_key, rules, endpoints, connectors })
+    }
+
+    /// The same with other servers in its clusters. No file is read again.
+    pub fn with_clusters(&self, clusters: BTreeMap<ClusterName, Arc<Cluster>>) -> Self {
+        let settings = Settings { clusters, ..self.settings.clone() };
+        Self {
+            endpoints: endpoints(&settings, &self.connectors),
+            settings,
+            verifier: Arc::clone(&self.verifier),
+            tls: self.tls.clone(),
+            end_point: self.end_point.clone(),
+            directory: Arc::clone(&self.directory),
+            sealer: self.sealer.clone(),
+            channel_key: self.channel_key.clone(),
+            rules: Arc::clone(&self.rules),
+            connectors: self.connectors.clone(),
+        }
     }
 
     /// Whether whoever logged in under another configuration would find the same under this one.
@@ -155,6 +167,23 @@ impl World {
             vetting,
         )
     }
+}
+
+fn endpoints(settings: &Settings, connectors: &HashMap<ClusterName, Connector>) -> Endpoints {
+    let clusters = settings.clusters.values();
+    let all = clusters.flat_map(|cluster| cluster.all_servers().map(move |server| (&cluster.name, server)));
+    let endpoint = |(cluster, server): (&ClusterName, &Arc<Server>)| {
+        let endpoint = Endpoint {
+            server: server.name.clone(),
+            region: server.region.clone(),
+            host: server.host.clone(),
+            port: server.port,
+            tls: connectors.get(cluster).cloned().flatten(),
+            timeout: settings.pool.connect_timeout,
+        };
+        ((cluster.clone(), server.name.clone()), Arc::new(endpoint))
+    };
+    all.map(endpoint).collect()
 }
 
 fn sealer(settings: &Settings, before: Option<&World>) -> Option<Arc<Sealer>> {

@@ -1,32 +1,24 @@
 //! Equal contexts, kept once: backends and sessions that agree then hold the same one, and seeing so takes
 //! one comparison of pointers.
 
-use std::sync::{Arc, Weak};
-
-use dashmap::DashMap;
+use std::sync::Arc;
 
 use super::Context;
 use super::context::Whose;
+use crate::base::Interned;
 
 #[derive(Debug, Default)]
-pub struct Contexts(DashMap<Whose, Vec<Weak<Context>>>);
+pub struct Contexts(Interned<Whose, Context>);
 
 impl Contexts {
     /// The context that is equal to this one and in use, or this one from now on.
     pub fn shared(&self, context: Context) -> Arc<Context> {
-        let mut known = self.0.entry(context.whose().clone()).or_default();
-        known.retain(|weak| weak.strong_count() > 0);
-        if let Some(same) = known.iter().filter_map(Weak::upgrade).find(|known| **known == context) {
-            return same;
-        }
-        let fresh = Arc::new(context);
-        known.push(Arc::downgrade(&fresh));
-        fresh
+        self.0.shared(context.whose().clone(), context)
     }
 
     /// Drops what was kept for the like of this context, if nobody uses it any more.
-    pub fn forget(&self, context: Context) {
-        self.0.remove_if(context.whose(), |_, known| known.iter().all(|weak| weak.strong_count() == 0));
+    pub fn forget(&self, context: &Context) {
+        self.0.forget(context.whose());
     }
 }
 

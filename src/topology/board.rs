@@ -1,6 +1,6 @@
 //! Where the probes write what they see, and everybody else reads what follows from it.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,8 @@ use tokio::sync::watch;
 
 use super::failover::{Candidate, Role, elect};
 use super::health::{Health, Pulse};
-use super::patroni::{self, Told};
+use super::patroni::Told;
+use super::roster::{Lock, Roster};
 use super::samples::Samples;
 use super::snapshot::{Balance, Lag, Seen, ServerView, Snapshot};
 use super::urgency::Urgency;
@@ -45,12 +46,13 @@ struct State {
     balance: Arc<Balance>,
     /// What tells this cluster from others (pg_control_system), by the first that answered.
     system: Option<String>,
-    /// Patroni is asked.
-    patroni: bool,
-    /// What it said last, and until when that holds.
-    told: Option<(Arc<Told>, Instant)>,
-    /// Somebody unknown leads, as was logged.
-    stranger: Option<String>,
+    /// As it is configured, with the members that are in force.
+    cluster: Option<Arc<Cluster>>,
+    roster: Roster,
+    /// What is wrong with what Patroni says, as was logged.
+    odd: Option<String>,
+    /// Replicas that nobody is to read from, also when they have gone and come back.
+    held: HashSet<ServerName>,
 }
 
 #[derive(Debug)]
@@ -66,9 +68,8 @@ struct Known {
     /// Its lag at its last answers, and when.
     lags: VecDeque<(Instant, Lag)>,
     trouble: Option<Arc<str>>,
-    /// It is this other one.
+    /// It is this other one by another name or address.
     alias: Option<ServerName>,
-    held: bool,
     /// It was asked at least once, and answered or not.
     asked: bool,
     /// What was last published of it, and since when that is so.
@@ -98,7 +99,7 @@ impl Topology {
     }
 
     /// The board of a cluster that is configured like this from now on.
-    pub fn renew(&self, cluster: &Cluster, near: Option<&Region>) -> Arc<Board> {
+    pub fn renew(&self, cluster: &Arc<Cluster>, near: Option<&Region>) -> Arc<Board> {
         let fresh = || Arc::new(Board::new(cluster.name.clone()));
         let board = Arc::clone(&self.0.entry(cluster.name.clone()).or_insert_with(fresh));
         board.renew(cluster, Balance { near: near.cloned(), slow_start: cluster.slow_start });
@@ -107,9 +108,8 @@ impl Topology {
 
     /// The servers of a cluster that are not configured, and that Patroni has told of.
     pub fn members(&self, cluster: &Cluster) -> Vec<Arc<Server>> {
-        let told =
-            self.board(&cluster.name).and_then(|board| board.state().told.as_ref().map(|(told, _)| Arc::clone(told)));
-        told.map(|told| patroni::found(cluster, &told)).unwrap_or_default()
+        let board = self.board(&cluster.name);
+        board.map(|board| board.state().roster_for(cluster).servers(cluster).0).unwrap_or_default()
     }
 
     /// Drops those that are not configured any more.
@@ -155,7 +155,15 @@ impl Board {
     /// Whether Patroni says who leads, where it is asked.
     pub fn is_told(&self) -> Option<bool> {
         let state = self.state();
-        state.patroni.then(|| state.told.as_ref().is_some_and(|(_, until)| Instant::now() < *until))
+        let asked = state.cluster.as_ref().is_some_and(|cluster| cluster.patroni.is_some());
+        asked.then(|| state.roster.lock(Instant::now()) != Lock::Unknown)
+    }
+
+    /// Somebody takes writes, or would, whom Patroni does not name: its answer may be an old one.
+    pub(super) fn disputes(&self) -> bool {
+        let snapshot = self.glance();
+        let mut fenced = snapshot.servers.iter().filter(|view| view.fenced);
+        fenced.any(|view| view.seen.is_some_and(|seen| seen.timeline == snapshot.timeline))
     }
 
     /// Told whenever a server has answered.
@@ -167,8 +175,13 @@ impl Board {
     pub fn hold(&self, server: &ServerName, held: bool) -> bool {
         let mut guard = self.state();
         let state = &mut *guard;
-        let Some(known) = state.known.iter_mut().find(|known| known.server.name == *server) else { return false };
-        known.held = held;
+        let Some(known) = state.known.iter().find(|known| known.server.name == *server) else { return false };
+        let name = known.server.name.clone();
+        if held {
+            state.held.insert(name)
+        } else {
+            state.held.remove(&name)
+        };
         self.publish(state);
         true
     }
@@ -198,15 +211,14 @@ impl Board {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn renew(&self, cluster: &Cluster, balance: Balance) {
+    fn renew(&self, cluster: &Arc<Cluster>, balance: Balance) {
         let mut state = self.state();
         state.balance = Arc::new(balance);
         let mut before = std::mem::take(&mut state.known);
         state.rules = cluster.probe.as_ref().map(|probe| probe.rules);
-        state.patroni = cluster.patroni.is_some();
-        if !state.patroni {
-            state.told = None;
-        }
+        state.roster_for(cluster);
+        let told = cluster.patroni.is_some();
+        state.cluster = Some(Arc::clone(cluster));
         state.known = cluster
             .all_servers()
             .map(|server| {
@@ -217,30 +229,30 @@ impl Board {
                 }
             })
             .collect();
-        if !state.known.iter().any(|known| known.asked) {
-            // Other servers under the same name.
+        if !told && !state.known.iter().any(|known| known.asked) {
+            // Other servers under the same name. What Patroni tells of may go and come back.
             (state.highest, state.system) = (0, None);
             (state.written, state.flushed) = Default::default();
         }
         self.publish(&mut state);
     }
 
-    /// Takes note of what Patroni said when it was asked at this time. `true`: its members are others than before.
+    /// Takes note of what Patroni said when it was asked at this time. `true`: its members are not those in force.
     pub(super) fn told(&self, asked: Instant, told: Told, rules: &Patroni) -> bool {
-        let mut state = self.state();
-        let until = asked + rules.interval * 3 + rules.timeout;
-        let told = Arc::new(told);
-        let before = state.told.replace((Arc::clone(&told), until));
-        self.publish(&mut state);
-        if before.is_none_or(|(before, _)| before.places() != told.places()) {
-            return true;
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let Some(cluster) = state.cluster.clone().filter(|cluster| cluster.patroni.as_deref() == Some(rules)) else {
+            return false;
+        };
+        let primary = self.glance().primary().cloned();
+        state.roster.take(asked, told, rules, |member| member.position(primary.iter()).is_some());
+        self.publish(state);
+        let odd = state.odd();
+        if let Some(why) = odd.as_ref().filter(|_| state.odd != odd) {
+            tracing::error!(cluster = %self.name, why, "what Patroni tells cannot be followed");
         }
-        let stranger = state.stranger();
-        if let Some(leader) = stranger.as_ref().filter(|_| state.stranger != stranger) {
-            tracing::error!(cluster = %self.name, leader, "Patroni's leader is none of the cluster's servers, so nobody writes: give it a tag region, or clusters.NAME.patroni one");
-        }
-        state.stranger = stranger;
-        false
+        state.odd = odd;
+        state.roster.servers(&cluster).0 != cluster.members
     }
 
     /// Takes note of an answer that `server` gave, or did not, to what it was asked at `asked`.
@@ -248,10 +260,8 @@ impl Board {
         let mut guard = self.state();
         let state = &mut *guard;
         let Some(rules) = state.rules else { return };
-        let twin = state.twin(server, &answer);
         let Some(known) = state.known.iter_mut().find(|known| known.server.name == *server) else { return };
         known.asked = true;
-        known.alias.clone_from(&twin);
         let trouble = known.trouble.take();
         match answer {
             Answer::Said { system, .. } if state.system.as_ref().is_some_and(|known| *known != system) => {
@@ -259,11 +269,6 @@ impl Board {
                 let why = "it belongs to another cluster: its system identifier is not that of the others";
                 known.trouble = Some(why.into());
                 known.seen = None;
-                known.pulse.failed(asked, Instant::now(), &rules);
-            }
-            Answer::Said { started, .. } if let Some(twin) = twin => {
-                known.trouble = Some(format!("it is server {twin} by another name or address").into());
-                (known.seen, known.started) = (None, Some(started));
                 known.pulse.failed(asked, Instant::now(), &rules);
             }
             Answer::Said { seen, system, started } => {
@@ -303,8 +308,9 @@ impl Board {
     /// Makes known what follows from what is known.
     fn publish(&self, state: &mut State) {
         let now = Instant::now();
+        state.find_aliases(&self.name);
         let verdict = if state.rules.is_some() {
-            let says = |known: &Known| known.seen.map(|seen| (seen.role, seen.timeline));
+            let says = |known: &Known| known.own().map(|seen| (seen.role, seen.timeline));
             let candidate = |known: &Known| Candidate { health: known.pulse.health(), says: says(known) };
             let candidates: Vec<Candidate> = state.known.iter().map(candidate).collect();
             elect(&candidates, state.highest, state.lock(now))
@@ -321,16 +327,16 @@ impl Board {
         let servers = state.known.iter_mut().enumerate().map(|(at, known)| {
             let health = if state.rules.is_some() { known.pulse.health() } else { Health::Up };
             let fenced = verdict.fenced.contains(&at);
-            let published = (health, known.seen.map(|seen| seen.role), fenced);
+            let published = (health, known.own().map(|seen| seen.role), fenced);
             if known.published != published {
                 told |= known.published.0 != health || known.published.2 != fenced;
                 (known.published, known.since) = (published, now);
             }
-            let (server, trouble) = (Arc::clone(&known.server), known.trouble.clone());
+            let (server, trouble) = (Arc::clone(&known.server), known.trouble());
             let (samples, lag) = (known.samples.clone(), known.lags.back().map(|(_, lag)| *lag));
             let worst_lag = known.lags.iter().map(|(_, lag)| *lag).reduce(Lag::max);
-            let (seen, since) = (known.seen, known.since);
-            let held = known.held;
+            let (seen, since) = (known.own(), known.since);
+            let held = state.held.contains(&server.name);
             ServerView { server, health, seen, samples, lag, worst_lag, fenced, held, since, trouble }
         });
         let servers: Vec<ServerView> = servers.collect();
@@ -372,27 +378,74 @@ impl Board {
 }
 
 impl State {
+    /// What Patroni has told of a cluster; nothing, where it is asked elsewhere from now on.
+    fn roster_for(&mut self, cluster: &Cluster) -> &Roster {
+        let urls = |cluster: &Cluster| cluster.patroni.as_ref().map(|patroni| patroni.urls.clone());
+        if self.cluster.as_deref().and_then(urls) != urls(cluster) {
+            self.roster = Roster::default();
+        }
+        &self.roster
+    }
+
     /// Who holds Patroni's lock, or that nobody of these does. `None`: that is not known, or says nothing.
     fn lock(&self, now: Instant) -> Option<Option<usize>> {
-        let (told, _) = self.told.as_ref().filter(|(told, until)| now < *until && !told.paused)?;
-        let holder = told.leader().and_then(|leader| self.known.iter().find(|known| leader.is(&known.server)));
-        let name = holder.map(|known| known.alias.as_ref().unwrap_or(&known.server.name));
-        Some(name.and_then(|name| self.known.iter().position(|known| known.server.name == *name)))
+        let leader = match self.roster.lock(now) {
+            Lock::Unknown => return None,
+            Lock::Nobody => return Some(None),
+            Lock::Held(leader) => leader,
+        };
+        let named = |name: &ServerName| self.known.iter().position(|known| known.server.name == *name);
+        match leader.position(self.known.iter().map(|known| &known.server)).and_then(|at| self.known.get(at)) {
+            // Which of these it is, or whether it is one at all, is about to be found out.
+            Some(known) if !known.asked => None,
+            Some(known) => Some(named(known.alias.as_ref().unwrap_or(&known.server.name))),
+            None => {
+                let cluster = self.cluster.as_deref()?;
+                let comes = leader.position(self.roster.servers(cluster).0.iter()).is_some();
+                if comes { None } else { Some(None) }
+            }
+        }
     }
 
-    /// A leader that is none of these servers: nobody writes then.
-    fn stranger(&self) -> Option<String> {
-        let leader = self.told.as_ref()?.0.leader()?;
-        let known = self.known.iter().any(|known| leader.is(&known.server));
-        (!known).then(|| format!("{} at {}:{}", leader.name, leader.host, leader.port))
+    /// What somebody has to mend.
+    fn odd(&self) -> Option<String> {
+        let cluster = self.cluster.as_deref()?;
+        let (servers, left_out) = self.roster.servers(cluster);
+        if let Lock::Held(leader) = self.roster.lock(Instant::now()) {
+            let who = format!("{} at {}:{} leads", leader.name, leader.host, leader.port);
+            let all = || cluster.servers.iter().chain(&servers);
+            let Some(at) = leader.position(all()) else {
+                return Some(format!(
+                    "{who}, and in which region it is nobody says (its tag region, or clusters.{}.patroni.region): nobody \
+                     writes",
+                    cluster.name
+                ));
+            };
+            let name = all().nth(at).map(|server| &server.name);
+            let down = |known: &Known| Some(&known.server.name) == name && known.pulse.health() == Health::Down;
+            if self.known.iter().any(|known| known.alias.is_none() && down(known)) {
+                return Some(format!("{who}, and does not answer pgward there"));
+            }
+        }
+        let names = left_out.join(", ");
+        (!left_out.is_empty()).then(|| format!("not used, for want of a region or a name of their own: {names}"))
     }
 
-    /// The server before this one in the list that was started in the same moment: it is the same.
-    fn twin(&self, server: &ServerName, answer: &Answer) -> Option<ServerName> {
-        let Answer::Said { started, .. } = answer else { return None };
-        let before = self.known.iter().take_while(|known| known.server.name != *server);
-        let mut twins = before.filter(|known| known.alias.is_none() && known.started.as_ref() == Some(started));
-        twins.next().map(|known| known.server.name.clone())
+    /// Servers that were started in the same moment are one. The first that can be reached stands for it.
+    fn find_aliases(&mut self, cluster: &ClusterName) {
+        let reached = |known: &Known| known.pulse.health() != Health::Down;
+        let of = |known: &Known| {
+            let twins = || self.known.iter().filter(|twin| known.started.is_some() && twin.started == known.started);
+            let first = twins().find(|twin| reached(twin)).or_else(|| twins().next())?;
+            (first.server.name != known.server.name).then(|| first.server.name.clone())
+        };
+        let aliases: Vec<Option<ServerName>> = self.known.iter().map(of).collect();
+        for (known, alias) in self.known.iter_mut().zip(aliases).filter(|(known, alias)| known.alias != *alias) {
+            known.alias = alias;
+            if let Some(twin) = &known.alias {
+                tracing::warn!(%cluster, server = %known.server.name, %twin, "a server is another one by another name or address");
+            }
+        }
     }
 }
 
@@ -408,11 +461,20 @@ impl Known {
             lags: VecDeque::new(),
             trouble: None,
             alias: None,
-            held: false,
             asked: false,
             published: (Health::Suspect, None, false),
             since: Instant::now(),
         }
+    }
+
+    /// What it says, where it is one of its own.
+    fn own(&self) -> Option<Seen> {
+        self.seen.filter(|_| self.alias.is_none())
+    }
+
+    fn trouble(&self) -> Option<Arc<str>> {
+        let twin = self.alias.as_ref().map(|twin| format!("it is server {twin} by another name or address").into());
+        twin.or_else(|| self.trouble.clone())
     }
 
     /// What it is as it says, but for this: a replica that nobody sends anything, as while there is no primary, tells the

@@ -7,6 +7,7 @@
 //!   health     whether a server answers (pure)
 //!   failover   who is the primary (pure)
 //!   patroni    who leads, and which servers there are, as Patroni says (I/O)
+//!   roster     the same, answer by answer (pure)
 //!   samples    how far each had come when (pure)
 //!   functions  which of a database's may be called on a replica (I/O)
 //!   snapshot   what is published: replaced, never changed
@@ -20,6 +21,7 @@ mod functions;
 mod health;
 mod patroni;
 mod probe;
+mod roster;
 mod samples;
 mod snapshot;
 mod urgency;
@@ -28,7 +30,7 @@ pub use board::{Board, Topology};
 pub use failover::Role;
 pub use functions::{Catalogue, Functions};
 pub use health::Health;
-pub use patroni::{PatroniError, ask_once as ask_patroni, watch as watch_patroni};
+pub use patroni::{Found, PatroniError, ask_once as ask_patroni, watch as watch_patroni};
 pub use probe::{Probed, watch};
 pub use samples::{Sample, Samples};
 pub use snapshot::{Balance, Lag, Seen, ServerView, Snapshot};

@@ -2,20 +2,27 @@
 //!
 //! Any member answers for all of them (`GET /cluster`, Patroni's documentation, "REST API"), by what stands in its store.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::board::Board;
+use super::roster::Roster;
 use crate::base::{Region, ServerName, causes};
-use crate::config::{Cluster, FileVersion, Patroni, Server, ServerRole};
+use crate::config::{Cluster, FileVersion, Patroni, Server, ServerRole, Url};
 use crate::net::{self, FetchError, FileError};
 
 /// A larger answer is not read.
 const LONGEST: usize = 256 * 1024;
+
+/// Nobody has more of them.
+const MEMBERS: usize = 64;
+
+/// Members that are asked besides those whose URLs are configured.
+const OTHERS: usize = 16;
 
 /// Between two questions, where a change at the servers asks for one.
 const GAP: Duration = Duration::from_millis(100);
@@ -34,12 +41,12 @@ pub struct Member {
     pub host: String,
     pub port: u16,
     /// It holds the lock, and takes writes.
-    pub leads: bool,
-    /// As its tag of this name says.
-    pub region: Option<Region>,
+    leads: bool,
+    /// As its tag of this name says. `Err`: it has one that is no region.
+    region: Result<Option<Region>, ()>,
     /// Nobody is to read there, as its tag `noloadbalance` says.
-    pub spared: bool,
-    api: Option<String>,
+    spared: bool,
+    api: Option<Url>,
 }
 
 struct Client {
@@ -62,7 +69,7 @@ pub enum PatroniError {
         #[source]
         source: FetchError,
     },
-    #[error("{at}: the answer is not that of Patroni's GET /cluster")]
+    #[error("{at}: the answer is not that of Patroni's GET /cluster, or tells of more than {MEMBERS} members")]
     Answer { at: String },
 }
 
@@ -70,14 +77,9 @@ impl Told {
     /// `None`: it is not what Patroni says.
     fn read(body: &[u8]) -> Option<Self> {
         let answer: Value = serde_json::from_slice(body).ok()?;
-        let members = answer.get("members")?.as_array()?.iter().filter_map(Member::read).collect();
+        let members = answer.get("members")?.as_array().filter(|members| members.len() <= MEMBERS)?;
+        let members = members.iter().filter_map(Member::read).collect();
         Some(Self { members, paused: answer.get("pause").and_then(Value::as_bool).unwrap_or(false) })
-    }
-
-    /// Which members there are, whatever they do.
-    pub(super) fn places(&self) -> BTreeSet<(&str, &str, u16, Option<&Region>, bool)> {
-        let members = self.members.iter();
-        members.map(|m| (m.name.as_str(), m.host.as_str(), m.port, m.region.as_ref(), m.spared)).collect()
     }
 
     pub(super) fn leader(&self) -> Option<&Member> {
@@ -92,31 +94,38 @@ impl Member {
         let tag = |key: &str| member.get("tags").and_then(|tags| tags.get(key));
         Some(Self {
             name: text("name")?.to_owned(),
-            host: text("host")?.to_owned(),
+            // No socket's folder.
+            host: text("host").filter(|host| !host.is_empty() && !host.starts_with('/'))?.to_owned(),
             port: member.get("port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok())?,
             leads: matches!(text("role"), Some("leader" | "primary" | "master")),
-            region: tag("region").and_then(Value::as_str).and_then(|region| Region::parse(region).ok()),
+            // `no` is a region, and false in YAML.
+            region: tag("region").map(|tag| Region::parse(tag.as_str().unwrap_or_default()).map_err(drop)).transpose(),
             spared: tag("noloadbalance").and_then(Value::as_bool).unwrap_or(false),
             // http://host:8008/patroni
-            api: text("api_url").and_then(|url| url.strip_suffix("/patroni")).map(ToOwned::to_owned),
+            api: text("api_url").and_then(|url| Url::parse(url.strip_suffix("/patroni")?)),
         })
     }
 
-    /// Whether a server is this member.
-    pub(super) fn is(&self, server: &Server) -> bool {
-        (server.host == self.host && server.port == self.port) || server.name.as_str() == self.name
+    /// Which of these servers it is. By its address, and else by its name, which others may have given to another.
+    pub(super) fn position<'a>(&self, servers: impl Iterator<Item = &'a Arc<Server>> + Clone) -> Option<usize> {
+        let place = |server: &Arc<Server>| server.host == self.host && server.port == self.port;
+        let name = |server: &Arc<Server>| server.name.as_str() == self.server_name();
+        servers.clone().position(place).or_else(|| servers.clone().position(name))
+    }
+
+    /// Patroni lets names have what ours have not.
+    fn server_name(&self) -> String {
+        let word = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
+        self.name.chars().map(word).take(63).collect()
     }
 
     /// As a server that pgward may use, if it is known where it is.
-    fn server(&self, rules: &Patroni) -> Option<Server> {
-        // Patroni lets names have what ours have not.
-        let word = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
-        let name: String = self.name.chars().map(word).take(63).collect();
+    pub(super) fn server(&self, rules: &Patroni) -> Option<Server> {
         Some(Server {
-            name: ServerName::parse(&name).ok()?,
+            name: ServerName::parse(&self.server_name()).ok()?,
             host: self.host.clone(),
             port: self.port,
-            region: self.region.clone().or_else(|| rules.region.clone())?,
+            region: self.region.clone().ok()?.or_else(|| rules.region.clone())?,
             // Who leads changes, and it is the same server.
             role: ServerRole::Replica,
             max_backends: rules.max_backends,
@@ -125,28 +134,25 @@ impl Member {
     }
 }
 
-/// The servers of a cluster that Patroni tells of, besides those that are configured.
-pub(super) fn found(cluster: &Cluster, told: &Told) -> Vec<Arc<Server>> {
-    let Some(rules) = &cluster.patroni else { return Vec::new() };
-    let mut found: Vec<Arc<Server>> = Vec::new();
-    for member in &told.members {
-        if cluster.servers.iter().any(|server| member.is(server)) {
-            continue;
-        }
-        let Some(server) = member.server(rules) else { continue };
-        if !cluster.servers.iter().chain(&found).any(|known| known.name == server.name) {
-            found.push(Arc::new(server));
-        }
-    }
-    found.sort_by(|a, b| a.name.cmp(&b.name));
-    found
+/// What Patroni tells when it is asked once.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Besides those that are configured.
+    pub servers: Vec<Arc<Server>>,
+    /// Who leads, among all of them.
+    pub leader: Option<Arc<Server>>,
 }
 
-/// The same, asked for once.
-pub async fn ask_once(cluster: &Cluster) -> Result<Vec<Arc<Server>>, PatroniError> {
-    let Some(rules) = &cluster.patroni else { return Ok(Vec::new()) };
-    let told = ask(rules, &mut rules.urls.clone(), &mut None).await?;
-    Ok(found(cluster, &told))
+pub async fn ask_once(cluster: &Cluster) -> Result<Found, PatroniError> {
+    let Some(rules) = &cluster.patroni else { return Ok(Found::default()) };
+    let told = Asker::new(Arc::clone(rules)).ask().await?;
+    let leader = told.leader().cloned();
+    let mut roster = Roster::default();
+    roster.take(Instant::now(), told, rules, |_| false);
+    let (servers, _) = roster.servers(cluster);
+    let all = || cluster.servers.iter().chain(&servers);
+    let leader = leader.and_then(|leader| all().nth(leader.position(all())?)).map(Arc::clone);
+    Ok(Found { servers, leader })
 }
 
 /// Asks again and again; `changed` is called when there are other members than before. Never ends by itself.
@@ -154,21 +160,21 @@ pub async fn watch(board: Arc<Board>, rules: Arc<Patroni>, changed: impl Fn()) {
     let mut due = interval(rules.interval);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut changes = board.changes();
-    let mut urls = rules.urls.clone();
-    let (mut asked, mut trouble, mut client) = (Instant::now(), None, None);
+    let mut asker = Asker::new(Arc::clone(&rules));
+    let (mut asked, mut trouble) = (Instant::now(), None);
     loop {
         tokio::select! {
             _ = due.tick() => {}
             Ok(()) = changes.changed() => sleep_until((asked + GAP).into()).await,
         }
+        if board.disputes() {
+            // What was asked last may not know yet.
+            asker.turn();
+        }
         asked = Instant::now();
-        match ask(&rules, &mut urls, &mut client).await {
+        match asker.ask().await {
             Ok(told) => {
                 trouble = None;
-                let apis = told.members.iter().filter_map(|member| member.api.clone());
-                let others: Vec<String> = apis.filter(|url| !rules.urls.contains(url)).collect();
-                urls.retain(|url| rules.urls.contains(url) || others.contains(url));
-                urls.extend(others.into_iter().filter(|url| !urls.contains(url)).collect::<Vec<_>>());
                 if board.told(asked, told, &rules) {
                     changed();
                 }
@@ -184,57 +190,92 @@ pub async fn watch(board: Arc<Board>, rules: Arc<Patroni>, changed: impl Fn()) {
     }
 }
 
-/// The first that answers, beginning with the one that did last.
-async fn ask(rules: &Patroni, urls: &mut [String], client: &mut Option<Client>) -> Result<Told, PatroniError> {
-    let files = [&rules.ca, &rules.certificate, &rules.key].into_iter().flatten();
-    let files: Vec<FileVersion> = files.map(|path| FileVersion::of(path)).collect();
-    let http = match client.take().filter(|client| client.files == files) {
-        Some(client) => client.http,
-        None => self::client(rules)?,
-    };
-    let http = &client.insert(Client { http, files }).http;
-    let mut failed = Err(PatroniError::Nobody);
-    for at in 0..urls.len() {
-        failed = ask_one(http, &urls[at]).await;
-        if failed.is_ok() {
-            urls.rotate_left(at);
-            break;
+/// Whom to ask, and how.
+struct Asker {
+    rules: Arc<Patroni>,
+    /// Those that are configured and some that they told of. The one that answered last is the first.
+    urls: Vec<Url>,
+    client: Option<Client>,
+}
+
+impl Asker {
+    fn new(rules: Arc<Patroni>) -> Self {
+        Self { urls: rules.urls.clone(), rules, client: None }
+    }
+
+    /// Another one is to be asked first.
+    fn turn(&mut self) {
+        self.urls.rotate_left(1);
+    }
+
+    async fn ask(&mut self) -> Result<Told, PatroniError> {
+        let http = self.client()?;
+        let first = self.urls.first().cloned().ok_or(PatroniError::Nobody)?;
+        let mut answer = ask_one(&http, &first).await.map(|told| (told, first));
+        if answer.is_err() {
+            let mut others = JoinSet::new();
+            for url in self.urls.iter().skip(1).cloned() {
+                let http = http.clone();
+                others.spawn(async move { ask_one(&http, &url).await.map(|told| (told, url)) });
+            }
+            while let Some(other) = others.join_next().await {
+                if let Ok(Ok(other)) = other {
+                    answer = Ok(other);
+                    break;
+                }
+            }
         }
+        let (told, by) = answer?;
+        self.learn(&told, &by);
+        Ok(told)
     }
-    failed
+
+    /// Others are asked when those that are configured do not answer.
+    fn learn(&mut self, told: &Told, by: &Url) {
+        let known = &self.rules.urls;
+        // No answer makes pgward speak in the clear where it did not.
+        let fit = |url: &Url| known.iter().any(|known| known.scheme() == url.scheme()) && !known.contains(url);
+        let apis = told.members.iter().filter_map(|member| member.api.clone()).filter(fit);
+        let all: Vec<Url> = known.iter().cloned().chain(apis.take(OTHERS)).collect();
+        self.urls = std::iter::once(by.clone()).chain(all.into_iter().filter(|url| url != by)).collect();
+    }
+
+    /// Without kept connections: who moves a name elsewhere is followed by that. Anew when the files of TLS have changed.
+    fn client(&mut self) -> Result<reqwest::Client, PatroniError> {
+        let rules = &self.rules;
+        let files = [&rules.ca, &rules.certificate, &rules.key].into_iter().flatten();
+        let files: Vec<FileVersion> = files.map(|path| FileVersion::of(path)).collect();
+        if let Some(client) = self.client.as_ref().filter(|client| client.files == files) {
+            return Ok(client.http.clone());
+        }
+        let mut builder = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(rules.timeout)
+            .no_proxy()
+            .pool_max_idle_per_host(0)
+            .user_agent(concat!("pgward/", env!("CARGO_PKG_VERSION")));
+        if let Some(ca) = &rules.ca {
+            builder = builder.tls_certs_merge(net::authorities(ca)?);
+        }
+        if let (Some(certificate), Some(key)) = (&rules.certificate, &rules.key) {
+            builder = builder.identity(net::identity(certificate, key)?);
+        }
+        let http = builder.build().map_err(PatroniError::Client)?;
+        self.client = Some(Client { http: http.clone(), files });
+        Ok(http)
+    }
 }
 
-async fn ask_one(client: &reqwest::Client, url: &str) -> Result<Told, PatroniError> {
-    // It may have a password in it.
-    let at = reqwest::Url::parse(url)
-        .ok()
-        .and_then(|url| Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?)));
-    let at = at.unwrap_or_default();
+async fn ask_one(client: &reqwest::Client, url: &Url) -> Result<Told, PatroniError> {
+    let at = || url.to_string();
     match net::fetch(client, &format!("{url}/cluster"), LONGEST).await {
-        Ok(body) => Told::read(&body).ok_or(PatroniError::Answer { at }),
-        Err(source) => Err(PatroniError::Fetch { at, source }),
+        Ok(body) => Told::read(&body).ok_or_else(|| PatroniError::Answer { at: at() }),
+        Err(source) => Err(PatroniError::Fetch { at: at(), source }),
     }
-}
-
-/// Without kept connections: who moves a name elsewhere is followed by that, too.
-fn client(rules: &Patroni) -> Result<reqwest::Client, PatroniError> {
-    let mut builder = reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(rules.timeout)
-        .no_proxy()
-        .pool_max_idle_per_host(0)
-        .user_agent(concat!("pgward/", env!("CARGO_PKG_VERSION")));
-    if let Some(ca) = &rules.ca {
-        builder = builder.tls_certs_merge(net::authorities(ca)?);
-    }
-    if let (Some(certificate), Some(key)) = (&rules.certificate, &rules.key) {
-        builder = builder.identity(net::identity(certificate, key)?);
-    }
-    builder.build().map_err(PatroniError::Client)
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config;
 
@@ -247,7 +288,8 @@ mod tests {
         {"name": "pg4", "role": "replica", "state": "creating replica"}
     ], "scope": "main"}"#;
 
-    fn cluster(region: &str, servers: &str) -> Arc<Cluster> {
+    /// `region`: more of the table `patroni`; `servers`: of the cluster's.
+    pub fn cluster(region: &str, servers: &str) -> Arc<Cluster> {
         let text = format!(
             r#"
             listen = {{ address = "127.0.0.1:0" }}
@@ -268,12 +310,32 @@ mod tests {
         Arc::clone(settings.clusters.values().next().unwrap())
     }
 
+    /// Members by name; whose name has a `!` behind it leads.
+    pub fn told(members: &str, paused: bool) -> Told {
+        let member = |(at, word): (usize, &str)| Member {
+            name: word.trim_end_matches('!').to_owned(),
+            host: format!("10.0.0.{at}"),
+            port: 5432,
+            leads: word.ends_with('!'),
+            region: Ok(None),
+            spared: false,
+            api: None,
+        };
+        Told { members: members.split_whitespace().enumerate().map(member).collect(), paused }
+    }
+
+    fn servers(cluster: &Cluster, answer: &str) -> Vec<Arc<Server>> {
+        let mut roster = Roster::default();
+        let told = Told::read(answer.as_bytes()).unwrap();
+        roster.take(Instant::now(), told, cluster.patroni.as_ref().unwrap(), |_| false);
+        roster.servers(cluster).0
+    }
+
     fn names(cluster: &Cluster) -> Vec<String> {
-        let told = Told::read(ANSWER.as_bytes()).unwrap();
         let one = |server: &Arc<Server>| {
             format!("{} {}:{} {} {}", server.name, server.host, server.port, server.region, server.weight)
         };
-        found(cluster, &told).iter().map(one).collect()
+        servers(cluster, ANSWER).iter().map(one).collect()
     }
 
     #[test]
@@ -281,6 +343,46 @@ mod tests {
         assert_eq!(names(&cluster("", "")), ["pg-1 10.0.0.1:5432 lk 100", "pg2 10.0.0.2:5433 in 0"]);
         let with_default = cluster(", region = \"np\"", "");
         assert_eq!(names(&with_default)[2], "pg3 10.0.0.3:5432 np 100");
+    }
+
+    #[test]
+    fn a_tag_that_is_no_region_was_taken_for_the_default() {
+        for tag in ["false", "47", "\"a b\"", "\"\"", "null", "[\"lk\"]"] {
+            let answer = ANSWER.replace("\"region\": \"lk\"", &format!("\"region\": {tag}"));
+            let found = servers(&cluster(", region = \"np\"", ""), &answer);
+            assert!(!found.iter().any(|server| server.host == "10.0.0.1"), "{tag}");
+        }
+    }
+
+    #[test]
+    fn names_that_others_have_do_not_hide_whose_address_it_is() {
+        let crossed = "
+            servers = [
+                { name = \"pg2\", host = \"10.0.0.1\", region = \"lk\" },
+                { name = \"pg-1\", host = \"10.0.0.2\", port = 5433, region = \"lk\", role = \"replica\" },
+            ]";
+        let told = Told::read(ANSWER.as_bytes()).unwrap();
+        assert_eq!(told.leader().unwrap().position(cluster("", crossed).servers.iter()), Some(0));
+    }
+
+    #[test]
+    fn whom_to_ask_is_not_for_an_answer_to_say() {
+        let cluster = cluster("", "");
+        let mut asker = Asker::new(Arc::clone(cluster.patroni.as_ref().unwrap()));
+        let by = asker.urls[0].clone();
+        let api = |text: &str| ANSWER.replace("http://10.0.0.2:8008/patroni", text);
+        for (url, asked) in [
+            ("http://10.0.0.2:8008/patroni", 2),
+            ("https://10.0.0.2:8008/patroni", 1),
+            ("http://me:word@10.0.0.2:8008/patroni", 1),
+            ("http://10.0.0.2:8008/x?y=/patroni", 1),
+            ("file:///patroni", 1),
+        ] {
+            asker.learn(&Told::read(api(url).as_bytes()).unwrap(), &by);
+            assert_eq!(asker.urls.len(), asked, "{url}: {:?}", asker.urls);
+        }
+        let many = ["{\"name\": \"x\"}"; 65].join(",");
+        assert_eq!(Told::read(format!("{{\"members\": [{many}]}}").as_bytes()), None);
     }
 
     #[test]

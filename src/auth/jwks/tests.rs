@@ -1,5 +1,6 @@
 //! Key sets behind a URL, against a real HTTPS server.
 
+use crate::net::FileError;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -358,7 +359,10 @@ fn an_authority_file_without_a_certificate_is_refused() {
         min_refresh: NEVER,
         ca: Some(ca.to_owned()),
     };
-    assert!(matches!(Remote::new("test".into(), &url(file.path())), Err(KeyProblem::Authority(_))));
+    assert!(matches!(
+        Remote::new("test".into(), &url(file.path())),
+        Err(KeyProblem::Authority(FileError::Authority(_)))
+    ));
     let nowhere = std::path::Path::new("/does/not/exist");
-    assert!(matches!(Remote::new("test".into(), &url(nowhere)), Err(KeyProblem::Read { .. })));
+    assert!(matches!(Remote::new("test".into(), &url(nowhere)), Err(KeyProblem::Authority(FileError::Read(..)))));
 }
