@@ -143,10 +143,14 @@ async fn a_session_reads_what_it_wrote_and_others_read_what_the_replica_has() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn at_consistency_tenant_another_session_sees_it_at_once() {
+async fn at_consistency_tenant_another_session_at_another_pgward_sees_it_at_once() {
     let cluster = cluster("tenant", 1).await;
-    let stage = stage(&cluster, "consistency = \"tenant\"").await;
-    let (writer, reader) = (stage.connect("acme").await, stage.connect("acme").await);
+    let nodes = [
+        stage(&cluster, "consistency = \"tenant\"").await,
+        // They know nothing of each other.
+        stage(&cluster, "consistency = \"tenant\"").await,
+    ];
+    let (writer, reader) = (nodes[0].connect("acme").await, nodes[1].connect("acme").await);
     let count = "select count(*)::text || ' ' || where_am_i() from orders where item = 'shared'";
     let replica = cluster.replicas()[0].port().to_string();
     let mut by_replica = 0;

@@ -90,6 +90,10 @@ name!(
     Region, 63, word, "A-Z a-z 0-9 _ -"
 );
 name!(
+    /// One pgward of several.
+    NodeName, 63, word, "A-Z a-z 0-9 _ -"
+);
+name!(
     /// What a session may do inside its tenant: `app`, `readonly`, `admin` or a name of the operator's.
     Access, 63, word, "A-Z a-z 0-9 _ -"
 );

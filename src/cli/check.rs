@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use super::failure::Failure;
 use super::output::{say, warn};
 use crate::config::{self, Isolation, Settings};
+use crate::residency;
 
 /// Check a configuration file and name everything wrong with it
 ///
@@ -54,6 +55,11 @@ fn summary(settings: &Settings) -> String {
         .iter()
         .filter_map(|level| counts.get(level.as_str()).map(|count| format!("{count} at level {}", level.as_str())))
         .collect();
+    if let Some(here) = &settings.region {
+        let node = settings.node.as_ref().map_or_else(String::new, |node| format!("node {node} "));
+        let here_too = settings.tenants.values().filter(|tenant| residency::allows(&tenant.regions, here)).count();
+        lines.push(format!("{node}in region {here}: {here_too} of the tenants may be served here"));
+    }
     let total = settings.tenants.len();
     lines.push(format!("tenants: {total}{}{}", if parts.is_empty() { "" } else { ", " }, parts.join(", ")));
     let plain = &settings.plain;

@@ -8,6 +8,7 @@ use toml::Value;
 
 use super::Problem;
 use super::logins::{self, login};
+use super::places::{Patroni, Url};
 use super::reader::{Reader, Section, empty, map, table};
 use super::settings::*;
 use crate::base::{Access, ClusterName};

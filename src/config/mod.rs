@@ -10,10 +10,12 @@ mod break_glass;
 mod check;
 mod clusters;
 mod logins;
+mod places;
 mod plain;
 mod problem;
 mod reader;
 mod reads;
+mod regions;
 mod sections;
 mod settings;
 mod tenants;
@@ -21,6 +23,7 @@ mod users;
 
 use std::path::Path;
 
+pub use places::{Node, Patroni, Url};
 pub use problem::Problem;
 pub use settings::*;
 

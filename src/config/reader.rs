@@ -342,7 +342,8 @@ from_name!(
     crate::base::ClusterName,
     crate::base::ServerName,
     crate::base::Region,
-    crate::base::Access
+    crate::base::Access,
+    crate::base::NodeName
 );
 
 /// `250ms`, `10s`, `5m`, `1h`, `30d`.

@@ -7,7 +7,8 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use super::clusters::clusters;
-use super::reader::{FromToml, Reader, Section, choose, empty, name_of, table};
+use super::reader::{FromToml, Reader, Section, choose, empty, table};
+use super::regions::{Groups, Nodes};
 use super::settings::*;
 use super::{Problem, audit, break_glass, plain, reads, tenants};
 
@@ -35,13 +36,22 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
     let session = session(reader, part);
     let part = root.section(reader, "pool");
     let pool = pool(reader, part);
-    let region = root.optional::<String>(reader, "region").and_then(|name| name_of(reader, "region", name));
+    let groups = Groups::read(reader, &mut root);
+    let Nodes { all: nodes, own: node, region } = Nodes::read(reader, &mut root, &groups);
     let clusters = clusters(reader, &mut root, master_key.is_some());
+    for cluster in clusters.values() {
+        for (i, server) in cluster.servers.iter().enumerate() {
+            groups.is_one(reader, &format!("clusters.{}.servers[{i}].region", cluster.name), &server.region);
+        }
+        if let Some(region) = cluster.patroni.as_ref().and_then(|patroni| patroni.region.as_ref()) {
+            groups.is_one(reader, &format!("clusters.{}.patroni.region", cluster.name), region);
+        }
+    }
     let part = root.section(reader, "limits");
     let limits = tenants::default_limits(reader, part);
     let part = root.section(reader, "reads");
     let reads = reads::default_reads(reader, part);
-    let (tenants, tenants_file) = tenants::tenants(reader, &mut root, limits, &reads);
+    let (tenants, tenants_file) = tenants::tenants(reader, &mut root, limits, &reads, &groups);
     let break_glass = break_glass::break_glass(reader, &mut root);
     let part = root.section(reader, "plain");
     let plain = plain::plain(reader, part, limits, &reads);
@@ -58,6 +68,8 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
         session,
         pool,
         region,
+        nodes,
+        node,
         clusters,
         tenants,
         break_glass,

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::{Access, ClusterName, Region, Secret, ServerName, StoredPassword, TenantId};
+use super::places::{Node, Patroni};
+use crate::base::{Access, ClusterName, NodeName, Region, Secret, ServerName, StoredPassword, TenantId};
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -21,8 +22,12 @@ pub struct Settings {
     pub issuers: Vec<Issuer>,
     pub session: SessionRules,
     pub pool: PoolRules,
-    /// Where this pgward is, if replicas that are there too are to be read from first.
+    /// Where this pgward is: replicas that are there too are read from first, and tenants that may not be there are not
+    /// served. `None`: that is not known.
     pub region: Option<Region>,
+    /// This and other pgwards.
+    pub nodes: BTreeMap<NodeName, Arc<Node>>,
+    pub node: Option<NodeName>,
     pub clusters: BTreeMap<ClusterName, Arc<Cluster>>,
     pub tenants: Tenants,
     pub break_glass: Vec<BreakGlass>,
@@ -254,48 +259,6 @@ impl Cluster {
     /// Those that are configured and those that were found.
     pub fn all_servers(&self) -> impl Iterator<Item = &Arc<Server>> {
         self.servers.iter().chain(&self.members)
-    }
-}
-
-/// Patroni's REST API.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Patroni {
-    /// Of members. Others are asked, too, once they are known.
-    pub urls: Vec<Url>,
-    pub interval: Duration,
-    /// How long one answer may take.
-    pub timeout: Duration,
-    /// PEM file of the authority to trust besides the system's.
-    pub ca: Option<PathBuf>,
-    pub certificate: Option<PathBuf>,
-    pub key: Option<PathBuf>,
-    /// Where members are that have no tag `region`. `None`: those are not used.
-    pub region: Option<Region>,
-    pub max_backends: usize,
-    pub weight: usize,
-}
-
-/// `http://` or `https://`, a host and perhaps a port, a path: nothing that is to be kept secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Url(reqwest::Url);
-
-impl Url {
-    pub fn parse(text: &str) -> Option<Self> {
-        let url = reqwest::Url::parse(text).ok()?;
-        let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
-        let known = matches!(url.scheme(), "http" | "https") && url.has_host() && url.fragment().is_none();
-        (plain && known).then_some(Self(url))
-    }
-
-    pub fn scheme(&self) -> &str {
-        self.0.scheme()
-    }
-}
-
-impl std::fmt::Display for Url {
-    /// Without a slash at the end.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.0.as_str().trim_end_matches('/'))
     }
 }
 

@@ -8,6 +8,7 @@ use toml::{Table, Value};
 
 use super::logins::login;
 use super::reader::{FromToml, Reader, Section, map, name_of, table};
+use super::regions::Groups;
 use super::settings::*;
 use super::{Problem, audit};
 use crate::base::{Access, Region, TenantId};
@@ -41,6 +42,7 @@ pub(super) fn tenants(
     root: &mut Section,
     limits: TenantLimits,
     reads: &Arc<ReadRules>,
+    groups: &Groups,
 ) -> (Tenants, Option<TenantsFile>) {
     let mut entries = root.entries(reader, "tenants");
     let name = root.optional::<String>(reader, "tenants_file");
@@ -65,7 +67,7 @@ pub(super) fn tenants(
     for (at, key, value) in entries {
         let Some(id) = name_of::<TenantId>(reader, &at, key) else { continue };
         let Some(section) = table(reader, &at, value) else { continue };
-        let Some(tenant) = tenant(reader, &id, section, limits, reads) else { continue };
+        let Some(tenant) = tenant(reader, &id, section, limits, reads, groups) else { continue };
         if out.insert(id, Arc::new(tenant)).is_some() {
             reader.problem(Problem::new(at, "is in the configuration file and in the tenants file"));
         }
@@ -79,6 +81,7 @@ fn tenant(
     mut section: Section,
     default: TenantLimits,
     reads: &Arc<ReadRules>,
+    groups: &Groups,
 ) -> Option<Tenant> {
     let levels = [
         ("rows", Isolation::Rows),
@@ -95,10 +98,10 @@ fn tenant(
     });
     let search_path = section.optional(reader, "search_path").unwrap_or_else(|| vec![schema]);
     let home: Option<Region> = section.required(reader, "home", "\"lk\"");
-    let at = section.at("regions");
+    let (at, at_home) = (section.at("regions"), section.at("home"));
     let named: Option<Vec<String>> = section.optional(reader, "regions");
     let regions: Option<Vec<Region>> =
-        named.map(|names| names.into_iter().filter_map(|name| name_of(reader, &at, name)).collect());
+        named.map(|names| groups.expand(names.into_iter().filter_map(|name| name_of(reader, &at, name))));
     let roles = roles(reader, &mut section, id, isolation);
     let mode = section.choice(reader, "mode", &PoolMode::ALL).unwrap_or(PoolMode::Transaction);
     let limits = limits(reader, &mut section, default);
@@ -107,6 +110,7 @@ fn tenant(
     let suspended = section.optional(reader, "suspended").unwrap_or(false);
     section.finish(reader);
     let home = home?;
+    groups.is_one(reader, &at_home, &home);
     let regions = regions.unwrap_or_else(|| vec![home.clone()]);
     if !regions.contains(&home) {
         reader.problem(Problem::new(at, "must contain the home region").example(format!("regions = [\"{home}\"]")));

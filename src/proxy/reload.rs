@@ -137,6 +137,7 @@ fn fixed(before: &Settings, after: &Settings) -> Vec<String> {
         ("listen.address", before.listen.addresses != after.listen.addresses),
         ("listen.cores", before.listen.cores != after.listen.cores),
         ("http.address", before.http != after.http),
+        ("region or node", before.region != after.region),
         ("log", before.log != after.log),
         ("audit", before.audit.is_some() != after.audit.is_some()),
         ("audit.file, audit.key or audit.buffer", audit_moved(before, after)),

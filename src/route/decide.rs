@@ -21,15 +21,22 @@ pub enum Refusal {
     TokenRegion(Region),
     #[error("server {server} is in region {region}, where the tenant's data may not be")]
     Residency { server: ServerName, region: Region },
+    #[error("this pgward is in region {here}, where the tenant's data may not be")]
+    Node {
+        here: Region,
+        /// Where it may be.
+        regions: Arc<[Region]>,
+    },
 }
 
 /// Residency is asked before anything else about a server. A region in the token narrows what the
-/// catalogue allows and never widens it.
+/// catalogue allows and never widens it. `here`: where this pgward is, which sees all that passes through it.
 pub fn decide<'a>(
     tenant: &'a Tenant,
     access: &Access,
     token_region: Option<&Region>,
     cluster: &'a Cluster,
+    here: Option<&Region>,
 ) -> Result<Route<'a>, Refusal> {
     let login = login(tenant, access, cluster).ok_or_else(|| Refusal::Access(access.clone()))?;
     let regions: Arc<[Region]> = match token_region {
@@ -37,7 +44,10 @@ pub fn decide<'a>(
         Some(region) if residency::allows(&tenant.regions, region) => [region.clone()].into(),
         Some(region) => return Err(Refusal::TokenRegion(region.clone())),
     };
-    Ok(Route { login, regions })
+    match here {
+        Some(here) if !residency::allows(&regions, here) => Err(Refusal::Node { here: here.clone(), regions }),
+        _ => Ok(Route { login, regions }),
+    }
 }
 
 /// Whether a server may serve a session that is kept to these regions.
@@ -93,7 +103,7 @@ mod tests {
         let tenant = settings.tenants.values().next().unwrap();
         let cluster = settings.clusters.values().next().unwrap();
         let region = region.map(|region| Region::parse(region).unwrap());
-        let route = decide(tenant, &Access::parse(access).unwrap(), region.as_ref(), cluster)?;
+        let route = decide(tenant, &Access::parse(access).unwrap(), region.as_ref(), cluster, None)?;
         let server = &cluster.servers[0];
         admit(&route.regions, &server.name, &server.region).map(|()| route.login.role.clone())
     }
@@ -112,5 +122,21 @@ mod tests {
         assert!(route(&settings, "app", Some("lk")).is_ok());
         assert!(matches!(route(&settings, "app", Some("in")), Err(Refusal::Residency { .. })));
         assert!(matches!(route(&settings, "app", Some("us")), Err(Refusal::TokenRegion(_))));
+    }
+
+    #[test]
+    fn a_pgward_where_the_tenants_data_may_not_be_serves_nobody_of_it() {
+        let settings = settings();
+        let tenant = settings.tenants.values().next().unwrap();
+        let cluster = settings.clusters.values().next().unwrap();
+        let here = |token: Option<&str>, here: &str| {
+            let region = |name: &str| Region::parse(name).unwrap();
+            let token = token.map(region);
+            decide(tenant, &Access::parse("app").unwrap(), token.as_ref(), cluster, Some(&region(here))).map(drop)
+        };
+        assert!(here(None, "lk").is_ok() && here(None, "in").is_ok());
+        assert!(matches!(here(None, "us"), Err(Refusal::Node { .. })));
+        assert!(matches!(here(Some("lk"), "in"), Err(Refusal::Node { .. })), "the token narrows it");
+        assert!(matches!(here(Some("us"), "us"), Err(Refusal::TokenRegion(_))), "and does not widen it");
     }
 }

@@ -348,10 +348,17 @@ pub(super) fn serve_identity(core: &Core, world: &World, identity: &Identity, wh
     let cluster = settings.clusters.get(&tenant.cluster);
     let cluster = cluster.ok_or_else(|| refused("unknown_cluster", tenant.cluster.to_string()))?;
     let no_route = |refusal: route::Refusal| {
-        let report = refused("no_route", refusal.to_string());
+        let report = match &refusal {
+            route::Refusal::Node { here, regions } => {
+                refused("node_region", refusal.to_string());
+                refuse::elsewhere(here, settings.nodes_in(regions, &tenant.home))
+            }
+            _ => refused("no_route", refusal.to_string()),
+        };
         audit_route(&core.shared.audit, who, identity, &refusal, report)
     };
-    let route = route::decide(tenant, &identity.access, identity.region.as_ref(), cluster).map_err(no_route)?;
+    let route = route::decide(tenant, &identity.access, identity.region.as_ref(), cluster, settings.region.as_ref());
+    let route = route.map_err(no_route)?;
     if tenant.suspended {
         core.stats.login("suspended");
         tracing::info!(tenant = %identity.tenant, outcome = "suspended", "a login was refused");

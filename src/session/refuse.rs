@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::entry::Kick;
 use crate::auth::scram::ScramError;
 use crate::backend::BackendError;
-use crate::base::{Report, Routine, SqlState};
+use crate::base::{Region, Report, Routine, SqlState};
+use crate::config::Node;
 use crate::pool::AcquireError;
 use crate::wire::HeaderError;
 use crate::wire::startup::StartupError;
@@ -17,6 +18,19 @@ use crate::wire::startup::StartupError;
 pub(super) fn no_access() -> Report {
     Report::fatal(SqlState::INVALID_AUTHORIZATION, "the token does not give access to this database")
         .hint("Check that the user is the token's tenant, the database is that tenant's, and the role is one it has.")
+}
+
+/// A tenant whose data may not pass through here. It knows its regions, so it may be told where they are.
+pub(super) fn elsewhere<'a>(here: &Region, nodes: impl Iterator<Item = &'a Node>) -> Report {
+    let report = Report::fatal(
+        SqlState::INVALID_AUTHORIZATION,
+        format!("this pgward is in region {here}, where the tenant's data may not be"),
+    );
+    let addresses: Vec<String> = nodes.map(|node| format!("{} (region {})", node.address, node.region)).collect();
+    report.because("node_region").hint(match addresses.is_empty() {
+        true => "Connect to a pgward in one of the tenant's regions.".to_owned(),
+        false => format!("Connect to {}.", addresses.join(" or ")),
+    })
 }
 
 pub(super) fn no_break_glass() -> Report {

@@ -127,10 +127,11 @@ pub(super) fn refused_early(shared: &Shared, peer: Option<SocketAddr>, refusal: 
 /// Reasons of residency, whose refusals have been recorded where they were made, with what they are about.
 const SERVER_REGION: &str = "server_region";
 const TOKEN_REGION: &str = "token_region";
+const NODE_REGION: &str = "node_region";
 
 fn record_refusal(audit: &Audit, report: &Report, who: Arc<Who>, event: impl FnOnce(Arc<Who>, Refusal) -> Event) {
     let reason = report.reason.unwrap_or("other");
-    if reason != SERVER_REGION && reason != TOKEN_REGION {
+    if ![SERVER_REGION, TOKEN_REGION, NODE_REGION].contains(&reason) {
         audit.record(|| event(who, Refusal { reason, sqlstate: Some(report.sqlstate) }));
     }
 }
@@ -151,6 +152,7 @@ pub(super) fn audit_route(
     let (server, region, reason) = match refusal {
         route::Refusal::TokenRegion(region) => (None, region, TOKEN_REGION),
         route::Refusal::Residency { server, region } => (Some(server), region, SERVER_REGION),
+        route::Refusal::Node { here, .. } => (None, here, NODE_REGION),
         route::Refusal::Access(_) => return report,
     };
     let report = Report { reason: Some(reason), ..report };
