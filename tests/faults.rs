@@ -273,16 +273,25 @@ async fn a_name_that_leads_to_another_server_is_followed() {
 async fn a_server_is_reached_by_its_other_address_when_one_is_lost() {
     let cluster = pair("double").await;
     let way = Way::to(cluster.primary()).await;
-    let servers = [("double-1", way.address.port()), ("again", cluster.primary().port())];
+    let servers = [("double-1", way.address.port())];
     let stage = replicated::in_front_of(&servers, "[pool]\nconnect_timeout = \"1s\"\n", "", &[]).await;
     let client = stage.connect("acme").await;
     client.batch_execute("insert into orders (item) values ('double')").await.unwrap();
+    let text = std::fs::read_to_string(&stage.path).unwrap();
+    let port = cluster.primary().port();
+    let again = format!(
+        "[[clusters.main.servers]]\nname = \"again\"\nhost = \"127.0.0.1\"\nport = {port}\nregion = \"lk\"\nrole = \"replica\"\n"
+    );
+    std::fs::write(&stage.path, text.replace("[tenants.kandy]", &format!("{again}[tenants.kandy]"))).unwrap();
+    stage.control.reload().await.unwrap();
+    until("the second address", async || shown(&stage, "again").await == ["", "up", "no"]).await;
     assert_eq!(shown(&stage, "double-1").await[2], "yes", "they are not two primaries");
     way.lose().await;
     until("the other address", async || shown(&stage, "again").await[2] == "yes").await;
     let other = stage.connect("acme").await;
     other.batch_execute("insert into orders (item) values ('double')").await.unwrap();
     way.mend();
-    until("the first address", async || shown(&stage, "double-1").await[2] == "yes").await;
+    until("the first address", async || shown(&stage, "double-1").await[1] == "up").await;
+    assert_eq!(shown(&stage, "again").await[2], "yes", "nobody is disturbed");
     assert_eq!(one(&stage.connect("acme").await, "select count(*) from orders where item = 'double'").await, "2");
 }

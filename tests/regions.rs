@@ -86,7 +86,8 @@ async fn where_it_is_does_not_change_and_who_may_be_here_does() {
     std::fs::write(&stage.path, text.replace("region = \"in\"\n\n[regions]", "region = \"lk\"\n\n[regions]")).unwrap();
     let error = stage.control.reload().await.unwrap_err();
     assert!(error.to_string().contains("region or node has changed"), "{error}");
-    // The group has become smaller.
+    // The group has become smaller. What is under way ends, too.
+    globex.batch_execute("begin; select 1").await.unwrap();
     std::fs::write(&stage.path, text.replace("\"lk\", \"in\", \"np\"", "\"lk\", \"np\"")).unwrap();
     stage.control.reload().await.unwrap();
     support::until("the end of the session", async || globex.is_closed()).await;
@@ -112,6 +113,7 @@ south = ["lk"]
 none = []
 [nodes.one]
 region = "asia"
+address = "x"
 [clusters.main]
 logins.app = "pgward_app"
 servers = [{ name = "a", host = "h", region = "asia" }]
@@ -137,10 +139,14 @@ home = "asia"
     let other = text
         .replace("region = \"asia\"\n[[issuers]]", "region = \"lk\"\n[[issuers]]")
         .replace("node = \"nowhere\"", "node = \"one\"");
-    let other = other.replace("[nodes.one]\nregion = \"asia\"", "[nodes.one]\nregion = \"in\"\naddress = \"x\"");
+    let other = other
+        .replace("[nodes.one]\nregion = \"asia\"\naddress = \"x\"", "[nodes.one]\nregion = \"in\"\naddress = \"x:1\"");
     let problems = config::parse(&other, std::path::Path::new(".")).unwrap_err();
     assert!(
         problems.iter().any(|problem| problem.path == "region" && problem.to_string().contains("node one")),
         "{problems:?}"
     );
+    let nobody = other.replace("node = \"one\"\nregion = \"lk\"\n", "");
+    let problems = config::parse(&nobody, std::path::Path::new(".")).unwrap_err();
+    assert!(problems.iter().any(|problem| problem.path == "node"), "which of the nodes it is: {problems:?}");
 }

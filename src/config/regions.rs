@@ -1,6 +1,6 @@
 //! `[regions]`, `[nodes]`, `node` and `region`: where things are, and what is kept together.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Problem;
@@ -45,8 +45,9 @@ impl Groups {
                 None => regions.push(name),
             }
         }
-        let mut seen = HashSet::new();
-        regions.retain(|region| seen.insert(region.clone()));
+        // In an order of their own: who writes them in another one has changed nothing.
+        regions.sort();
+        regions.dedup();
         regions
     }
 
@@ -74,6 +75,10 @@ impl Nodes {
             let region: Option<Region> = section.required(reader, "region", "\"lk\"");
             region.iter().for_each(|region| groups.is_one(reader, &section.at("region"), region));
             let address: Option<String> = section.required(reader, "address", "\"pg.lk.example.com:6432\"");
+            if let Some(address) = address.as_ref().filter(|address| !is_address(address)) {
+                let problem = Problem::new(section.at("address"), "must be a host and a port, as clients write them");
+                reader.problem(problem.value(address).example("\"pg.lk.example.com:6432\""));
+            }
             section.finish(reader);
             Some(Arc::new(Node { name: name.clone(), region: region?, address: address? }))
         });
@@ -93,6 +98,14 @@ impl Nodes {
             reader.problem(Problem::new("region", what).value(region));
         }
         let region = node.map(|node| node.region.clone()).or(region);
+        if region.is_none() && own.is_none() && !all.is_empty() {
+            let what = "is missing, and so is region: nobody knows which of the nodes this is, and whom it may serve";
+            reader.problem(Problem::new("node", what).example("node = { env = \"PGWARD_NODE\" }"));
+        }
         Self { all, own, region }
     }
+}
+
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }

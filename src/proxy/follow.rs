@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::admin::Control;
+use crate::backend::Credentials;
 use crate::base::ClusterName;
 use crate::config::{Cluster, FileVersion, Patroni, Probe, Server};
 use crate::pool::{Follow, Place};
@@ -50,6 +51,7 @@ struct Ways {
     timeout: Duration,
     /// Of the files that TLS is spoken by.
     files: Vec<FileVersion>,
+    credentials: Option<Credentials>,
 }
 
 impl Followers {
@@ -72,7 +74,7 @@ impl Followers {
                 _task.spawn(topology::watch_patroni(board, Arc::clone(rules), move || control.members_changed()));
                 sources.insert(name.clone(), Source { rules: Arc::clone(rules), _task });
             }
-            let ways = Ways::of(cluster, world.settings.pool.connect_timeout);
+            let ways = Ways::of(&world, cluster);
             let known = followers.remove(name).filter(|follower| follower.ways == ways);
             if let Some(probe) = &cluster.probe {
                 let mut follower = known.unwrap_or_else(|| Follower::new(control, ways, &board));
@@ -84,12 +86,15 @@ impl Followers {
 }
 
 impl Ways {
-    fn of(cluster: &Cluster, timeout: Duration) -> Self {
-        // What is encrypted may have got other keys.
-        let tls = [&cluster.tls.ca, &cluster.tls.certificate, &cluster.tls.key];
-        let files = tls.into_iter().flatten().map(|path| FileVersion::of(path)).collect();
+    fn of(world: &World, cluster: &Cluster) -> Self {
         let (servers, members) = Default::default();
-        Self { cluster: Cluster { servers, members, ..cluster.clone() }, timeout, files }
+        Self {
+            timeout: world.settings.pool.connect_timeout,
+            // What is encrypted may have got other keys.
+            files: world.files(&cluster.name).to_vec(),
+            credentials: cluster.probe.as_ref().and_then(|probe| world.service(cluster, &probe.database)),
+            cluster: Cluster { servers, members, ..cluster.clone() },
+        }
     }
 }
 
@@ -102,7 +107,7 @@ impl Follower {
 
     fn ask(&mut self, world: &World, cluster: &Cluster, probe: &Probe, board: &Arc<Board>) {
         self.asking.retain(|server, _| cluster.all_servers().any(|known| known == server));
-        let Some(credentials) = world.service(cluster, &probe.database) else { return };
+        let Some(credentials) = self.ways.credentials.clone() else { return };
         for server in cluster.all_servers() {
             let Some(endpoint) = world.endpoint(&cluster.name, &server.name) else { continue };
             self.asking.entry(Arc::clone(server)).or_insert_with(|| {

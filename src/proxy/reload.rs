@@ -9,6 +9,7 @@ use crate::admin::{Control, ReloadError};
 use crate::audit::Source;
 use crate::base::{ClusterName, Party, causes};
 use crate::config::{self, Cluster, FileVersion, PlainDatabase, Settings, Tenant};
+use crate::residency;
 use crate::session::{Command, Kick, Shared, World};
 use crate::topology::Topology;
 
@@ -40,12 +41,13 @@ fn replace(path: &Path, control: &Control) -> Result<(), ReloadError> {
     }
     let world = World::new(settings, Some(&before)).map_err(|error| ReloadError(vec![causes(&error)]))?;
     let suspended = suspended(&before.settings, &world.settings);
+    let narrowed = narrowed(&before.settings, &world.settings);
     let moved = moved(shared, &before, &world);
     if let Some(rules) = &world.settings.audit {
         shared.audit.renew(rules);
     }
     shared.world.store(Arc::new(world));
-    for (parties, kick) in [(suspended, Kick::Suspended), (moved, Kick::Moved)] {
+    for (parties, kick) in [(suspended, Kick::Suspended), (narrowed, Kick::Narrowed), (moved, Kick::Moved)] {
         if !parties.is_empty() {
             let parties = Arc::new(parties);
             control.cores.iter().for_each(|core| core.send(Command::KickOf(Arc::clone(&parties), kick)));
@@ -107,6 +109,13 @@ fn suspended(before: &Settings, after: &Settings) -> HashSet<Party> {
     let tenants = after.tenants.values().filter(|new| new.suspended);
     let tenants = tenants.filter(|new| before.tenants.get(&new.id).is_some_and(|old| !old.suspended));
     tenants.map(|new| Party::Tenant(new.id.clone())).collect()
+}
+
+/// Tenants whose data may not be any more where it may have been: what is under way there ends now.
+fn narrowed(before: &Settings, after: &Settings) -> HashSet<Party> {
+    let lost = |old: &Tenant, new: &Tenant| old.regions.iter().any(|region| !residency::allows(&new.regions, region));
+    let tenants = before.tenants.values().filter(|old| after.tenants.get(&old.id).is_some_and(|new| lost(old, new)));
+    tenants.map(|old| Party::Tenant(old.id.clone())).collect()
 }
 
 /// Tenants and databases that are gone, or whose data or rights are not where they were. Their sessions

@@ -28,6 +28,8 @@ pub enum Kick {
     Suspended,
     /// At the next moment between transactions: the tenant or database was removed or moved.
     Moved,
+    /// Now: its data may not be any more where it may have been.
+    Narrowed,
     /// At the next moment between transactions: somebody at the console drains its tenant or cluster.
     Drained,
     /// At the next moment between transactions: it would keep its backend, and too many of the tenant do.

@@ -255,7 +255,7 @@ pub(super) fn kicked(kick: Kick, limit: Duration) -> Report {
         .because("token_hidden")
         .hint("Use SET pgward.token = '...' as a statement of its own, outside of a transaction."),
         Kick::Suspended => suspended(),
-        Kick::Moved => {
+        Kick::Moved | Kick::Narrowed => {
             Report::fatal(SqlState::ADMIN_SHUTDOWN, "the configuration of this tenant or database has changed")
                 .because("moved")
                 .hint("Connect again.")

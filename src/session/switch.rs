@@ -71,7 +71,7 @@ impl Session {
                 let admission = self.admit_by(token, &world).await?;
                 // A reload meanwhile may have moved the tenant, and has not seen this session.
                 if Arc::ptr_eq(&world, &core.shared.world.load()) {
-                    return Ok(admission);
+                    return Ok((admission, world));
                 }
             }
         };
@@ -80,16 +80,19 @@ impl Session {
             () = entry.until_kicked() => return Err(self.heed_kick().err().unwrap_or(End::Client)),
         };
         match admission {
-            Ok((admitted, context, reported)) => {
+            Ok(((admitted, context, reported), world)) => {
                 if let Err(report) = self.note_switch(&admitted).await {
                     core.stats.login("audit");
                     return Ok(Err(report));
                 }
                 core.stats.login("switched");
                 self.enter_tenant(admitted, context, &reported);
+                // Nobody has seen the session in this tenant meanwhile.
                 if is_drained(&self.local.pool, &self.usage) {
-                    // Begun meanwhile: nobody has seen the session in this tenant.
                     self.entry.kick(Kick::Drained);
+                }
+                if !core.shared.world.load().has_same(&world, &self.terms.id) {
+                    self.entry.kick(Kick::Moved);
                 }
                 Ok(Ok(self.terms.id.tenant().map(ToString::to_string).unwrap_or_default()))
             }

@@ -8,7 +8,9 @@ use super::directory::Directory;
 use crate::auth::{KeyError, Verifier};
 use crate::backend::{Credentials, Endpoint, LoginSecret};
 use crate::base::{ClusterName, Party, ServerName};
-use crate::config::{Cluster, Isolation, Login, Lookup, PlainDatabase, PoolRules, Server, Settings, Tenant};
+use crate::config::{
+    Cluster, FileVersion, Isolation, Login, Lookup, PlainDatabase, PoolRules, Server, Settings, Tenant,
+};
 use crate::net::{self, TlsError};
 use crate::pool::{Place, Pool, PoolKey, Pools, Vetting};
 use crate::tenant::{ChannelKey, Sealer, login_password};
@@ -25,6 +27,8 @@ pub struct World {
     rules: Arc<PoolRules>,
     endpoints: Endpoints,
     connectors: HashMap<ClusterName, Connector>,
+    /// Of the files that connectors are made of, from before they were read.
+    files: HashMap<ClusterName, Vec<FileVersion>>,
 }
 
 type Endpoints = HashMap<(ClusterName, ServerName), Arc<Endpoint>>;
@@ -59,6 +63,12 @@ impl World {
             }
             None => (None, None),
         };
+        let files = |cluster: &Arc<Cluster>| {
+            let tls = [&cluster.tls.ca, &cluster.tls.certificate, &cluster.tls.key];
+            let files = tls.into_iter().flatten().map(|path| FileVersion::of(path));
+            (cluster.name.clone(), files.collect())
+        };
+        let files = settings.clusters.values().map(files).collect();
         let connector = |cluster: &Arc<Cluster>| {
             let failed = |source| WorldError::Tls { what: format!("cluster {}", cluster.name), source };
             Ok((cluster.name.clone(), net::connector(&cluster.tls).map_err(failed)?))
@@ -72,7 +82,19 @@ impl World {
         let channel_key = ChannelKey::of(&settings).map(Arc::new).or_else(random);
         let rules = Arc::new(settings.pool.clone());
         let directory = Arc::new(Directory::new(&settings, before.map(|before| &*before.directory)));
-        Ok(Self { settings, verifier, tls, end_point, directory, sealer, channel_key, rules, endpoints, connectors })
+        Ok(Self {
+            settings,
+            verifier,
+            tls,
+            end_point,
+            directory,
+            sealer,
+            channel_key,
+            rules,
+            endpoints,
+            connectors,
+            files,
+        })
     }
 
     /// The same with other servers in its clusters. No file is read again.
@@ -89,6 +111,7 @@ impl World {
             channel_key: self.channel_key.clone(),
             rules: Arc::clone(&self.rules),
             connectors: self.connectors.clone(),
+            files: self.files.clone(),
         }
     }
 
@@ -116,6 +139,11 @@ impl World {
         let secret = self.login_secret(&cluster.name, &lookup.login)?;
         let (role, database) = (lookup.login.role.clone(), lookup.database.clone());
         Some(self.pool(pools, cluster, Credentials { role, database, secret }, None))
+    }
+
+    /// Tells whether TLS towards a cluster's servers is made of the same files as in another world.
+    pub fn files(&self, cluster: &ClusterName) -> &[FileVersion] {
+        self.files.get(cluster).map_or(&[], Vec::as_slice)
     }
 
     /// How a server is reached.

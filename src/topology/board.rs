@@ -70,6 +70,8 @@ struct Known {
     trouble: Option<Arc<str>>,
     /// It is this other one by another name or address.
     alias: Option<ServerName>,
+    /// Since when it has been reached and is no other one.
+    stood: Option<Instant>,
     /// It was asked at least once, and answered or not.
     asked: bool,
     /// What was last published of it, and since when that is so.
@@ -109,7 +111,11 @@ impl Topology {
     /// The servers of a cluster that are not configured, and that Patroni has told of.
     pub fn members(&self, cluster: &Cluster) -> Vec<Arc<Server>> {
         let board = self.board(&cluster.name);
-        board.map(|board| board.state().roster_for(cluster).servers(cluster).0).unwrap_or_default()
+        let of = |board: Arc<Board>| {
+            let state = board.state();
+            state.is_told_of(cluster).then(|| state.roster.servers(cluster).0)
+        };
+        board.and_then(of).unwrap_or_default()
     }
 
     /// Drops those that are not configured any more.
@@ -175,15 +181,14 @@ impl Board {
     pub fn hold(&self, server: &ServerName, held: bool) -> bool {
         let mut guard = self.state();
         let state = &mut *guard;
-        let Some(known) = state.known.iter().find(|known| known.server.name == *server) else { return false };
-        let name = known.server.name.clone();
-        if held {
-            state.held.insert(name)
-        } else {
-            state.held.remove(&name)
+        let known = state.known.iter().any(|known| known.server.name == *server);
+        let changed = match held {
+            true => known && state.held.insert(server.clone()),
+            // Also of one that has gone.
+            false => state.held.remove(server),
         };
         self.publish(state);
-        true
+        known || changed
     }
 
     /// A session has lost a connection to a server, or got none: nobody else is sent there before it has answered.
@@ -216,8 +221,10 @@ impl Board {
         state.balance = Arc::new(balance);
         let mut before = std::mem::take(&mut state.known);
         state.rules = cluster.probe.as_ref().map(|probe| probe.rules);
-        state.roster_for(cluster);
-        let told = cluster.patroni.is_some();
+        let told = state.is_told_of(cluster);
+        if !told {
+            state.roster = Roster::default();
+        }
         state.cluster = Some(Arc::clone(cluster));
         state.known = cluster
             .all_servers()
@@ -378,13 +385,11 @@ impl Board {
 }
 
 impl State {
-    /// What Patroni has told of a cluster; nothing, where it is asked elsewhere from now on.
-    fn roster_for(&mut self, cluster: &Cluster) -> &Roster {
-        let urls = |cluster: &Cluster| cluster.patroni.as_ref().map(|patroni| patroni.urls.clone());
-        if self.cluster.as_deref().and_then(urls) != urls(cluster) {
-            self.roster = Roster::default();
-        }
-        &self.roster
+    /// Whether what Patroni has told is about this cluster, too: it is asked at one of the same places.
+    fn is_told_of(&self, cluster: &Cluster) -> bool {
+        let urls = |cluster: &Cluster| cluster.patroni.as_ref().map(|patroni| patroni.urls.clone()).unwrap_or_default();
+        let before = self.cluster.as_deref().map(urls).unwrap_or_default();
+        urls(cluster).iter().any(|url| before.contains(url))
     }
 
     /// Who holds Patroni's lock, or that nobody of these does. `None`: that is not known, or says nothing.
@@ -431,20 +436,36 @@ impl State {
         (!left_out.is_empty()).then(|| format!("not used, for want of a region or a name of their own: {names}"))
     }
 
-    /// Servers that were started in the same moment are one. The first that can be reached stands for it.
+    /// Servers that were started in the same moment are one. Whichever of them has been reached for longest stands for it;
+    /// none does where they are said to be in several regions, since one of that is wrong.
     fn find_aliases(&mut self, cluster: &ClusterName) {
-        let reached = |known: &Known| known.pulse.health() != Health::Down;
+        let down = |known: &Known| known.pulse.health() == Health::Down;
+        for known in self.known.iter_mut().filter(|known| known.alias.is_some() && down(known)) {
+            // What it was says nothing once its twin may have become something else.
+            (known.seen, known.started) = (None, None);
+        }
         let of = |known: &Known| {
-            let twins = || self.known.iter().filter(|twin| known.started.is_some() && twin.started == known.started);
-            let first = twins().find(|twin| reached(twin)).or_else(|| twins().next())?;
-            (first.server.name != known.server.name).then(|| first.server.name.clone())
+            let is_twin = |twin: &&Known| known.started.is_some() && twin.started == known.started;
+            let twins = || self.known.iter().filter(is_twin);
+            let other = || twins().find(|twin| twin.server.name != known.server.name);
+            if twins().any(|twin| twin.server.region != known.server.region) {
+                return other().map(|twin| twin.server.name.clone());
+            }
+            let stands = twins().min_by_key(|twin| (down(twin), twin.stood.is_none(), twin.stood))?;
+            (stands.server.name != known.server.name).then(|| stands.server.name.clone())
         };
         let aliases: Vec<Option<ServerName>> = self.known.iter().map(of).collect();
         for (known, alias) in self.known.iter_mut().zip(aliases).filter(|(known, alias)| known.alias != *alias) {
             known.alias = alias;
             if let Some(twin) = &known.alias {
-                tracing::warn!(%cluster, server = %known.server.name, %twin, "a server is another one by another name or address");
+                let (server, region) = (&known.server.name, &known.server.region);
+                tracing::warn!(%cluster, %server, %region, %twin, "a server is another one by another name or address; it is used if they are in one region");
             }
+        }
+        let now = Instant::now();
+        for known in &mut self.known {
+            let stands = known.alias.is_none() && known.seen.is_some() && !down(known);
+            known.stood = stands.then(|| known.stood.unwrap_or(now));
         }
     }
 }
@@ -461,6 +482,7 @@ impl Known {
             lags: VecDeque::new(),
             trouble: None,
             alias: None,
+            stood: None,
             asked: false,
             published: (Health::Suspect, None, false),
             since: Instant::now(),

@@ -237,7 +237,8 @@ impl Asker {
         let fit = |url: &Url| known.iter().any(|known| known.scheme() == url.scheme()) && !known.contains(url);
         let apis = told.members.iter().filter_map(|member| member.api.clone()).filter(fit);
         let all: Vec<Url> = known.iter().cloned().chain(apis.take(OTHERS)).collect();
-        self.urls = std::iter::once(by.clone()).chain(all.into_iter().filter(|url| url != by)).collect();
+        let first = all.iter().filter(|url| *url == by);
+        self.urls = first.chain(all.iter().filter(|url| *url != by)).cloned().collect();
     }
 
     /// Without kept connections: who moves a name elsewhere is followed by that. Anew when the files of TLS have changed.
