@@ -1,6 +1,8 @@
 //! The other tenants: what is theirs must be as it was after every case, in sessions that began before it and in
 //! new ones, on every backend that the hostile tenant may have had.
 
+use std::time::Duration;
+
 use crate::place::{Level, Place, login};
 use crate::support::raw::{Message, Raw, V3_0, bind, errors, execute, gists, parse, query, sync, terminate};
 
@@ -20,6 +22,9 @@ pub struct Witness {
     fresh: String,
     told: u64,
 }
+
+/// As long as a notification may take. A case may have the server do much.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// All settings, one a line.
 const SETTINGS: &str = "select string_agg(name || '=' || setting, chr(10) order by name) || chr(10) || concat_ws(' ', \
@@ -133,8 +138,11 @@ impl Witness {
         self.main.send(query(&format!("notify news, '{payload}'"))).await;
         let mut said = Vec::new();
         while !said.iter().any(|message: &Message| message.tag == b'A') || !ready(&said) {
-            let Some(message) = self.main.next().await else { return Err(format!("it ended: {:?}", why(&said))) };
-            said.push(message);
+            match tokio::time::timeout(PATIENCE, self.main.next()).await {
+                Ok(Some(message)) => said.push(message),
+                Ok(None) => return Err(format!("it ended: {:?}", why(&said))),
+                Err(_) => return Err(format!("it hears nothing for {PATIENCE:?}, behind {:?}", gists(&said))),
+            }
         }
         let heard: Vec<String> = said.iter().filter(|message| message.tag == b'A').map(notification).collect();
         expect("what it hears", &heard.join(", "), &format!("news {payload}"))
