@@ -1,6 +1,7 @@
 //! `[clusters.NAME]`: servers, and how they are reached, asked and found.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,11 +93,7 @@ fn patroni(reader: &mut Reader, mut section: Section) -> Option<Patroni> {
     let (ms, s) = (Duration::from_millis, Duration::from_secs);
     let interval = section.duration(reader, "interval", s(1), ms(100)..=s(60));
     let timeout = section.duration(reader, "timeout", s(2), ms(50)..=s(60));
-    let mut file = |key| section.optional::<String>(reader, key).map(|name| reader.resolve(&name));
-    let (ca, certificate, key) = (file("ca"), file("certificate"), file("key"));
-    if certificate.is_some() != key.is_some() {
-        reader.problem(Problem::new(&section.path, "a client certificate needs both certificate and key"));
-    }
+    let [ca, certificate, key] = tls_files(reader, &mut section);
     let region = section.optional(reader, "region");
     let (max_backends, weight) = share(reader, &mut section);
     section.finish(reader);
@@ -128,13 +125,19 @@ fn server_tls(reader: &mut Reader, path: &str, section: Option<Section>) -> Serv
     let modes =
         [("off", ServerTlsMode::Off), ("require", ServerTlsMode::Require), ("verify-full", ServerTlsMode::VerifyFull)];
     let mode = section.choice(reader, "mode", &modes).unwrap_or(ServerTlsMode::VerifyFull);
-    let mut file = |key| section.optional::<String>(reader, key).map(|name| reader.resolve(&name));
-    let (ca, certificate, key) = (file("ca"), file("certificate"), file("key"));
-    if certificate.is_some() != key.is_some() {
-        reader.problem(Problem::new(&section.path, "a client certificate needs both certificate and key"));
-    }
+    let [ca, certificate, key] = tls_files(reader, &mut section);
     section.finish(reader);
     ServerTls { mode, ca, certificate, key }
+}
+
+/// An authority's file, and those of a client certificate and its key.
+fn tls_files(reader: &mut Reader, section: &mut Section) -> [Option<PathBuf>; 3] {
+    let mut file = |key| section.optional::<String>(reader, key).map(|name| reader.resolve(&name));
+    let files = [file("ca"), file("certificate"), file("key")];
+    if files[1].is_some() != files[2].is_some() {
+        reader.problem(Problem::new(&section.path, "a client certificate needs both certificate and key"));
+    }
+    files
 }
 
 fn server(reader: &mut Reader, mut section: Section) -> Option<Server> {

@@ -6,6 +6,9 @@ use super::registry::Pool;
 use super::shard::AcquireError;
 use crate::limits::Usage;
 
+/// How often somebody who is excused looks whether it still is.
+pub(super) const LOOK: Duration = Duration::from_millis(100);
+
 impl Pool {
     /// Whoever has waited as long as it may goes on waiting: it is no lack of backends.
     pub fn excuses(&self, usage: &Usage) -> bool {
@@ -35,6 +38,3 @@ impl Pool {
         }
     }
 }
-
-/// How often somebody who is excused looks whether it still is.
-pub(super) const LOOK: Duration = Duration::from_millis(100);

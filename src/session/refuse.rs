@@ -10,6 +10,7 @@ use crate::backend::BackendError;
 use crate::base::{Region, Report, Routine, SqlState};
 use crate::config::Node;
 use crate::pool::AcquireError;
+use crate::sql::literal;
 use crate::wire::HeaderError;
 use crate::wire::startup::StartupError;
 
@@ -292,12 +293,6 @@ pub(super) fn token_misplaced() -> Report {
     .hint("SET pgward.token = '...', or SELECT set_config('pgward.token', $1, false), and nothing else with it.")
 }
 
-/// The same from the server's mouth.
-pub(super) const TOKEN_MISPLACED: &[u8] = b"do $pgward$ begin raise exception using errcode = '25001', \
-    message = 'pgward.token can only be changed outside of a transaction, by a statement of its own', \
-    hint = 'SET pgward.token = ''...'', or SELECT set_config(''pgward.token'', $1, false), and nothing else with it.'; \
-    end $pgward$";
-
 pub(super) fn route_too_late() -> Report {
     Report::error(
         SqlState::ACTIVE_SQL_TRANSACTION,
@@ -306,10 +301,15 @@ pub(super) fn route_too_late() -> Report {
     .hint("BEGIN READ ONLY begins one at a replica, BEGIN at the primary.")
 }
 
-/// The same from the server's mouth.
-pub(super) const ROUTE_TOO_LATE: &[u8] = b"do $pgward$ begin raise exception using errcode = '25001', \
-    message = 'the transaction has begun at a server that is not what pgward.route is set to', \
-    hint = 'BEGIN READ ONLY begins one at a replica, BEGIN at the primary.'; end $pgward$";
+/// A text by which the server says the same, so that it ends a transaction as any error does.
+pub(super) fn by_server(report: &Report) -> Vec<u8> {
+    let (message, hint) = (literal(&report.message), literal(report.hint.as_deref().unwrap_or_default()));
+    let state = report.sqlstate.as_str();
+    format!(
+        "do $pgward$ begin raise exception using errcode = '{state}', message = {message}, hint = {hint}; end $pgward$"
+    )
+    .into_bytes()
+}
 
 /// A Parse of what is no statement.
 pub(super) const NO_STATEMENT: &[u8] = b"no statement\0\0\0";

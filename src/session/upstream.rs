@@ -242,7 +242,8 @@ impl Session {
             return Ok(Taken::Not(Need::Answers));
         }
         self.note_bound(head.statement)?;
-        if self.names.text(head.statement).is_some_and(|text| self.comes_too_late(text)) && whole.is_some() {
+        // It has no parameters: a Bind that is longer is the server's to refuse.
+        if whole.is_some() && self.names.text(head.statement).is_some_and(|text| self.comes_too_late(text)) {
             self.refused_by_server(MISROUTED, header, relay);
             return Ok(Taken::Yes);
         }
@@ -334,9 +335,9 @@ impl Session {
         let instead = stand_in.or_else(|| self.rename_channels(&facts, text?));
         let instead = if facts.token {
             self.note_denial(&refuse::token_misplaced());
-            Some(refuse::TOKEN_MISPLACED.to_vec())
+            Some(refuse::by_server(&refuse::token_misplaced()))
         } else if text.is_some_and(|text| self.comes_too_late(text)) {
-            Some(refuse::ROUTE_TOO_LATE.to_vec())
+            Some(refuse::by_server(&refuse::route_too_late()))
         } else {
             instead
         };

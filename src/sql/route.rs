@@ -1,15 +1,11 @@
 //! `SET LOCAL pgward.route = '...'`: where one transaction is to be.
 
-use memchr::memchr2_iter;
+use super::shape::{Kind, Lexer, Token, behind_blanks};
 
-use super::shape::{Kind, Lexer, Token};
-
-const SETTING: &[u8] = b"pgward.route";
-
-/// What the text says, if it is one such statement and nothing else.
+/// What the text says, if it is one such statement and nothing else. Asked of each statement in a transaction: most do
+/// not begin like it.
 pub fn local_route(text: &[u8]) -> Option<String> {
-    let here = |at: usize| text.get(at..at + SETTING.len()).is_some_and(|found| found.eq_ignore_ascii_case(SETTING));
-    memchr2_iter(b'p', b'P', text).find(|at| here(*at))?;
+    behind_blanks(text).get(..3).filter(|first| first.eq_ignore_ascii_case(b"set"))?;
     let mut tokens: Vec<Token<'_>> = Lexer::new(text).collect::<Result<_, _>>().ok()?;
     while tokens.last().is_some_and(|token| token.is_symbol(";")) {
         tokens.pop();
@@ -27,7 +23,7 @@ mod tests {
 
     #[test]
     fn only_what_is_said_for_one_transaction_counts() {
-        for text in ["set local pgward.route = 'replica'", "SET LOCAL PgWard.Route TO Replica ; -- now"] {
+        for text in ["/* app */ set local pgward.route = 'replica'", "SET LOCAL PgWard.Route TO Replica ; -- now"] {
             assert_eq!(local_route(text.as_bytes()).as_deref(), Some("replica"), "{text}");
         }
         for text in [

@@ -387,9 +387,9 @@ impl Board {
 impl State {
     /// Whether what Patroni has told is about this cluster, too: it is asked at one of the same places.
     fn is_told_of(&self, cluster: &Cluster) -> bool {
-        let urls = |cluster: &Cluster| cluster.patroni.as_ref().map(|patroni| patroni.urls.clone()).unwrap_or_default();
-        let before = self.cluster.as_deref().map(urls).unwrap_or_default();
-        urls(cluster).iter().any(|url| before.contains(url))
+        let before = self.cluster.as_ref().and_then(|before| before.patroni.as_ref());
+        let (Some(before), Some(patroni)) = (before, &cluster.patroni) else { return false };
+        patroni.urls.iter().any(|url| before.urls.contains(url))
     }
 
     /// Who holds Patroni's lock, or that nobody of these does. `None`: that is not known, or says nothing.

@@ -36,11 +36,6 @@ const QUESTION: &str = "
 /// A connection is not kept for longer while nobody takes writes.
 const ANEW: Duration = Duration::from_secs(1);
 
-struct Opened {
-    backend: Backend,
-    at: Instant,
-}
-
 /// One server, and how to ask it.
 #[derive(Debug, Clone)]
 pub struct Probed {
@@ -70,22 +65,22 @@ pub async fn watch(board: Arc<Board>, probed: Probed, rules: ProbeRules) {
         let said = matches!(answer, Answer::Said { .. });
         board.note(&probed.server, asked, answer);
         // The name may lead to another server by now, which takes writes.
-        let stale = |opened: &Opened| opened.at.elapsed() > ANEW && board.glance().primary.is_none();
+        let stale = |backend: &Backend| backend.born.elapsed() > ANEW && board.glance().primary.is_none();
         if !said || backend.as_ref().is_some_and(stale) {
             backend = None;
         }
     }
 }
 
-async fn ask(opened: &mut Option<Opened>, probed: &Probed) -> Answer {
-    let opened = match opened {
-        Some(opened) => opened,
+async fn ask(backend: &mut Option<Backend>, probed: &Probed) -> Answer {
+    let backend = match backend {
+        Some(backend) => backend,
         None => match backend::open(&probed.endpoint, &probed.credentials).await {
-            Ok((backend, _)) => opened.insert(Opened { backend, at: Instant::now() }),
+            Ok((opened, _)) => backend.insert(opened),
             Err(error) => return refused(&error),
         },
     };
-    match backend::ask(&mut opened.backend, QUESTION, &[]).await {
+    match backend::ask(backend, QUESTION, &[]).await {
         Ok(rows) => said(&rows).unwrap_or_else(|| Answer::Silent("its answer could not be understood".to_owned())),
         Err(AskError::Server { sqlstate, .. }) if sqlstate == "42501" => {
             Answer::Closed("pgward's login there may not ask it".to_owned())
