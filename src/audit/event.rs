@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::redact::{Text, holds_token};
-use crate::base::{Access, Party, Region, ServerName, SqlState, TenantId};
+use crate::base::{Access, NodeName, Party, Region, ServerName, SqlState, TenantId};
 use crate::sql::without_constants;
 
 /// Longer statements are recorded by length and hash.
@@ -34,6 +34,8 @@ pub struct Who {
     pub peer: Option<SocketAddr>,
     pub via: Option<Via>,
     pub token: Option<Token>,
+    /// The other node that it has come by.
+    pub came_by: Option<NodeName>,
 }
 
 /// What a verified token says of its bearer.
@@ -117,6 +119,14 @@ pub enum Event {
         server: Option<ServerName>,
         region: Region,
     },
+    /// A client was passed on to another node, by its token or, where its TLS goes through, by the host name that it
+    /// asked for.
+    Forwarded {
+        who: Arc<Who>,
+        node: NodeName,
+        region: Region,
+        direct_tls: bool,
+    },
     /// A cancel request whose key is nobody's.
     CancelRefused {
         peer: Option<SocketAddr>,
@@ -171,6 +181,7 @@ impl Event {
             Self::ContextForged { .. } => "context_forged",
             Self::Denied { .. } => "denied",
             Self::ResidencyRefused { .. } => "residency_refused",
+            Self::Forwarded { .. } => "forwarded",
             Self::CancelRefused { .. } => "cancel_refused",
             Self::Command { .. } => "command",
             Self::Reload { .. } => "reload",
@@ -192,6 +203,7 @@ impl Event {
             | Self::ContextForged { who }
             | Self::Denied { who, .. }
             | Self::ResidencyRefused { who, .. }
+            | Self::Forwarded { who, .. }
             | Self::Command { who, .. }
             | Self::Statement { who, .. } => Some(who),
             Self::CancelRefused { .. }
@@ -238,6 +250,7 @@ impl Event {
             line.database = who.database.as_ref();
             line.peer = who.peer;
             line.via = who.via;
+            line.came_by = who.came_by.as_ref().map(NodeName::as_str);
             if let Some(token) = &who.token {
                 line.issuer = Some(&token.issuer);
                 line.subject = token.subject.as_ref();
@@ -253,6 +266,11 @@ impl Event {
                 line.refusal(refusal);
                 line.server = server.as_ref().map(ServerName::as_str);
                 line.region = Some(region.as_str());
+            }
+            Self::Forwarded { node, region, direct_tls, .. } => {
+                line.node = Some(node.as_str());
+                line.region = Some(region.as_str());
+                line.direct_tls = Some(*direct_tls);
             }
             Self::SessionEnd { end, lasted, .. } => {
                 line.refusal(end);
@@ -339,6 +357,13 @@ pub(super) struct Members<'a> {
     pub server: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub direct_tls: Option<bool>,
+    /// The node that the client has come by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub came_by: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]

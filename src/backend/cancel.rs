@@ -2,11 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::BackendError;
 use super::connect::{Endpoint, stream, within};
 use crate::base::Secret;
+use crate::wire::startup::cancel_request;
 
 /// Which backend to cancel, and where.
 #[derive(Debug)]
@@ -33,12 +35,8 @@ pub async fn cancel(target: &CancelTarget) -> Result<(), BackendError> {
     let endpoint = &target.endpoint;
     let send = async {
         let mut stream = stream(endpoint).await?;
-        let mut request = Vec::with_capacity(12 + target.key.expose().len());
-        let length = u32::try_from(12 + target.key.expose().len()).unwrap_or(16);
-        request.extend_from_slice(&length.to_be_bytes());
-        request.extend_from_slice(&80_877_102u32.to_be_bytes());
-        request.extend_from_slice(&target.pid.to_be_bytes());
-        request.extend_from_slice(target.key.expose());
+        let mut request = BytesMut::new();
+        cancel_request(target.pid, &target.key, &mut request);
         let sent = Sent(target);
         let done = async {
             stream.write_all(&request).await?;

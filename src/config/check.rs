@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::Problem;
+use super::forwarding::Forward;
 use super::settings::*;
 use crate::base::TenantId;
 use crate::residency;
@@ -17,6 +18,7 @@ pub(super) fn across(settings: &Settings) -> Vec<Problem> {
     }
     own_logins(settings, &mut problems);
     own_places(settings, &mut problems);
+    forwarding(settings, &mut problems);
     audit(settings, &mut problems);
     break_glass(settings, &mut problems);
     plain(settings, &mut problems);
@@ -126,6 +128,27 @@ fn break_glass(settings: &Settings, problems: &mut Vec<Problem>) {
             Problem::new("break_glass", "is to be recorded, but there is no audit log")
                 .example("[audit] with file = \"audit/pgward.jsonl\""),
         );
+    }
+}
+
+/// Nodes know one another by certificates, which are made out to host names.
+fn forwarding(settings: &Settings, problems: &mut Vec<Problem>) {
+    let Some(forwarding) = &settings.forwarding else {
+        let tenants = settings.tenants.values().filter(|tenant| tenant.forward != Forward::Off);
+        let mut at: Vec<String> = tenants.map(|tenant| format!("tenants.{}.forward", tenant.id)).collect();
+        at.sort();
+        let what = "needs to know how nodes reach one another, and there is no [forwarding]";
+        problems.extend(at.into_iter().map(|at| Problem::new(at, what)));
+        return;
+    };
+    for name in settings.nodes.keys().filter(|name| rustls::pki_types::DnsName::try_from(name.as_str()).is_err()) {
+        let what = "cannot be a host name, and certificates of nodes are made out to their names";
+        problems.push(Problem::new(format!("nodes.{name}"), what));
+    }
+    let own = settings.node.as_ref().and_then(|own| settings.nodes.get(own));
+    if let Some(own) = own.filter(|own| own.peer_address.is_some() && forwarding.listen.is_none()) {
+        let what = format!("is missing, and other nodes are told to come to nodes.{}.peer_address", own.name);
+        problems.push(Problem::new("forwarding.listen", what).example("\"0.0.0.0:6433\""));
     }
 }
 

@@ -9,6 +9,7 @@ mod audit;
 mod break_glass;
 mod check;
 mod clusters;
+mod forwarding;
 mod logins;
 mod places;
 mod plain;
@@ -23,6 +24,7 @@ mod users;
 
 use std::path::Path;
 
+pub use forwarding::{Forward, Forwarding, ServerNames};
 pub use places::{Node, Patroni, Url};
 pub use problem::Problem;
 pub use settings::*;

@@ -1,6 +1,7 @@
 //! Where other programs are: pgwards, and Patroni's REST API.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::settings::Settings;
@@ -9,8 +10,8 @@ use crate::residency;
 
 impl Settings {
     /// The pgwards in these regions, those at home first.
-    pub fn nodes_in(&self, regions: &[Region], home: &Region) -> impl Iterator<Item = &Node> {
-        let mut nodes: Vec<&Node> = self.nodes.values().map(AsRef::as_ref).collect();
+    pub fn nodes_in(&self, regions: &[Region], home: &Region) -> impl Iterator<Item = &Arc<Node>> {
+        let mut nodes: Vec<&Arc<Node>> = self.nodes.values().collect();
         nodes.retain(|node| residency::allows(regions, &node.region));
         nodes.sort_by_key(|node| node.region != *home);
         nodes.into_iter()
@@ -24,6 +25,8 @@ pub struct Node {
     pub region: Region,
     /// What clients connect to, for people.
     pub address: String,
+    /// Where other nodes come in. `None`: none do.
+    pub peer_address: Option<String>,
 }
 
 /// Patroni's REST API.

@@ -79,8 +79,13 @@ impl Nodes {
                 let problem = Problem::new(section.at("address"), "must be a host and a port, as clients write them");
                 reader.problem(problem.value(address).example("\"pg.lk.example.com:6432\""));
             }
+            let peer_address: Option<String> = section.optional(reader, "peer_address");
+            if let Some(address) = peer_address.as_ref().filter(|address| !is_address(address)) {
+                let problem = Problem::new(section.at("peer_address"), "must be a host and a port");
+                reader.problem(problem.value(address).example("\"10.1.0.4:6433\""));
+            }
             section.finish(reader);
-            Some(Arc::new(Node { name: name.clone(), region: region?, address: address? }))
+            Some(Arc::new(Node { name: name.clone(), region: region?, address: address?, peer_address }))
         });
         let said: Option<Secret> = root.optional(reader, "node");
         let said = said.map(|name| String::from_utf8_lossy(name.expose()).into_owned());

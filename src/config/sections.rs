@@ -10,7 +10,7 @@ use super::clusters::clusters;
 use super::reader::{FromToml, Reader, Section, choose, empty, table};
 use super::regions::{Groups, Nodes};
 use super::settings::*;
-use super::{Problem, audit, break_glass, plain, reads, tenants};
+use super::{Forward, Problem, audit, break_glass, forwarding, plain, reads, tenants};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -38,6 +38,8 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
     let pool = pool(reader, part);
     let groups = Groups::read(reader, &mut root);
     let Nodes { all: nodes, own: node, region } = Nodes::read(reader, &mut root, &groups);
+    let part = root.section(reader, "forwarding");
+    let forwarding = forwarding::forwarding(reader, part, node.as_ref());
     let clusters = clusters(reader, &mut root, master_key.is_some());
     for cluster in clusters.values() {
         for (i, server) in cluster.servers.iter().enumerate() {
@@ -51,7 +53,9 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
     let limits = tenants::default_limits(reader, part);
     let part = root.section(reader, "reads");
     let reads = reads::default_reads(reader, part);
-    let (tenants, tenants_file) = tenants::tenants(reader, &mut root, limits, &reads, &groups);
+    let forward = forwarding.as_ref().map_or(Forward::Off, |forwarding| forwarding.default);
+    let defaults = tenants::Defaults { limits, reads: &reads, forward, groups: &groups };
+    let (tenants, tenants_file) = tenants::tenants(reader, &mut root, &defaults);
     let break_glass = break_glass::break_glass(reader, &mut root);
     let part = root.section(reader, "plain");
     let plain = plain::plain(reader, part, limits, &reads);
@@ -70,6 +74,7 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
         region,
         nodes,
         node,
+        forwarding,
         clusters,
         tenants,
         break_glass,
@@ -78,7 +83,7 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
     })
 }
 
-fn address(reader: &mut Reader, at: &str, text: &str) -> Option<SocketAddr> {
+pub(super) fn address(reader: &mut Reader, at: &str, text: &str) -> Option<SocketAddr> {
     match text.to_socket_addrs().ok().and_then(|mut all| all.next()) {
         Some(address) => Some(address),
         None => {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::forwarding::{Forward, Forwarding};
 use super::places::{Node, Patroni};
 use crate::base::{Access, ClusterName, NodeName, Region, Secret, ServerName, StoredPassword, TenantId};
 
@@ -28,6 +29,8 @@ pub struct Settings {
     /// This and other pgwards.
     pub nodes: BTreeMap<NodeName, Arc<Node>>,
     pub node: Option<NodeName>,
+    /// `None`: nobody is forwarded.
+    pub forwarding: Option<Forwarding>,
     pub clusters: BTreeMap<ClusterName, Arc<Cluster>>,
     pub tenants: Tenants,
     pub break_glass: Vec<BreakGlass>,
@@ -398,6 +401,7 @@ pub struct Tenant {
     pub search_path: Vec<String>,
     pub home: Region,
     pub regions: Arc<[Region]>,
+    pub forward: Forward,
     pub roles: Roles,
     pub mode: PoolMode,
     pub reads: Arc<ReadRules>,

@@ -10,8 +10,16 @@ use super::logins::login;
 use super::reader::{FromToml, Reader, Section, map, name_of, table};
 use super::regions::Groups;
 use super::settings::*;
-use super::{Problem, audit};
+use super::{Forward, Problem, audit};
 use crate::base::{Access, Region, TenantId};
+
+/// What tenants have that say nothing, and what their regions may be called.
+pub(super) struct Defaults<'a> {
+    pub limits: TenantLimits,
+    pub reads: &'a Arc<ReadRules>,
+    pub forward: Forward,
+    pub groups: &'a Groups,
+}
 
 pub(super) fn default_limits(reader: &mut Reader, section: Option<Section>) -> TenantLimits {
     let default = TenantLimits { max_clients: 1_000, max_leases: 20, max_pinned: 10_000 };
@@ -37,13 +45,7 @@ impl FileVersion {
     }
 }
 
-pub(super) fn tenants(
-    reader: &mut Reader,
-    root: &mut Section,
-    limits: TenantLimits,
-    reads: &Arc<ReadRules>,
-    groups: &Groups,
-) -> (Tenants, Option<TenantsFile>) {
+pub(super) fn tenants(reader: &mut Reader, root: &mut Section, defaults: &Defaults) -> (Tenants, Option<TenantsFile>) {
     let mut entries = root.entries(reader, "tenants");
     let name = root.optional::<String>(reader, "tenants_file");
     // Its version first: a change while it is read is one that comes after it.
@@ -67,7 +69,7 @@ pub(super) fn tenants(
     for (at, key, value) in entries {
         let Some(id) = name_of::<TenantId>(reader, &at, key) else { continue };
         let Some(section) = table(reader, &at, value) else { continue };
-        let Some(tenant) = tenant(reader, &id, section, limits, reads, groups) else { continue };
+        let Some(tenant) = tenant(reader, &id, section, defaults) else { continue };
         if out.insert(id, Arc::new(tenant)).is_some() {
             reader.problem(Problem::new(at, "is in the configuration file and in the tenants file"));
         }
@@ -75,14 +77,8 @@ pub(super) fn tenants(
     (out, file)
 }
 
-fn tenant(
-    reader: &mut Reader,
-    id: &TenantId,
-    mut section: Section,
-    default: TenantLimits,
-    reads: &Arc<ReadRules>,
-    groups: &Groups,
-) -> Option<Tenant> {
+fn tenant(reader: &mut Reader, id: &TenantId, mut section: Section, defaults: &Defaults) -> Option<Tenant> {
+    let groups = defaults.groups;
     let levels = [
         ("rows", Isolation::Rows),
         ("schema", Isolation::Schema),
@@ -104,8 +100,9 @@ fn tenant(
         named.map(|names| groups.expand(names.into_iter().filter_map(|name| name_of(reader, &at, name))));
     let roles = roles(reader, &mut section, id, isolation);
     let mode = section.choice(reader, "mode", &PoolMode::ALL).unwrap_or(PoolMode::Transaction);
-    let limits = limits(reader, &mut section, default);
-    let reads = super::reads::reads(reader, &mut section, reads);
+    let limits = limits(reader, &mut section, defaults.limits);
+    let reads = super::reads::reads(reader, &mut section, defaults.reads);
+    let forward = super::forwarding::forward(reader, &mut section, defaults.forward);
     let audit_statements = audit::statements(reader, &mut section);
     let suspended = section.optional(reader, "suspended").unwrap_or(false);
     section.finish(reader);
@@ -123,6 +120,7 @@ fn tenant(
         search_path,
         home,
         regions: regions.into(),
+        forward,
         roles: roles?,
         mode,
         reads,

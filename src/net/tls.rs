@@ -22,19 +22,21 @@ pub enum TlsError {
     Empty { path: PathBuf },
     #[error("the certificate and its key cannot be used")]
     Rustls(#[from] Error),
+    #[error("the authorities of clients cannot be used")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let pem = |error: rustls::pki_types::pem::Error| TlsError::Pem { path: path.to_owned(), reason: error.to_string() };
     let all: Vec<_> = CertificateDer::pem_file_iter(path).map_err(pem)?.collect::<Result<_, _>>().map_err(pem)?;
     if all.is_empty() { Err(TlsError::Empty { path: path.to_owned() }) } else { Ok(all) }
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_file(path)
         .map_err(|error| TlsError::Pem { path: path.to_owned(), reason: error.to_string() })
 }
@@ -79,7 +81,7 @@ pub fn connector(tls: &ServerTls) -> Result<Option<Arc<ClientConfig>>, TlsError>
 }
 
 /// The authorities in a file, or the system's.
-fn roots(file: Option<&Path>) -> Result<RootCertStore, TlsError> {
+pub(super) fn roots(file: Option<&Path>) -> Result<RootCertStore, TlsError> {
     let mut store = RootCertStore::empty();
     match file {
         Some(path) => {

@@ -93,6 +93,9 @@ async fn attend(served: impl Future<Output = Outcome>, places: [Place; 2], contr
     let Some(control) = control.get() else { return };
     match outcome {
         Outcome::Over => {}
+        Outcome::Drains(node) => {
+            control.cores.iter().for_each(|core| core.send(Command::DrainOf(node.clone())));
+        }
         Outcome::Console(admin) => Box::pin(console::serve(*admin, control.clone())).await,
         Outcome::Leaves(to, parcel) => {
             let Some(core) = control.cores.get(to) else { return };
@@ -106,9 +109,9 @@ async fn attend(served: impl Future<Output = Outcome>, places: [Place; 2], contr
 async fn obey(core: Rc<Core>, mut commands: mpsc::UnboundedReceiver<Command>, control: ControlCell) {
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Serve { tcp, peer, crowded, places, login } => {
+            Command::Serve { tcp, peer, door, crowded, places, login } => {
                 let Ok(tcp) = TcpStream::from_std(tcp) else { continue };
-                let served = session::run(Rc::clone(&core), Accepted { tcp, peer: Some(peer) }, crowded, login);
+                let served = session::run(Rc::clone(&core), Accepted { tcp, peer: Some(peer), door }, crowded, login);
                 tokio::task::spawn_local(attend(served, places, Arc::clone(&control)));
             }
             Command::Arrive { parcel, places } => {
@@ -134,6 +137,7 @@ async fn obey(core: Rc<Core>, mut commands: mpsc::UnboundedReceiver<Command>, co
                 core.kick_all(kick);
             }
             Command::KickOf(parties, kick) => core.kick_of(&parties, kick),
+            Command::DrainOf(node) => core.drain_of(&node),
             Command::End => break,
         }
     }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::balance::CARRIES;
 use crate::admin::Control;
-use crate::session::{Command, CoreHandle, Place};
+use crate::session::{Command, CoreHandle, Door, Place};
 
 /// Connections that the kernel holds until they are accepted; it caps this at net.core.somaxconn.
 const BACKLOG: i32 = 4_096;
@@ -25,14 +25,14 @@ pub(super) fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// Accepts until draining begins.
-pub(super) async fn accept(listener: TcpListener, control: Control, draining: CancellationToken) {
+pub(super) async fn accept(listener: TcpListener, door: Door, control: Control, draining: CancellationToken) {
     loop {
         let accepted = tokio::select! {
             () = draining.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted.and_then(|(tcp, peer)| Ok((prepare(tcp)?, peer))) {
-            Ok((tcp, peer)) => deal(&control, tcp, peer),
+            Ok((tcp, peer)) => deal(&control, tcp, peer, door),
             Err(error) => {
                 // Out of file descriptors, mostly: accepting goes on as soon as some are free.
                 tracing::warn!(%error, "a client could not be accepted");
@@ -49,7 +49,7 @@ fn prepare(tcp: tokio::net::TcpStream) -> std::io::Result<std::net::TcpStream> {
     tcp.into_std()
 }
 
-fn deal(control: &Control, tcp: std::net::TcpStream, peer: SocketAddr) {
+fn deal(control: &Control, tcp: std::net::TcpStream, peer: SocketAddr, door: Door) {
     // Logins cost most, so they are shared out; else one core is filled before the next, as `balance` has it.
     let cost = |core: &&CoreHandle| {
         let is_full = core.load.load(Ordering::Relaxed) > CARRIES;
@@ -60,5 +60,5 @@ fn deal(control: &Control, tcp: std::net::TcpStream, peer: SocketAddr) {
     let (place, clients) = Place::take(&control.shared.clients);
     let (on_core, _) = Place::take(&core.clients);
     let (login, _) = Place::take(&core.logins);
-    core.send(Command::Serve { tcp, peer, crowded: clients > limit, places: [place, on_core], login });
+    core.send(Command::Serve { tcp, peer, door, crowded: clients > limit, places: [place, on_core], login });
 }

@@ -30,7 +30,7 @@ use self::follow::Followers;
 use crate::admin::{Control, Request, http};
 use crate::audit::{Audit, AuditError, Event, Source};
 use crate::config::Settings;
-use crate::session::{Command, Kick, Shared, World, WorldError};
+use crate::session::{self, Command, Door, Kick, Shared, World, WorldError};
 use crate::telemetry;
 use crate::tenant::SEALED_ANEW;
 
@@ -111,6 +111,7 @@ impl Proxy {
     pub async fn start(path: PathBuf, settings: Settings) -> Result<Self, RunError> {
         let listen = settings.listen.clone();
         let http = settings.http;
+        let forwarding = settings.forwarding.as_ref().and_then(|forwarding| forwarding.listen);
         let world = World::new(settings, None)?;
         let telemetry = Arc::new(telemetry::Telemetry::new());
         let audit = Audit::start(world.settings.audit.as_ref(), &telemetry)?;
@@ -131,7 +132,12 @@ impl Proxy {
         for address in listen.addresses {
             let listener = listen::bind(address).map_err(|source| RunError::Listen { address, source })?;
             addresses.push(listener.local_addr().map_err(|source| RunError::Listen { address, source })?);
-            tokio::spawn(listen::accept(listener, control.clone(), draining.clone()));
+            tokio::spawn(listen::accept(listener, Door::Clients, control.clone(), draining.clone()));
+        }
+        if let Some(address) = forwarding {
+            let failed = |source| RunError::Listen { address, source };
+            let listener = listen::bind(address).map_err(failed)?;
+            tokio::spawn(listen::accept(listener, Door::Nodes, control.clone(), draining.clone()));
         }
         let mut http_address = None;
         if let Some(address) = http {
@@ -200,6 +206,10 @@ impl Proxy {
         tracing::info!(clients = self.control.client_count(), limit = ?limit, "draining");
         self.draining.cancel();
         self.kick(Kick::Drain);
+        let shared = Arc::clone(&self.control.shared);
+        if shared.forwarded.load(Ordering::Relaxed) > 0 {
+            tokio::spawn(async move { session::drain(&shared).await });
+        }
         if !self.emptied(limit).await {
             tracing::warn!(clients = self.control.client_count(), "the drain took too long; ending what is left");
             self.kick(Kick::Stop);

@@ -1,6 +1,7 @@
 //! Reading the configuration again. A file with problems is refused whole.
 
 use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -147,11 +148,16 @@ fn fixed(before: &Settings, after: &Settings) -> Vec<String> {
         ("listen.cores", before.listen.cores != after.listen.cores),
         ("http.address", before.http != after.http),
         ("region or node", before.region != after.region),
+        ("forwarding.listen", forwarding_listen(before) != forwarding_listen(after)),
         ("log", before.log != after.log),
         ("audit", before.audit.is_some() != after.audit.is_some()),
         ("audit.file, audit.key or audit.buffer", audit_moved(before, after)),
     ];
     changes.iter().filter(|(_, changed)| *changed).map(|(key, _)| format!("{key} has changed")).collect()
+}
+
+fn forwarding_listen(settings: &Settings) -> Option<SocketAddr> {
+    settings.forwarding.as_ref()?.listen
 }
 
 /// The chain and its queue are one for as long as pgward runs.

@@ -69,15 +69,15 @@ pub enum Cancelled {
 }
 
 impl CancelKeys {
-    /// A key of random bits: 4 bytes for protocol 3.0, 32 from 3.2 on.
-    pub(super) fn issue(shared: &Arc<super::Shared>, minor: u16) -> CancelKey {
+    /// A key of random bits: 4 bytes for protocol 3.0, 32 from 3.2 on. `mark` puts into its number whose it is.
+    pub(super) fn issue(shared: &Arc<super::Shared>, minor: u16, mark: impl Fn(u32) -> u32) -> CancelKey {
         let long: [u8; 32] = rand::random();
         let length = if minor >= 2 { long.len() } else { 4 };
         let secret = Secret::new(long.get(..length).unwrap_or(&long));
         let slot = Arc::new(CancelSlot { secret: secret.clone(), state: Mutex::default(), settled: Notify::new() });
         loop {
             // Positive as an i32: some drivers show it to people.
-            let id = rand::random_range(1..=i32::MAX.cast_unsigned());
+            let id = mark(rand::random_range(1..=i32::MAX.cast_unsigned()));
             if let dashmap::Entry::Vacant(place) = shared.cancel_keys.0.entry(id) {
                 place.insert(Arc::clone(&slot));
                 return CancelKey { id, secret, slot, shared: Arc::clone(shared) };

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 use super::entry::{ClientRow, Kick};
+use super::handshake::Door;
 use super::travel::Parcel;
-use crate::base::Party;
+use crate::base::{NodeName, Party};
 use crate::pool::BackendRow;
 
 /// A client's place among all; given back on drop.
@@ -36,6 +37,7 @@ pub enum Command {
     Serve {
         tcp: TcpStream,
         peer: SocketAddr,
+        door: Door,
         crowded: bool,
         places: [Place; 2],
         login: Place,
@@ -58,6 +60,8 @@ pub enum Command {
     Kick(Kick),
     /// End the sessions of these parties.
     KickOf(Arc<HashSet<Party>>, Kick),
+    /// Let the sessions finish that have come by this node.
+    DrainOf(NodeName),
     /// Stop serving; sessions that are left are dropped.
     End,
 }

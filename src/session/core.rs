@@ -20,7 +20,7 @@ use super::room::Rooms;
 use super::terms::Terms;
 use super::world::World;
 use crate::audit::Audit;
-use crate::base::{Interned, Party};
+use crate::base::{Interned, NodeName, Party};
 use crate::limits::{Usage, Usages};
 use crate::pool::{BackendRow, PoolKey, Pools, Shard, Statement};
 use crate::sql::{Analyser, Facts};
@@ -47,6 +47,8 @@ pub struct Shared {
     pub telemetry: Arc<Telemetry>,
     pub audit: Audit,
     pub clients: Arc<AtomicUsize>,
+    /// Those of them whom another node serves.
+    pub forwarded: Arc<AtomicUsize>,
     next_statement: AtomicU64,
 }
 
@@ -68,6 +70,7 @@ impl Shared {
             telemetry,
             audit,
             clients: Arc::default(),
+            forwarded: Arc::default(),
             next_statement: AtomicU64::new(1),
         }
     }
@@ -287,6 +290,13 @@ impl Core {
         self.kicks.set(self.kicks.get() + 1);
         let entries: Vec<Rc<Entry>> = self.entries.borrow().values().cloned().collect();
         entries.iter().for_each(|entry| entry.kick(kick));
+    }
+
+    /// Lets sessions finish that have come by another node.
+    pub fn drain_of(&self, node: &NodeName) {
+        self.kicks.set(self.kicks.get() + 1);
+        let entries: Vec<Rc<Entry>> = self.entries.borrow().values().cloned().collect();
+        entries.iter().filter(|entry| entry.came_by(node)).for_each(|entry| entry.kick(Kick::Drain));
     }
 
     /// Ends sessions of these tenants and databases.

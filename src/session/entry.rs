@@ -4,10 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::base::Party;
+use super::incoming::Came;
+use crate::base::{NodeName, Party};
 use crate::config::{PoolMode, SessionRules};
 use crate::pool::BackendRow;
 
@@ -51,6 +53,8 @@ pub enum Phase {
     Waiting,
     Active,
     IdleInTransaction,
+    /// Another node serves it.
+    Forwarded,
 }
 
 impl Phase {
@@ -60,6 +64,7 @@ impl Phase {
             Self::Waiting => "waiting",
             Self::Active => "active",
             Self::IdleInTransaction => "idle_in_transaction",
+            Self::Forwarded => "forwarded",
         }
     }
 }
@@ -92,6 +97,8 @@ pub struct Profile {
     pub expires_at: Option<u64>,
     /// It is in a tenant that its token does not name.
     pub break_glass: bool,
+    /// It has come by another node.
+    pub came: Option<Arc<Came>>,
 }
 
 /// One session in its core's list.
@@ -158,11 +165,29 @@ impl Entry {
     }
 
     pub async fn until_kicked(&self) {
+        self.until(|_| true).await;
+    }
+
+    /// Until it is not to finish anything any more.
+    pub async fn until_ended(&self) {
+        self.until(|kick| !kick.waits()).await;
+    }
+
+    async fn until(&self, wanted: impl Fn(Kick) -> bool) {
         poll_fn(|cx| {
             self.listen(cx);
-            if self.kicked().is_some() { Poll::Ready(()) } else { Poll::Pending }
+            if self.kicked().is_some_and(&wanted) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+    }
+
+    /// By which other node it has come.
+    pub fn came(&self) -> Option<Arc<Came>> {
+        self.profile.borrow().came.clone()
+    }
+
+    pub fn came_by(&self, node: &NodeName) -> bool {
+        self.profile.borrow().came.as_ref().is_some_and(|came| came.node == *node)
     }
 
     pub fn set(&self, phase: Phase, now: Instant) {

@@ -6,13 +6,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use super::forward::Way;
+use super::incoming::{self, Came, Incoming};
 use super::refuse;
 use super::world::World;
-use crate::base::{Report, Secret};
+use crate::base::{NodeName, Report, Secret};
 use crate::net::{Socket, Stream};
 use crate::wire::frame::HEADER;
 use crate::wire::startup::{First, MAX_PACKET, Startup, TLS_HANDSHAKE, read};
@@ -23,27 +25,51 @@ use crate::wire::{Header, Origin, encode};
 pub struct Accepted {
     pub tcp: TcpStream,
     pub peer: Option<SocketAddr>,
+    pub door: Door,
+}
+
+/// Where somebody came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    Clients,
+    /// Other nodes, with clients of theirs.
+    Nodes,
+}
+
+/// Where a client is, and by which other node it has come.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Visitor {
+    pub peer: Option<SocketAddr>,
+    pub came: Option<Arc<Came>>,
 }
 
 /// A client that has said who it wants to be.
 #[derive(Debug)]
-pub struct Started {
+pub(super) struct Started {
     pub(super) stream: Stream,
-    pub(super) peer: Option<SocketAddr>,
+    pub(super) visitor: Visitor,
     pub(super) startup: Startup,
     /// Bytes that came behind the startup packet.
     pub(super) input: BytesMut,
 }
 
 #[derive(Debug)]
-pub enum Handshake {
+pub(super) enum Handshake {
     Started(Box<Started>),
     /// The client takes the end of its connection for the request's: the stream is kept until then.
     Cancel {
         id: u32,
         secret: Secret,
         stream: Stream,
+        visitor: Visitor,
     },
+    /// Its TLS is for another node.
+    Elsewhere {
+        tcp: TcpStream,
+        way: Way,
+    },
+    /// A node that is shutting down, and no client.
+    Drains(NodeName),
 }
 
 /// Why a connection ends before it is logged in.
@@ -69,39 +95,67 @@ impl From<io::Error> for Refused {
 
 impl Accepted {
     /// A refusal, with the stream to tell it on where there is one.
-    pub(super) async fn handshake(self, world: &World) -> Result<Handshake, (Option<Stream>, Refused)> {
-        let mut first = [0u8; 1];
-        let tls = match self.tcp.peek(&mut first).await {
-            Ok(1) if first == [TLS_HANDSHAKE] => world.tls.clone(),
-            Ok(1) => None,
-            _ => return Err((None, Refused::Gone)),
-        };
-        let direct = tls.is_some();
-        let mut stream = Stream::Plain(self.tcp);
-        if let Some(config) = tls {
-            stream = secure(stream, config).await.map_err(|_| (None, Refused::Gone))?;
-            if !speaks_postgresql(&stream) {
-                return Err((Some(stream), refuse::alpn().into()));
-            }
+    pub(super) async fn handshake(self, world: &World) -> Entering {
+        let Self { tcp, peer, door } = self;
+        if door == Door::Clients {
+            return on_socket(tcp, Visitor { peer, came: None }, world).await;
         }
-        let mut input = BytesMut::new();
-        match packets(&mut stream, &mut input, world, direct).await {
-            Ok(Packet::Cancel { id, secret }) => Ok(Handshake::Cancel { id, secret, stream }),
+        match incoming::receive(tcp, peer, world).await.ok_or((None, Refused::Gone))? {
+            Incoming::Session { stream, input, peer, tls, came } => {
+                on_stream(stream, input, Visitor { peer, came: Some(Arc::new(came)) }, world, tls).await
+            }
+            Incoming::DirectTls { tcp, peer, came } => {
+                on_socket(tcp, Visitor { peer, came: Some(Arc::new(came)) }, world).await
+            }
+            Incoming::Drain(node) => Ok(Handshake::Drains(node)),
+        }
+    }
+}
+
+type Entering = Result<Handshake, (Option<Stream>, Refused)>;
+
+async fn on_socket(tcp: TcpStream, visitor: Visitor, world: &World) -> Entering {
+    let mut first = [0u8; 1];
+    let tls = match tcp.peek(&mut first).await {
+        Ok(1) if first == [TLS_HANDSHAKE] => world.tls.clone(),
+        Ok(1) => None,
+        _ => return Err((None, Refused::Gone)),
+    };
+    // Who has come by another node goes no further.
+    if first == [TLS_HANDSHAKE]
+        && visitor.came.is_none()
+        && let Some(way) = Way::by_host_name(world, &tcp).await
+    {
+        return Ok(Handshake::Elsewhere { tcp, way });
+    }
+    let Some(config) = tls else { return on_stream(Stream::Plain(tcp), BytesMut::new(), visitor, world, false).await };
+    let stream = secure(Stream::Plain(tcp), config).await.map_err(|_| (None, Refused::Gone))?;
+    if !speaks_postgresql(&stream) {
+        return Err((Some(stream), refuse::alpn().into()));
+    }
+    on_stream(stream, BytesMut::new(), visitor, world, true).await
+}
+
+/// `secured`: it is encrypted as it is, or was as far as another node.
+async fn on_stream(
+    mut stream: Stream,
+    mut input: BytesMut,
+    visitor: Visitor,
+    world: &World,
+    mut secured: bool,
+) -> Entering {
+    loop {
+        match packets(&mut stream, &mut input, world, secured).await {
+            Ok(Packet::Cancel { id, secret }) => return Ok(Handshake::Cancel { id, secret, stream, visitor }),
             Ok(Packet::Startup(startup)) => {
-                Ok(Handshake::Started(Box::new(Started { stream, peer: self.peer, startup, input })))
+                return Ok(Handshake::Started(Box::new(Started { stream, visitor, startup, input })));
             }
+            // Asked for once only.
             Ok(Packet::StartTls(config)) => {
-                let mut stream = secure(stream, config).await.map_err(|_| (None, Refused::Gone))?;
-                match packets(&mut stream, &mut input, world, true).await {
-                    Ok(Packet::Cancel { id, secret }) => Ok(Handshake::Cancel { id, secret, stream }),
-                    Ok(Packet::Startup(startup)) => {
-                        Ok(Handshake::Started(Box::new(Started { stream, peer: self.peer, startup, input })))
-                    }
-                    Ok(Packet::StartTls(_)) => Err((Some(stream), refuse::malformed(b'S').into())),
-                    Err(refused) => Err((Some(stream), refused)),
-                }
+                stream = secure(stream, config).await.map_err(|_| (None, Refused::Gone))?;
+                secured = true;
             }
-            Err(refused) => Err((Some(stream), refused)),
+            Err(refused) => return Err((Some(stream), refused)),
         }
     }
 }
@@ -218,7 +272,13 @@ pub async fn tell(mut stream: Stream, report: &Report) {
     let mut out = BytesMut::new();
     encode::report(&mut out, report);
     if stream.write_all(&out).await.is_ok() && stream.flush().await.is_ok() {
-        let _ = stream.shutdown().await;
+        close(stream).await;
+    }
+}
+
+/// Ends a connection so that what was written on it arrives.
+pub(super) async fn close(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    if stream.shutdown().await.is_ok() {
         // Closing with unread bytes would reset the connection and take the message with it.
         let mut rest = [0u8; 1024];
         for _ in 0..64 {

@@ -10,7 +10,9 @@ use tokio::io::AsyncWriteExt;
 use super::cancel::{CancelKey, CancelKeys};
 use super::core::Core;
 use super::entry::{Entry, Profile};
+use super::forward::{Forwarded, Way, tagged};
 use super::handshake::{Refused, Started};
+use super::incoming::{self, Came};
 use super::introduce::introduce;
 use super::listen::Hearing;
 use super::names::Names;
@@ -26,7 +28,7 @@ use super::world::World;
 use super::{break_glass, startup_settings};
 use crate::audit::{Token, Via, Who};
 use crate::auth::Identity;
-use crate::base::{Report, SqlState, clock};
+use crate::base::{NodeName, Report, Secret, SqlState, clock};
 use crate::config::{Isolation, SettingSource, Tenant};
 use crate::limits::{ClientSlot, Held, Usage};
 use crate::net::Stream;
@@ -42,6 +44,10 @@ pub(super) enum Login {
     // Made before the login's own memory is free again: in a hole of that, each would waste what is left of it.
     Session(Box<Session>),
     Console(Box<Admin>),
+    /// Somebody whom another node serves.
+    Forwarded(Box<Forwarded>),
+    /// A node that is shutting down.
+    Drains(NodeName),
 }
 
 /// An administrator at the console. ReadyForQuery has not been sent.
@@ -96,7 +102,11 @@ impl Started {
     ) -> Result<Login, (Option<Stream>, Refused)> {
         let mut identity = None;
         match self.admit(core, world, &mut identity).await {
-            Ok(login) => login.finish(self, core, world).await,
+            Ok(Entered::Elsewhere(way, token)) => match identity {
+                Some(identity) => self.forward(core, world, way, &identity, &token).await,
+                None => Err((Some(self.stream), Refused::Gone)),
+            },
+            Ok(Entered::Here(login)) => login.finish(self, core, world).await,
             Err(refused) => {
                 self.audit_refusal(core, &refused, identity.as_ref());
                 Err((Some(self.stream), refused))
@@ -125,10 +135,14 @@ impl Started {
             core.stats.login("parameters");
             return Err(refuse::no_break_glass().because("parameters").into());
         }
+        if self.visitor.came.is_some() && (console || world.plain(&name).is_some()) {
+            core.stats.login("not_forwarded");
+            return Err(refuse::not_forwarded().into());
+        }
         if !console && let Some(database) = world.plain(&name) {
             let wish = Wish { user: &user, name: &name, database, settings };
             let (admitted, context, reported) = self.admit_plain(core, world, wish).await?;
-            return Ok(Entered::Session(Box::new((admitted, context, reported))));
+            return Ok(Entered::Here(Here::Session(Box::new((admitted, context, reported)))));
         }
         let password = self.password().await?;
         core.take_turn().await;
@@ -136,23 +150,23 @@ impl Started {
         if console {
             let known = world.settings.console.users.get(&user);
             if known.is_some_and(|known| known.matches(password.expose())) {
-                return Ok(Entered::Console(user, None, None));
+                return Ok(Entered::Here(Here::Console(user, None, None)));
             }
             if let Some(role) = &world.settings.console.token_role
                 && let Ok(identity) = world.verifier.verify(password.expose(), now).await
                 && identity.access == *role
             {
-                return Ok(Entered::Console(user, Some(identity.expires_at), Some(stay::token(&identity))));
+                let token = Some(stay::token(&identity));
+                return Ok(Entered::Here(Here::Console(user, Some(identity.expires_at), token)));
             }
             core.stats.login("console_refused");
             return Err(refuse::bad_password().because("console_refused").into());
         }
         let identity = world.verifier.verify(password.expose(), now).await.map_err(|error| {
             core.stats.login(error.outcome());
-            tracing::info!(peer = ?self.peer, outcome = error.outcome(), "a token was refused");
+            tracing::info!(peer = ?self.visitor.peer, outcome = error.outcome(), "a token was refused");
             refuse::bad_token(error.hint()).because(error.outcome())
         })?;
-        drop(password);
         let mut identity = &*proved.insert(identity);
         let entering = break_glass
             .map(|reason| break_glass::enter(core, world, identity.clone(), &user, &reason, now))
@@ -161,19 +175,33 @@ impl Started {
             identity = proved.insert(entering);
         }
         names_tenant(core, world, &self.startup, identity, &user)?;
-        let admitted = serve_identity(core, world, identity, &self.who())?;
+        let came = self.visitor.came.as_deref();
+        // Who has come by another node goes no further.
+        if came.is_none()
+            && let Some(way) = Way::by_token(world, identity)
+        {
+            return Ok(Entered::Elsewhere(way, password));
+        }
+        drop(password);
+        let admitted = serve_identity(core, world, identity, &self.who(), came)?;
         let (context, reported) = introduce(core, &admitted, settings).await?;
-        Ok(Entered::Session(Box::new((admitted, context, reported))))
+        Ok(Entered::Here(Here::Session(Box::new((admitted, context, reported)))))
     }
 }
 
 enum Entered {
+    /// To be forwarded, with its token.
+    Elsewhere(Way, Secret),
+    Here(Here),
+}
+
+enum Here {
     /// A user; when its token ends and what that says, where it has one.
     Console(String, Option<u64>, Option<Token>),
     Session(Box<(Admitted, Arc<Context>, Reported)>),
 }
 
-impl Entered {
+impl Here {
     /// Records the login, if there is an audit log.
     async fn begin_stay(&self, started: &Started, core: &Core, id: u32) -> Result<Option<Box<Stay>>, Report> {
         let (who, statements) = match self {
@@ -195,7 +223,7 @@ impl Entered {
     ) -> Result<Login, (Option<Stream>, Refused)> {
         let mut out = BytesMut::new();
         encode::authenticated(&mut out);
-        let key = CancelKeys::issue(&core.shared, started.startup.spoken_minor());
+        let key = CancelKeys::issue(&core.shared, started.startup.spoken_minor(), |id| tagged(world, id));
         // Nobody is let in unrecorded.
         let stay = match self.begin_stay(&started, core, key.id).await {
             Ok(stay) => stay,
@@ -206,7 +234,7 @@ impl Entered {
                 return Err((Some(started.stream), refused));
             }
         };
-        let Started { mut stream, peer, startup, input } = started;
+        let Started { mut stream, visitor, startup, input } = started;
         let (admitted, context, reported) = match self {
             Self::Console(user, expires_at, _) => {
                 return match stream.write_all(&out).await {
@@ -232,11 +260,12 @@ impl Entered {
             user: text("user"),
             database: text("database"),
             application: text("application_name"),
-            peer,
+            peer: visitor.peer,
             tls: stream.is_tls(),
             mode: admitted.terms.mode,
             expires_at: admitted.expires_at,
             break_glass: admitted.token.as_ref().is_some_and(|token| token.break_glass.is_some()),
+            came: visitor.came,
         }));
         core.enter(&entry);
         if !core.shared.world.load().has_same(world, &admitted.terms.id) {
@@ -339,8 +368,14 @@ fn names_tenant(core: &Core, world: &World, startup: &Startup, identity: &Identi
 }
 
 /// From an identity to a tenant's pool. What the token does not give is refused in the same words.
-/// `who` asks, for the audit log.
-pub(super) fn serve_identity(core: &Core, world: &World, identity: &Identity, who: &Who) -> Result<Admitted, Report> {
+/// `who` asks, for the audit log; `came`: by which other node.
+pub(super) fn serve_identity(
+    core: &Core,
+    world: &World,
+    identity: &Identity,
+    who: &Who,
+    came: Option<&Came>,
+) -> Result<Admitted, Report> {
     let refused = |outcome, reason: String| refused(core, identity, outcome, &reason);
     let settings = &world.settings;
     let tenant = settings.tenants.get(&identity.tenant);
@@ -359,6 +394,7 @@ pub(super) fn serve_identity(core: &Core, world: &World, identity: &Identity, wh
     };
     let route = route::decide(tenant, &identity.access, identity.region.as_ref(), cluster, settings.region.as_ref());
     let route = route.map_err(no_route)?;
+    incoming::admit(tenant, came).inspect_err(|_| core.stats.login("not_forwarded"))?;
     if tenant.suspended {
         core.stats.login("suspended");
         tracing::info!(tenant = %identity.tenant, outcome = "suspended", "a login was refused");

@@ -10,6 +10,8 @@
 //!     downstream  server bytes -> client bytes
 //! ```
 //!
+//! `forward` passes a client on to a node where its tenant may be, and `incoming` takes in those that come by other nodes.
+//!
 //! `ahead` finds out what a request is for, `reading` chooses between the primary and its replicas, `trial` takes back
 //! what a replica could not do.
 //!
@@ -29,9 +31,11 @@ mod core;
 mod directory;
 mod downstream;
 mod entry;
+mod forward;
 mod handover;
 mod handshake;
 mod hub;
+mod incoming;
 mod introduce;
 mod link;
 mod listen;
@@ -63,7 +67,8 @@ pub use self::cancel::CancelKeys;
 pub use self::core::{Core, Sends, Shared};
 pub use command::{Command, CoreHandle, Place};
 pub use entry::{ClientRow, Kick, Phase, Profile};
-pub use handshake::{Accepted, Handshake, Started, tell};
+pub use forward::drain;
+pub use handshake::{Accepted, Door, tell};
 pub use login::Admin;
 pub use run::{Outcome, arrive, run};
 pub use stay::Stay;

@@ -74,7 +74,7 @@ impl Started {
         self.say(&out).await?;
         let message = self.authentication().await?;
         let first = SaslInitial::read(&message).ok_or_else(|| refuse::malformed(b'p'))?;
-        let peer = self.peer;
+        let peer = self.visitor.peer;
         let refused = |error| {
             core.stats.login("password");
             tracing::info!(?peer, user = name, %error, "a login was refused");

@@ -2,6 +2,7 @@
 //!
 //! docs/errors.md lists these; a test compares.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::entry::Kick;
@@ -22,16 +23,39 @@ pub(super) fn no_access() -> Report {
 }
 
 /// A tenant whose data may not pass through here. It knows its regions, so it may be told where they are.
-pub(super) fn elsewhere<'a>(here: &Region, nodes: impl Iterator<Item = &'a Node>) -> Report {
+pub(super) fn elsewhere<'a>(here: &Region, nodes: impl Iterator<Item = &'a Arc<Node>>) -> Report {
     let report = Report::fatal(
         SqlState::INVALID_AUTHORIZATION,
         format!("this pgward is in region {here}, where the tenant's data may not be"),
     );
-    let addresses: Vec<String> = nodes.map(|node| format!("{} (region {})", node.address, node.region)).collect();
+    let addresses = addresses(nodes);
     report.because("node_region").hint(match addresses.is_empty() {
         true => "Connect to a pgward in one of the tenant's regions.".to_owned(),
-        false => format!("Connect to {}.", addresses.join(" or ")),
+        false => format!("Connect to {addresses}."),
     })
+}
+
+/// Its tenant's rule is that it be forwarded to a node at home, and none is there.
+pub(super) fn home_unreachable<'a>(nodes: impl Iterator<Item = &'a Arc<Node>>) -> Report {
+    let report = "no pgward in the tenant's regions could be reached to forward this connection to";
+    Report::fatal(SqlState::CANNOT_CONNECT_NOW, report)
+        .hint(format!("Try again, or connect to {}.", addresses(nodes)))
+        .because("home_unreachable")
+}
+
+fn addresses<'a>(nodes: impl Iterator<Item = &'a Arc<Node>>) -> String {
+    let address = |node: &Arc<Node>| format!("{} (region {})", node.address, node.region);
+    nodes.map(address).collect::<Vec<_>>().join(" or ")
+}
+
+/// Another node has forwarded what this one does not take from it: both are to have the same rules.
+pub(super) fn not_forwarded() -> Report {
+    Report::fatal(
+        SqlState::INVALID_AUTHORIZATION,
+        "connections to this database may not be forwarded by another pgward",
+    )
+    .hint("Connect to this one.")
+    .because("not_forwarded")
 }
 
 pub(super) fn no_break_glass() -> Report {

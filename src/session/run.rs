@@ -6,13 +6,15 @@ use std::time::Instant;
 use super::cancel::Cancelled;
 use super::command::Place;
 use super::core::Core;
-use super::handshake::{Accepted, Handshake, Refused, tell};
+use super::forward::{forward_cancel, forward_tls};
+use super::handshake::{Accepted, Handshake, Refused, Visitor, tell};
 use super::login::{Admin, Login};
 use super::refuse;
 use super::stay::refused_early;
 use super::travel::Parcel;
+use super::world::World;
 use crate::audit::{Event, Refusal};
-use crate::base::Report;
+use crate::base::{NodeName, Report, Secret};
 use crate::net::Stream;
 use crate::telemetry::add;
 
@@ -20,6 +22,8 @@ use crate::telemetry::add;
 #[derive(Debug)]
 pub enum Outcome {
     Over,
+    /// A node that is shutting down: whoever has come by it is to finish.
+    Drains(NodeName),
     /// An administrator, for whom the console is.
     Console(Box<Admin>),
     /// To the core of this number, where it goes on.
@@ -38,6 +42,11 @@ pub fn run(core: Rc<Core>, accepted: Accepted, crowded: bool, place: Place) -> i
         match login {
             Some(Login::Session(session)) => session.serve().await,
             Some(Login::Console(admin)) => Outcome::Console(admin),
+            Some(Login::Forwarded(forwarded)) => {
+                forwarded.relay().await;
+                Outcome::Over
+            }
+            Some(Login::Drains(node)) => Outcome::Drains(node),
             None => Outcome::Over,
         }
     }
@@ -72,7 +81,8 @@ async fn login(core: Rc<Core>, accepted: Accepted, crowded: bool) -> Option<Logi
                     core.stats.login_time.record(began.elapsed());
                 }
                 Some(Login::Console(_)) => core.stats.login("console"),
-                None => {}
+                // Counted where it is done.
+                Some(Login::Forwarded(_) | Login::Drains(_)) | None => {}
             }
             login
         }
@@ -110,16 +120,21 @@ async fn enter(core: &Rc<Core>, accepted: Accepted, crowded: bool) -> Entering {
         }
     });
     match handshake? {
-        Handshake::Cancel { id, secret, stream } => {
-            match core.shared.cancel_keys.cancel(id, &secret).await {
+        Handshake::Cancel { id, secret, stream, visitor } => {
+            match cancel(core, &world, id, &secret, &visitor).await {
                 Cancelled::Sent => add(&core.stats.cancels, 1),
                 Cancelled::Nothing => {}
-                Cancelled::WrongKey => core.shared.audit.record(|| Event::CancelRefused { peer }),
+                Cancelled::WrongKey => {
+                    core.shared.audit.record(|| Event::CancelRefused { peer: visitor.peer });
+                }
             }
             // Only now may the client go on: by then nothing that it sends next can be hit.
             drop(stream);
             Ok(None)
         }
+        Handshake::Drains(node) => Ok(Some(Login::Drains(node))),
+        Handshake::Elsewhere { .. } if crowded || core.draining.get() => Err((None, Refused::Gone)),
+        Handshake::Elsewhere { tcp, way } => Ok(forward_tls(tcp, peer, core, &world, way).await),
         Handshake::Started(started) if crowded => {
             core.stats.login("too_many_clients");
             let refused = refuse::too_many_clients().into();
@@ -129,4 +144,11 @@ async fn enter(core: &Rc<Core>, accepted: Accepted, crowded: bool) -> Entering {
         Handshake::Started(started) if core.draining.get() => Err((Some(started.stream), refuse::draining().into())),
         Handshake::Started(started) => started.login(core, &world).await.map(Some),
     }
+}
+
+/// A request whose key is none of this node's sessions may be for one of another's, unless that is who sent it.
+async fn cancel(core: &Core, world: &World, id: u32, secret: &Secret, visitor: &Visitor) -> Cancelled {
+    let cancelled = core.shared.cancel_keys.cancel(id, secret).await;
+    let is_stranger = cancelled == Cancelled::WrongKey && visitor.came.is_none();
+    if is_stranger && forward_cancel(world, id, secret, visitor.peer).await { Cancelled::Nothing } else { cancelled }
 }

@@ -12,7 +12,7 @@ use super::serve::{End, Session};
 use super::{Shared, refuse};
 use crate::audit::{Audit, Event, Refusal, Statement, Text, Token, Via, Who};
 use crate::auth::Identity;
-use crate::base::{Party, Report};
+use crate::base::{NodeName, Party, Report};
 use crate::route;
 use crate::sql::identifier;
 
@@ -99,7 +99,17 @@ impl Started {
     /// Who wants to come in, by its own account.
     pub(super) fn who(&self) -> Who {
         let given = |name| self.startup.get(name).map(Text::new);
-        Who { user: given("user"), database: given("database"), peer: self.peer, ..Who::default() }
+        Who {
+            user: given("user"),
+            database: given("database"),
+            peer: self.visitor.peer,
+            came_by: self.came_by(),
+            ..Who::default()
+        }
+    }
+
+    fn came_by(&self) -> Option<NodeName> {
+        self.visitor.came.as_ref().map(|came| came.node.clone())
     }
 
     /// Who has come in.
@@ -136,7 +146,7 @@ fn record_refusal(audit: &Audit, report: &Report, who: Arc<Who>, event: impl FnO
     }
 }
 
-fn proved(identity: &Identity, who: Who) -> Who {
+pub(super) fn proved(identity: &Identity, who: Who) -> Who {
     let (party, token) = (Party::Tenant(identity.tenant.clone()), token(identity));
     Who { party: Some(party), via: Some(Via::Token), token: Some(token), ..who }
 }

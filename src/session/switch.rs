@@ -110,7 +110,7 @@ impl Session {
             refuse::bad_token(error.hint()).because(error.outcome())
         })?;
         let who = self.stay.as_ref().map(|stay| Arc::clone(&stay.who)).unwrap_or_default();
-        let admitted = serve_identity(core, world, &identity, &who)?;
+        let admitted = serve_identity(core, world, &identity, &who, self.entry.came().as_deref())?;
         let (context, reported) =
             introduce(core, &admitted, self.wanted.as_deref().cloned().unwrap_or_default()).await?;
         Ok((admitted, context, reported))

@@ -11,9 +11,10 @@ use crate::base::{ClusterName, Party, ServerName};
 use crate::config::{
     Cluster, FileVersion, Isolation, Login, Lookup, PlainDatabase, PoolRules, Server, Settings, Tenant,
 };
-use crate::net::{self, TlsError};
+use crate::net::{self, Peers, TlsError};
 use crate::pool::{Place, Pool, PoolKey, Pools, Vetting};
 use crate::tenant::{ChannelKey, Sealer, login_password};
+use crate::wire::forward::ALPN;
 
 pub struct World {
     pub settings: Settings,
@@ -21,6 +22,8 @@ pub struct World {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// What a login over TLS can be bound to.
     pub(super) end_point: Option<Vec<u8>>,
+    /// How other nodes are reached.
+    pub(super) peers: Option<Peers>,
     pub(super) directory: Arc<Directory>,
     pub sealer: Option<Arc<Sealer>>,
     pub channel_key: Option<Arc<ChannelKey>>,
@@ -63,6 +66,8 @@ impl World {
             }
             None => (None, None),
         };
+        let peers = settings.forwarding.as_ref().map(|forwarding| Peers::new(forwarding, ALPN)).transpose();
+        let peers = peers.map_err(|source| WorldError::Tls { what: "forwarding".to_owned(), source })?;
         let files = |cluster: &Arc<Cluster>| {
             let tls = [&cluster.tls.ca, &cluster.tls.certificate, &cluster.tls.key];
             let files = tls.into_iter().flatten().map(|path| FileVersion::of(path));
@@ -87,6 +92,7 @@ impl World {
             verifier,
             tls,
             end_point,
+            peers,
             directory,
             sealer,
             channel_key,
@@ -106,6 +112,7 @@ impl World {
             verifier: Arc::clone(&self.verifier),
             tls: self.tls.clone(),
             end_point: self.end_point.clone(),
+            peers: self.peers.clone(),
             directory: Arc::clone(&self.directory),
             sealer: self.sealer.clone(),
             channel_key: self.channel_key.clone(),

@@ -7,11 +7,13 @@
 //! - `flow`: which answers are still expected from a backend
 //! - `handover`: what turns a backend from one tenant to the next, and the check of its answers
 //! - `encode`: messages that pgward itself sends to clients
+//! - `forward`: what one pgward tells another of a client that it forwards
 //! - `table`: rows that pgward itself returns
 
 pub mod backend;
 pub mod encode;
 pub mod flow;
+pub mod forward;
 pub mod frame;
 pub mod frontend;
 pub mod handover;

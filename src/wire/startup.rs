@@ -1,6 +1,9 @@
 //! The first packet of a connection, before which nothing is known about the other side
 //! (protocol documentation, 55.2.1 and 55.2.10).
 
+use bytes::{BufMut, BytesMut};
+use postgres_protocol::message::frontend;
+
 use crate::base::Secret;
 
 /// MAX_STARTUP_PACKET_LENGTH in pqcomm.h.
@@ -72,6 +75,15 @@ fn word(buf: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(*buf.get(at..at + 4)?.first_chunk()?))
 }
 
+/// What asks a server to cancel what a backend does.
+pub fn cancel_request(pid: u32, key: &Secret, out: &mut BytesMut) {
+    let key = key.expose();
+    out.put_u32(u32::try_from(12 + key.len()).unwrap_or(u32::MAX));
+    out.put_u32(CANCEL);
+    out.put_u32(pid);
+    out.put_slice(key);
+}
+
 /// A process id and a key of 4 to 256 bytes.
 fn cancel(body: &[u8]) -> Result<First, StartupError> {
     let pid = word(body, 0).ok_or(StartupError::Cancel)?;
@@ -121,6 +133,17 @@ impl Startup {
         self.parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
+    /// As a client sends it that speaks what both sides speak, without options that are unknown here.
+    pub fn encode(&self, out: &mut BytesMut) -> std::io::Result<()> {
+        let start = out.len();
+        let parameters = self.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        frontend::startup_message(parameters, out)?;
+        if let Some(minor) = out.get_mut(start + 6..start + 8) {
+            minor.copy_from_slice(&self.spoken_minor().to_be_bytes());
+        }
+        Ok(())
+    }
+
     /// The minor version that both sides speak.
     pub fn spoken_minor(&self) -> u16 {
         // 3.1 was never given to anybody (protocol documentation, 55.1).
@@ -149,6 +172,10 @@ mod tests {
         let Ok(Some((First::Startup(startup), used))) = read(&bytes) else { panic!("not read") };
         assert_eq!(used, bytes.len());
         assert_eq!(startup.spoken_minor(), 2);
+        let mut again = BytesMut::new();
+        startup.encode(&mut again).unwrap();
+        let Ok(Some((First::Startup(again), _))) = read(&again) else { panic!("not read") };
+        assert_eq!((again.minor, &again.parameters), (2, &startup.parameters));
         assert_eq!(startup.get("user"), Some("acme"));
         assert_eq!(startup.unknown_options, ["_pq_.x"]);
     }

@@ -27,6 +27,7 @@ pub(super) const COLUMNS: &[Column] = &[
     Column::text("pinned"),
     Column::integer("state_seconds"),
     Column::text("break_glass"),
+    Column::text("came_by"),
 ];
 
 pub(super) async fn rows(control: &Control) -> Vec<Row> {
@@ -56,5 +57,6 @@ fn row(client: ClientRow, now: u64) -> Row {
         client.pinned.into(),
         client.in_phase.as_secs().into(),
         Value::from(if client.profile.break_glass { "yes" } else { "no" }),
+        client.profile.came.as_ref().map(|came| came.node.to_string()).into(),
     ]
 }

@@ -38,6 +38,14 @@ impl Authority {
         self.issue(params)
     }
 
+    /// For a pgward of several, which is a client of the others as well as their server.
+    pub fn node(&self, name: &str) -> Result<Identity, rcgen::Error> {
+        let mut params = CertificateParams::new([name.to_owned()])?;
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.issue(params)
+    }
+
     /// For a client; PostgreSQL compares the common name with the role.
     pub fn client(&self, common_name: &str) -> Result<Identity, rcgen::Error> {
         let mut params = CertificateParams::new(Vec::new())?;
