@@ -6,3 +6,8 @@ use crate::base::Region;
 pub fn allows(allowed: &[Region], region: &Region) -> bool {
     allowed.contains(region)
 }
+
+/// The same for what may be confined to regions. `None`: it is not.
+pub fn confined(to: Option<&[Region]>, region: &Region) -> bool {
+    to.is_none_or(|regions| allows(regions, region))
+}

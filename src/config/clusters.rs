@@ -11,22 +11,32 @@ use super::Problem;
 use super::logins::{self, login};
 use super::places::{Patroni, Url};
 use super::reader::{Reader, Section, empty, map, table};
+use super::regions::Groups;
 use super::settings::*;
-use crate::base::{Access, ClusterName};
+use crate::base::{Access, ClusterName, Region};
+use crate::residency;
 
 pub(super) fn clusters(
     reader: &mut Reader,
     root: &mut Section,
     master_key: bool,
+    groups: &Groups,
 ) -> BTreeMap<ClusterName, Arc<Cluster>> {
     let entries = root.entries(reader, "clusters");
     map(reader, entries, |reader, at, name: &ClusterName, value| {
         let section = table(reader, at, value)?;
-        cluster(reader, name, section, master_key).map(Arc::new)
+        cluster(reader, name, section, master_key, groups).map(Arc::new)
     })
 }
 
-fn cluster(reader: &mut Reader, name: &ClusterName, mut section: Section, master_key: bool) -> Option<Cluster> {
+fn cluster(
+    reader: &mut Reader,
+    name: &ClusterName,
+    mut section: Section,
+    master_key: bool,
+    groups: &Groups,
+) -> Option<Cluster> {
+    let confined = Confined { to: groups.optional(reader, &mut section, "regions").map(Arc::from), groups };
     let tls = server_tls(reader, &section.at("tls"), None);
     let said = section.section(reader, "tls");
     let tls = said.map_or(tls, |said| server_tls(reader, "", Some(said)));
@@ -34,8 +44,9 @@ fn cluster(reader: &mut Reader, name: &ClusterName, mut section: Section, master
     let logins: BTreeMap<Access, Login> =
         map(reader, entries, |reader, at, _: &Access, value| login(reader, at, value));
     let service = logins::service(reader, &mut section, master_key);
-    let patroni = section.section(reader, "patroni").and_then(|section| patroni(reader, section)).map(Arc::new);
-    let servers = servers(reader, &mut section, patroni.is_none());
+    let patroni =
+        section.section(reader, "patroni").and_then(|section| patroni(reader, section, &confined)).map(Arc::new);
+    let servers = servers(reader, &mut section, patroni.is_none(), &confined);
     let failover_timeout = section.duration(
         reader,
         "failover_timeout",
@@ -58,7 +69,8 @@ fn cluster(reader: &mut Reader, name: &ClusterName, mut section: Section, master
     Some(Cluster { name, servers, members, tls, logins, service, probe, patroni, failover_timeout, slow_start })
 }
 
-fn servers(reader: &mut Reader, section: &mut Section, required: bool) -> Vec<Arc<Server>> {
+/// Those that are left alone count as not there.
+fn servers(reader: &mut Reader, section: &mut Section, required: bool, confined: &Confined) -> Vec<Arc<Server>> {
     let at = section.at("servers");
     let items = if required {
         section.require(reader, "servers", "[[clusters.main.servers]]")
@@ -75,13 +87,29 @@ fn servers(reader: &mut Reader, section: &mut Section, required: bool) -> Vec<Ar
     };
     let each = items.into_iter().enumerate().filter_map(|(i, value)| {
         let section = table(reader, &format!("{at}[{i}]"), value)?;
-        server(reader, section).map(Arc::new)
+        let (at, server) = (section.at("region"), server(reader, section)?);
+        confined.groups.is_one(reader, &at, &server.region);
+        Some(Arc::new(server))
     });
-    each.collect()
+    let all: Vec<Arc<Server>> = each.collect();
+    let (used, left): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|server| residency::confined(confined.to.as_deref(), &server.region));
+    for server in left.into_iter().filter(|server| server.role == ServerRole::Primary) {
+        let what = format!("does not have region {}, where the configured primary {} is", server.region, server.name);
+        reader.problem(Problem::new(section.at("regions"), what));
+    }
+    used
+}
+
+/// Where servers may be that are used at all, and what regions may be called.
+struct Confined<'a> {
+    /// `None`: anywhere.
+    to: Option<Arc<[Region]>>,
+    groups: &'a Groups,
 }
 
 /// Where Patroni's REST API is, and what is not said there of the members that are found by it.
-fn patroni(reader: &mut Reader, mut section: Section) -> Option<Patroni> {
+fn patroni(reader: &mut Reader, mut section: Section, confined: &Confined) -> Option<Patroni> {
     let urls: Vec<String> = section.required(reader, "urls", "[\"http://db1.internal:8008\"]")?;
     let known: Vec<Url> = urls.iter().filter_map(|url| Url::parse(url)).collect();
     if known.is_empty() || known.len() < urls.len() {
@@ -94,10 +122,12 @@ fn patroni(reader: &mut Reader, mut section: Section) -> Option<Patroni> {
     let interval = section.duration(reader, "interval", s(1), ms(100)..=s(60));
     let timeout = section.duration(reader, "timeout", s(2), ms(50)..=s(60));
     let [ca, certificate, key] = tls_files(reader, &mut section);
-    let region = section.optional(reader, "region");
+    let region: Option<Region> = section.optional(reader, "region");
+    region.iter().for_each(|region| confined.groups.is_one(reader, &section.at("region"), region));
     let (max_backends, weight) = share(reader, &mut section);
     section.finish(reader);
-    Some(Patroni { urls: known, interval, timeout, ca, certificate, key, region, max_backends, weight })
+    let regions = confined.to.clone();
+    Some(Patroni { urls: known, interval, timeout, ca, certificate, key, region, regions, max_backends, weight })
 }
 
 /// Servers are asked where there is a choice between them, or where it is said.

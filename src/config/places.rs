@@ -43,6 +43,8 @@ pub struct Patroni {
     pub key: Option<PathBuf>,
     /// Where members are that have no tag `region`. `None`: those are not used.
     pub region: Option<Region>,
+    /// As of the cluster: members elsewhere are left alone. `None`: none are.
+    pub regions: Option<Arc<[Region]>>,
     pub max_backends: usize,
     pub weight: usize,
 }

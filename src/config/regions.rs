@@ -36,6 +36,13 @@ impl Groups {
         self.0.contains_key(name)
     }
 
+    /// A list of regions and groups, if there is one.
+    pub fn optional(&self, reader: &mut Reader, section: &mut Section, key: &'static str) -> Option<Vec<Region>> {
+        let at = section.at(key);
+        let names: Vec<String> = section.optional(reader, key)?;
+        Some(self.expand(names.into_iter().filter_map(|name| name_of(reader, &at, name))))
+    }
+
     /// The regions that these names stand for, each once.
     pub fn expand(&self, names: impl IntoIterator<Item = Region>) -> Vec<Region> {
         let mut regions: Vec<Region> = Vec::new();

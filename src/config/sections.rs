@@ -40,15 +40,7 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
     let Nodes { all: nodes, own: node, region } = Nodes::read(reader, &mut root, &groups);
     let part = root.section(reader, "forwarding");
     let forwarding = forwarding::forwarding(reader, part, node.as_ref());
-    let clusters = clusters(reader, &mut root, master_key.is_some());
-    for cluster in clusters.values() {
-        for (i, server) in cluster.servers.iter().enumerate() {
-            groups.is_one(reader, &format!("clusters.{}.servers[{i}].region", cluster.name), &server.region);
-        }
-        if let Some(region) = cluster.patroni.as_ref().and_then(|patroni| patroni.region.as_ref()) {
-            groups.is_one(reader, &format!("clusters.{}.patroni.region", cluster.name), region);
-        }
-    }
+    let clusters = clusters(reader, &mut root, master_key.is_some(), &groups);
     let part = root.section(reader, "limits");
     let limits = tenants::default_limits(reader, part);
     let part = root.section(reader, "reads");

@@ -95,9 +95,7 @@ fn tenant(reader: &mut Reader, id: &TenantId, mut section: Section, defaults: &D
     let search_path = section.optional(reader, "search_path").unwrap_or_else(|| vec![schema]);
     let home: Option<Region> = section.required(reader, "home", "\"lk\"");
     let (at, at_home) = (section.at("regions"), section.at("home"));
-    let named: Option<Vec<String>> = section.optional(reader, "regions");
-    let regions: Option<Vec<Region>> =
-        named.map(|names| groups.expand(names.into_iter().filter_map(|name| name_of(reader, &at, name))));
+    let regions = groups.optional(reader, &mut section, "regions");
     let roles = roles(reader, &mut section, id, isolation);
     let mode = section.choice(reader, "mode", &PoolMode::ALL).unwrap_or(PoolMode::Transaction);
     let limits = limits(reader, &mut section, defaults.limits);

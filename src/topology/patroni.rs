@@ -14,6 +14,7 @@ use super::roster::Roster;
 use crate::base::{Region, ServerName, causes};
 use crate::config::{Cluster, FileVersion, Patroni, Server, ServerRole, Url};
 use crate::net::{self, FetchError, FileError};
+use crate::residency;
 
 /// A larger answer is not read.
 const LONGEST: usize = 256 * 1024;
@@ -119,13 +120,19 @@ impl Member {
         self.name.chars().map(word).take(63).collect()
     }
 
+    /// Where it is, if that is known and it may be used there.
+    fn place(&self, rules: &Patroni) -> Option<Region> {
+        let region = self.region.clone().ok()?.or_else(|| rules.region.clone())?;
+        residency::confined(rules.regions.as_deref(), &region).then_some(region)
+    }
+
     /// As a server that pgward may use, if it is known where it is.
     pub(super) fn server(&self, rules: &Patroni) -> Option<Server> {
         Some(Server {
             name: ServerName::parse(&self.server_name()).ok()?,
             host: self.host.clone(),
             port: self.port,
-            region: self.region.clone().ok()?.or_else(|| rules.region.clone())?,
+            region: self.place(rules)?,
             // Who leads changes, and it is the same server.
             role: ServerRole::Replica,
             max_backends: rules.max_backends,
@@ -235,7 +242,10 @@ impl Asker {
         let known = &self.rules.urls;
         // No answer makes pgward speak in the clear where it did not.
         let fit = |url: &Url| known.iter().any(|known| known.scheme() == url.scheme()) && !known.contains(url);
-        let apis = told.members.iter().filter_map(|member| member.api.clone()).filter(fit);
+        // Nor has it those asked that are to be left alone.
+        let confined = self.rules.regions.is_some();
+        let members = told.members.iter().filter(|member| !confined || member.place(&self.rules).is_some());
+        let apis = members.filter_map(|member| member.api.clone()).filter(fit);
         let all: Vec<Url> = known.iter().cloned().chain(apis.take(OTHERS)).collect();
         let first = all.iter().filter(|url| *url == by);
         self.urls = first.chain(all.iter().filter(|url| *url != by)).cloned().collect();
