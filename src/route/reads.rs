@@ -50,8 +50,8 @@ pub enum Choice {
     /// A replica may have come far enough soon: when servers have answered, or at this time at the latest, it is to be asked
     /// for again.
     Wait(Instant),
-    /// There is none, and it is not the primary's to serve.
-    Nobody,
+    /// There is none, and it is not the primary's to serve. `ever`: one may come.
+    Nobody { ever: bool },
 }
 
 /// `busy`: how many are served by a server, or wait to be; `None`: the session's login is not served there. `chance`: random
@@ -78,7 +78,9 @@ pub fn choose(
     let until = read.since + read.rules.wait;
     let soon = servers().any(|(_, view)| soon(view));
     match read.always {
-        true => Choice::Nobody,
+        true => {
+            Choice::Nobody { ever: servers().any(|(at, view)| may_serve(read, view) && snapshot.primary != Some(at)) }
+        }
         false if read.now < until && may_wait(read) && soon => Choice::Wait(until),
         false => Choice::Primary { soon },
     }
@@ -90,11 +92,13 @@ pub fn serves(snapshot: &Snapshot, read: &Read<'_>, view: &ServerView) -> bool {
 }
 
 fn is_usable(snapshot: &Snapshot, read: &Read<'_>, view: &ServerView) -> bool {
+    may_serve(read, view) && view.is_replica_on(snapshot.timeline) && within(read.rules, view.worst_lag)
+}
+
+/// However it is right now.
+fn may_serve(read: &Read<'_>, view: &ServerView) -> bool {
     // Residency before anything else.
-    read.regions.is_none_or(|regions| residency::allows(regions, &view.server.region))
-        && view.server.weight > 0
-        && view.is_replica_on(snapshot.timeline)
-        && within(read.rules, view.worst_lag)
+    residency::confined(read.regions, &view.server.region) && view.server.weight > 0
 }
 
 /// Right behind a write the primary is the quick way, and the next read may be, too.

@@ -111,7 +111,7 @@ impl Session {
                 return Ok(None);
             }
         };
-        let (choice, server) = if held { (Choice::Nobody, None) } else { self.choose(always) };
+        let (choice, server) = if held { (Choice::Nobody { ever: true }, None) } else { self.choose(always) };
         match (choice, server) {
             (Choice::Replica(_), Some(server)) => {
                 self.target_replica(&server.name);
@@ -130,9 +130,10 @@ impl Session {
                 self.waits_for_replica(true, |_| until);
                 Ok(Some(Need::Replica))
             }
-            (Choice::Nobody | Choice::Replica(_), _) => {
+            (Choice::Nobody { .. } | Choice::Replica(_), _) => {
                 let limit = self.local.pool.rules().acquire_timeout;
-                if Instant::now() < self.waits_for_replica(false, |since| since + limit) {
+                let ever = !matches!(choice, Choice::Nobody { ever: false });
+                if ever && Instant::now() < self.waits_for_replica(false, |since| since + limit) {
                     return Ok(Some(Need::Replica));
                 }
                 self.found_server();

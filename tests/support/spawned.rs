@@ -27,8 +27,12 @@ impl Spawned {
     /// `text` listens on `127.0.0.1:0`, which becomes a free port. `wrapper` is put in front of the
     /// command, as `strace` is.
     pub fn start(binary: &Path, wrapper: &[&str], text: &str) -> Self {
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], free_port().unwrap())), binary, wrapper, text)
+    }
+
+    /// The same at an address that is the wrapper's.
+    pub fn start_at(address: SocketAddr, binary: &Path, wrapper: &[&str], text: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()));
         let text = text.replacen("127.0.0.1:0", &address.to_string(), 1);
         let path = folder.path().join("pgward.toml");
         fs::write(&path, &text).unwrap();
@@ -64,10 +68,26 @@ impl Spawned {
     }
 
     pub fn token(&self, tenant: &str) -> String {
+        self.token_with(tenant, serde_json::json!({}))
+    }
+
+    /// With more claims.
+    pub fn token_with(&self, tenant: &str, claims: serde_json::Value) -> String {
         let (tenant, role) = (TenantId::parse(tenant).unwrap(), Access::parse("app").unwrap());
         let (ttl, now) = (Duration::from_secs(24 * 3600), std::time::SystemTime::now());
         let now = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-        mint(&self.settings.issuers[0], &tenant, &role, ttl, &serde_json::Map::new(), now).unwrap()
+        mint(&self.settings.issuers[0], &tenant, &role, ttl, claims.as_object().unwrap(), now).unwrap()
+    }
+
+    /// Reads the configuration anew, after `change`.
+    pub fn reload(&self, change: impl Fn(String) -> String) {
+        let path = self.folder.path().join("pgward.toml");
+        fs::write(&path, change(fs::read_to_string(&path).unwrap())).unwrap();
+        kill_process(Pid::from_raw(self.pid as i32).unwrap(), Signal::HUP).unwrap();
+    }
+
+    pub fn path(&self) -> std::path::PathBuf {
+        self.folder.path().join("pgward.toml")
     }
 }
 

@@ -70,7 +70,7 @@ impl Scene {
             Choice::Replica(at) => self.snapshot.servers[at].server.name.to_string(),
             Choice::Primary { .. } => "primary".to_owned(),
             Choice::Wait(_) => "wait".to_owned(),
-            Choice::Nobody => "nobody".to_owned(),
+            Choice::Nobody { .. } => "nobody".to_owned(),
         }
     }
 }
@@ -328,7 +328,7 @@ proptest! {
                 prop_assert_eq!((view.health, seen.role, seen.timeline), (Health::Up, Role::Replica, scene.snapshot.timeline));
                 prop_assert!(view.worst_lag.unwrap().time <= rules.max_lag);
             }
-            Choice::Nobody => prop_assert!(always),
+            Choice::Nobody { .. } => prop_assert!(always),
             Choice::Primary { .. } | Choice::Wait(_) => prop_assert!(!always),
         }
     }
