@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::redact::{Text, holds_token};
 use crate::base::{Access, NodeName, Party, Region, ServerName, SqlState, TenantId};
+use crate::config::Grant;
 use crate::sql::without_constants;
 
 /// Longer statements are recorded by length and hash.
@@ -36,6 +37,8 @@ pub struct Who {
     pub token: Option<Token>,
     /// The other node that it has come by.
     pub came_by: Option<NodeName>,
+    /// By what it is served where its tenant's data may not be.
+    pub grant: Option<Arc<Grant>>,
 }
 
 /// What a verified token says of its bearer.
@@ -85,6 +88,10 @@ pub enum Event {
     LoginRefused {
         who: Arc<Who>,
         refusal: Refusal,
+    },
+    /// A session is served where its tenant's data may not be.
+    GrantUsed {
+        who: Arc<Who>,
     },
     /// A session took another tenant's token.
     Switch {
@@ -175,6 +182,7 @@ impl Event {
             Self::Login { .. } => "login",
             Self::LoginRefused { .. } => "login_refused",
             Self::Switch { .. } => "switch",
+            Self::GrantUsed { .. } => "grant_used",
             Self::SwitchRefused { .. } => "switch_refused",
             Self::TenantLeft { .. } => "tenant_left",
             Self::SessionEnd { .. } => "session_end",
@@ -196,6 +204,7 @@ impl Event {
         match self {
             Self::Login { who }
             | Self::LoginRefused { who, .. }
+            | Self::GrantUsed { who }
             | Self::Switch { who }
             | Self::SwitchRefused { who, .. }
             | Self::TenantLeft { who }
@@ -250,6 +259,7 @@ impl Event {
             line.database = who.database.as_ref();
             line.peer = who.peer;
             line.via = who.via;
+            line.grant = who.grant.as_ref().map(|grant| grant.name.as_str());
             line.came_by = who.came_by.as_ref().map(NodeName::as_str);
             if let Some(token) = &who.token {
                 line.issuer = Some(&token.issuer);
@@ -271,6 +281,11 @@ impl Event {
                 line.node = Some(node.as_str());
                 line.region = Some(region.as_str());
                 line.direct_tls = Some(*direct_tls);
+            }
+            Self::GrantUsed { who } => {
+                let grant = who.grant.as_ref();
+                line.purpose = grant.map(|grant| grant.purpose.as_str());
+                line.legal_basis = grant.map(|grant| grant.legal_basis.as_str());
             }
             Self::SessionEnd { end, lasted, .. } => {
                 line.refusal(end);
@@ -364,6 +379,13 @@ pub(super) struct Members<'a> {
     /// The node that the client has come by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub came_by: Option<&'a str>,
+    /// The crossing of borders that is made use of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grant: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub legal_basis: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]

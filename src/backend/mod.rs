@@ -71,6 +71,8 @@ pub enum BackendError {
     NotInstalled { server: String, database: String },
     #[error("the login {role} on {server} could get around the isolation of tenants: {reasons}")]
     Unsafe { server: String, role: String, reasons: String },
+    #[error("the login {role} on {server} could do more than the grant that it is for: {reasons}")]
+    OutOfScope { server: String, role: String, reasons: String },
     #[error("the settings of login {role} on {server} are not those it was installed with, and could not be mended")]
     Unsound { server: String, role: String },
 }

@@ -94,6 +94,10 @@ name!(
     NodeName, 63, word, "A-Z a-z 0-9 _ -"
 );
 name!(
+    /// A crossing of borders that is allowed.
+    GrantName, 63, word, "A-Z a-z 0-9 _ -"
+);
+name!(
     /// What a session may do inside its tenant: `app`, `readonly`, `admin` or a name of the operator's.
     Access, 63, word, "A-Z a-z 0-9 _ -"
 );

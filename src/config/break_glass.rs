@@ -39,7 +39,7 @@ fn one(reader: &mut Reader, mut section: Section) -> Option<BreakGlass> {
     let tenants: Option<Vec<String>> = section.required(reader, "tenants", "[\"*\"]");
     let role = section.required(reader, "role", "\"readonly\"");
     let max_duration = section.duration(reader, "max_duration", 60 * MINUTE, MINUTE..=24 * 60 * MINUTE);
-    let until = section.take("until").map(|value| until(reader, &section.at("until"), &value));
+    let until = section.take("until").map(|value| moment(reader, &section.at("until"), &value));
     let at = section.at("tenants");
     section.finish(reader);
     let tenants = tenants?;
@@ -58,7 +58,7 @@ fn one(reader: &mut Reader, mut section: Section) -> Option<BreakGlass> {
 }
 
 /// A moment with its offset, as TOML has it or as a string, in seconds since 1970.
-fn until(reader: &mut Reader, at: &str, value: &Value) -> Option<u64> {
+pub(super) fn moment(reader: &mut Reader, at: &str, value: &Value) -> Option<u64> {
     let text = match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),

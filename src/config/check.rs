@@ -19,6 +19,7 @@ pub(super) fn across(settings: &Settings) -> Vec<Problem> {
     own_logins(settings, &mut problems);
     own_places(settings, &mut problems);
     forwarding(settings, &mut problems);
+    grants(settings, &mut problems);
     audit(settings, &mut problems);
     break_glass(settings, &mut problems);
     plain(settings, &mut problems);
@@ -128,6 +129,34 @@ fn break_glass(settings: &Settings, problems: &mut Vec<Problem>) {
             Problem::new("break_glass", "is to be recorded, but there is no audit log")
                 .example("[audit] with file = \"audit/pgward.jsonl\""),
         );
+    }
+}
+
+/// What leaves a tenant's regions is recorded, and is what the tenant has.
+fn grants(settings: &Settings, problems: &mut Vec<Problem>) {
+    if !settings.grants.is_empty() && settings.audit.is_none() {
+        problems.push(
+            Problem::new("grants", "are to be recorded at each use, but there is no audit log")
+                .example("[audit] with file = \"audit/pgward.jsonl\""),
+        );
+    }
+    for grant in settings.grants.values() {
+        let at = |key: &str| format!("grants.{}.{key}", grant.name);
+        for name in &grant.tenants {
+            let Some(tenant) = settings.tenants.get(name) else {
+                problems.push(Problem::new(at("tenants"), "is not among the tenants").value(name));
+                continue;
+            };
+            let cluster = settings.clusters.get(&tenant.cluster);
+            if cluster.is_some_and(|cluster| tenant.login(&grant.role, cluster).is_none()) {
+                let what = format!("is no role that tenant {name} has");
+                problems.push(Problem::new(at("role"), what).value(&grant.role));
+            }
+            for region in grant.regions.iter().filter(|region| residency::allows(&tenant.regions, region)) {
+                let what = format!("is where tenant {name} may be anyway, and the grant would limit nothing there");
+                problems.push(Problem::new(at("regions"), what).value(region));
+            }
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod break_glass;
 mod check;
 mod clusters;
 mod forwarding;
+mod grants;
 mod logins;
 mod places;
 mod plain;
@@ -25,6 +26,7 @@ mod users;
 use std::path::Path;
 
 pub use forwarding::{Forward, Forwarding, ServerNames};
+pub use grants::Grant;
 pub use places::{Node, Patroni, Url};
 pub use problem::Problem;
 pub use settings::*;

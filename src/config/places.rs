@@ -4,11 +4,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::grants::Grant;
 use super::settings::Settings;
-use crate::base::{NodeName, Region};
+use crate::base::{Access, NodeName, Region, TenantId};
 use crate::residency;
 
 impl Settings {
+    /// What lets a tenant's role be served here though its data may not be here.
+    pub fn grant_here(&self, tenant: &TenantId, role: &Access, now: u64) -> Option<&Arc<Grant>> {
+        let here = self.region.as_ref()?;
+        self.grants.values().find(|grant| grant.covers(tenant, role, here, now))
+    }
+
     /// The pgwards in these regions, those at home first.
     pub fn nodes_in(&self, regions: &[Region], home: &Region) -> impl Iterator<Item = &Arc<Node>> {
         let mut nodes: Vec<&Arc<Node>> = self.nodes.values().collect();

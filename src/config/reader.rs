@@ -343,6 +343,7 @@ from_name!(
     crate::base::ServerName,
     crate::base::Region,
     crate::base::Access,
+    crate::base::GrantName,
     crate::base::NodeName
 );
 

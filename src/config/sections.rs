@@ -10,7 +10,7 @@ use super::clusters::clusters;
 use super::reader::{FromToml, Reader, Section, choose, empty, table};
 use super::regions::{Groups, Nodes};
 use super::settings::*;
-use super::{Forward, Problem, audit, break_glass, forwarding, plain, reads, tenants};
+use super::{Forward, Problem, audit, break_glass, forwarding, grants, plain, reads, tenants};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -49,6 +49,7 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
     let defaults = tenants::Defaults { limits, reads: &reads, forward, groups: &groups };
     let (tenants, tenants_file) = tenants::tenants(reader, &mut root, &defaults);
     let break_glass = break_glass::break_glass(reader, &mut root);
+    let grants = grants::grants(reader, &mut root, &groups);
     let part = root.section(reader, "plain");
     let plain = plain::plain(reader, part, limits, &reads);
     root.finish(reader);
@@ -70,6 +71,7 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
         clusters,
         tenants,
         break_glass,
+        grants,
         tenants_file,
         plain,
     })

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::forwarding::{Forward, Forwarding};
+use super::grants::Grant;
 use super::places::{Node, Patroni};
-use crate::base::{Access, ClusterName, NodeName, Region, Secret, ServerName, StoredPassword, TenantId};
+use crate::base::{Access, ClusterName, GrantName, NodeName, Region, Secret, ServerName, StoredPassword, TenantId};
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -34,6 +35,8 @@ pub struct Settings {
     pub clusters: BTreeMap<ClusterName, Arc<Cluster>>,
     pub tenants: Tenants,
     pub break_glass: Vec<BreakGlass>,
+    /// What may leave its regions all the same.
+    pub grants: BTreeMap<GrantName, Arc<Grant>>,
     /// Where more of them stand.
     pub tenants_file: Option<TenantsFile>,
     pub plain: Plain,
@@ -410,6 +413,17 @@ pub struct Tenant {
     pub audit_statements: bool,
     /// Nobody may log in, and nobody may stay.
     pub suspended: bool,
+}
+
+impl Tenant {
+    /// What an access of it logs in as.
+    pub fn login<'a>(&'a self, access: &Access, cluster: &'a Cluster) -> Option<&'a Login> {
+        match &self.roles {
+            Roles::Own(logins) => logins.get(access),
+            Roles::Shared(named) if named.is_empty() || named.contains(access) => cluster.logins.get(access),
+            Roles::Shared(_) => None,
+        }
+    }
 }
 
 /// Which login role serves which access of a tenant.

@@ -19,6 +19,7 @@ mod head;
 mod patience;
 mod prepared;
 mod registry;
+mod scope;
 mod shard;
 mod vetting;
 
@@ -27,5 +28,6 @@ pub use conn::{Conn, Lease};
 pub use head::{At, Head};
 pub use prepared::{Prepared, Statement, name as statement_name};
 pub use registry::{BackendRow, Follow, Place, Pool, PoolKey, PoolRow, Pools};
+pub use scope::Scope;
 pub use shard::{AcquireError, Claim, Granted, Local, Poke, Request, Shard, Waiting};
 pub use vetting::Vetting;

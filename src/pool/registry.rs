@@ -207,8 +207,12 @@ impl Pools {
                 Arc::clone(&self.pools.entry(key.clone()).or_insert_with(fresh))
             }
         };
-        let same = Arc::ptr_eq(&pool.rules.load(), rules) && pool.vetting.load().as_deref() == vetting.as_ref();
-        if !same {
+        let vetted = pool.vetting.load().as_deref() == vetting.as_ref();
+        if !vetted {
+            // Those that are open have been looked at for something else.
+            self.retire_all(|key| key.is_same_login(&pool.key));
+        }
+        if !vetted || !Arc::ptr_eq(&pool.rules.load(), rules) {
             let vetting = vetting.map(Arc::new);
             for pool in self.pools.iter().filter(|entry| entry.key().is_same_login(&pool.key)) {
                 pool.rules.store(Arc::clone(rules));

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
 use super::registry::{Place, Pool};
+use super::scope::Scope;
 use crate::audit::{Event, Text};
 use crate::backend::{self, AskError, Backend, BackendError, Credentials, Endpoint, Greeting};
 
@@ -46,6 +47,8 @@ pub struct Vetting {
     pub allow_unsafe: bool,
     /// Tenants share the database, and `pgward install` noted there how the login is to be.
     pub shared: bool,
+    /// What it may do where its tenants' data may not be.
+    pub scope: Option<Scope>,
     /// Who can mend the login.
     pub service: Option<Credentials>,
 }
@@ -95,6 +98,9 @@ pub(super) async fn open(
         };
         if matches!(error, BackendError::Unsafe { .. }) {
             note("unsafe");
+        }
+        if matches!(error, BackendError::OutOfScope { .. }) {
+            note("out_of_scope");
         }
         let most = match &error {
             BackendError::Unsound { .. } => TRIES,
@@ -157,6 +163,13 @@ impl Vetting {
             };
             if !sound {
                 return Err(BackendError::Unsound { server, role });
+            }
+        }
+        if let Some(scope) = &self.scope {
+            let reasons = within(endpoint, scope.broken(backend)).await?;
+            let reasons = reasons.map_err(|source| BackendError::Ask { server: server.clone(), source })?;
+            if !reasons.is_empty() {
+                return Err(BackendError::OutOfScope { server, role, reasons: reasons.join("; ") });
             }
         }
         if self.allow_unsafe {

@@ -42,7 +42,8 @@ fn replace(path: &Path, control: &Control) -> Result<(), ReloadError> {
     }
     let world = World::new(settings, Some(&before)).map_err(|error| ReloadError(vec![causes(&error)]))?;
     let suspended = suspended(&before.settings, &world.settings);
-    let narrowed = narrowed(&before.settings, &world.settings);
+    let mut narrowed = narrowed(&before.settings, &world.settings);
+    narrowed.extend(withdrawn(&before.settings, &world.settings));
     let moved = moved(shared, &before, &world);
     if let Some(rules) = &world.settings.audit {
         shared.audit.renew(rules);
@@ -117,6 +118,14 @@ fn narrowed(before: &Settings, after: &Settings) -> HashSet<Party> {
     let lost = |old: &Tenant, new: &Tenant| old.regions.iter().any(|region| !residency::allows(&new.regions, region));
     let tenants = before.tenants.values().filter(|old| after.tenants.get(&old.id).is_some_and(|new| lost(old, new)));
     tenants.map(|old| Party::Tenant(old.id.clone())).collect()
+}
+
+/// Tenants that were served here by a grant which is not what it was.
+fn withdrawn(before: &Settings, after: &Settings) -> HashSet<Party> {
+    let Some(here) = &after.region else { return HashSet::new() };
+    let grants = before.grants.values().filter(|old| after.grants.get(&old.name) != Some(*old));
+    let tenants = grants.filter(|old| residency::allows(&old.regions, here)).flat_map(|old| &old.tenants);
+    tenants.map(|tenant| Party::Tenant(tenant.clone())).collect()
 }
 
 /// Tenants and databases that are gone, or whose data or rights are not where they were. Their sessions

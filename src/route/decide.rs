@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::base::{Access, Region, ServerName};
-use crate::config::{Cluster, Login, Roles, Tenant};
+use crate::config::{Cluster, Grant, Login, Tenant};
 use crate::residency;
 
 #[derive(Debug)]
@@ -11,6 +11,8 @@ pub struct Route<'a> {
     pub login: &'a Login,
     /// Where servers may be that serve the session.
     pub regions: Arc<[Region]>,
+    /// What lets it be served here, where the tenant's data may not be.
+    pub grant: Option<Arc<Grant>>,
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,24 +31,37 @@ pub enum Refusal {
     },
 }
 
+/// Where this pgward is, which sees all that passes through it.
+#[derive(Debug, Default)]
+pub struct Here<'a> {
+    /// `None`: not known to be anywhere.
+    pub region: Option<&'a Region>,
+    /// What lets the tenant's role be served here though its data may not be here.
+    pub grant: Option<&'a Arc<Grant>>,
+}
+
 /// Residency is asked before anything else about a server. A region in the token narrows what the
-/// catalogue allows and never widens it. `here`: where this pgward is, which sees all that passes through it.
+/// catalogue allows and never widens it.
 pub fn decide<'a>(
     tenant: &'a Tenant,
     access: &Access,
     token_region: Option<&Region>,
     cluster: &'a Cluster,
-    here: Option<&Region>,
+    here: &Here<'_>,
 ) -> Result<Route<'a>, Refusal> {
-    let login = login(tenant, access, cluster).ok_or_else(|| Refusal::Access(access.clone()))?;
+    let login = tenant.login(access, cluster).ok_or_else(|| Refusal::Access(access.clone()))?;
     let regions: Arc<[Region]> = match token_region {
         None => Arc::clone(&tenant.regions),
         Some(region) if residency::allows(&tenant.regions, region) => [region.clone()].into(),
         Some(region) => return Err(Refusal::TokenRegion(region.clone())),
     };
-    match here {
-        Some(here) if !residency::allows(&regions, here) => Err(Refusal::Node { here: here.clone(), regions }),
-        _ => Ok(Route { login, regions }),
+    let Some(region) = here.region.filter(|region| !residency::allows(&regions, region)) else {
+        return Ok(Route { login, regions, grant: None });
+    };
+    // A token that is narrower than its tenant crosses no border.
+    match here.grant.filter(|_| token_region.is_none()) {
+        Some(grant) => Ok(Route { login, regions, grant: Some(Arc::clone(grant)) }),
+        None => Err(Refusal::Node { here: region.clone(), regions }),
     }
 }
 
@@ -56,14 +71,6 @@ pub fn admit(regions: &[Region], server: &ServerName, region: &Region) -> Result
         Ok(())
     } else {
         Err(Refusal::Residency { server: server.clone(), region: region.clone() })
-    }
-}
-
-fn login<'a>(tenant: &'a Tenant, access: &Access, cluster: &'a Cluster) -> Option<&'a Login> {
-    match &tenant.roles {
-        Roles::Own(logins) => logins.get(access),
-        Roles::Shared(named) if named.is_empty() || named.contains(access) => cluster.logins.get(access),
-        Roles::Shared(_) => None,
     }
 }
 
@@ -103,7 +110,7 @@ mod tests {
         let tenant = settings.tenants.values().next().unwrap();
         let cluster = settings.clusters.values().next().unwrap();
         let region = region.map(|region| Region::parse(region).unwrap());
-        let route = decide(tenant, &Access::parse(access).unwrap(), region.as_ref(), cluster, None)?;
+        let route = decide(tenant, &Access::parse(access).unwrap(), region.as_ref(), cluster, &Here::default())?;
         let server = &cluster.servers[0];
         admit(&route.regions, &server.name, &server.region).map(|()| route.login.role.clone())
     }
@@ -132,7 +139,8 @@ mod tests {
         let here = |token: Option<&str>, here: &str| {
             let region = |name: &str| Region::parse(name).unwrap();
             let token = token.map(region);
-            decide(tenant, &Access::parse("app").unwrap(), token.as_ref(), cluster, Some(&region(here))).map(drop)
+            let here = Here { region: Some(&region(here)), grant: None };
+            decide(tenant, &Access::parse("app").unwrap(), token.as_ref(), cluster, &here).map(drop)
         };
         assert!(here(None, "lk").is_ok() && here(None, "in").is_ok());
         assert!(matches!(here(None, "us"), Err(Refusal::Node { .. })));

@@ -3,5 +3,5 @@
 mod decide;
 mod reads;
 
-pub use decide::{Refusal, Route, admit, decide};
+pub use decide::{Here, Refusal, Route, admit, decide};
 pub use reads::{Before, Choice, Read, Server, choose, serves};

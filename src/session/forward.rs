@@ -17,7 +17,7 @@ use super::command::Place;
 use super::core::{Core, Shared};
 use super::entry::{Entry, Phase, Profile};
 use super::handshake::{Refused, Started, close};
-use super::login::Login;
+use super::login::{Login, decide};
 use super::world::World;
 use super::{refuse, stay};
 use crate::audit::{Event, Who};
@@ -60,8 +60,7 @@ impl Way {
     pub fn by_token(world: &World, identity: &Identity) -> Option<Self> {
         let tenant = world.settings.tenants.get(&identity.tenant)?;
         let cluster = world.settings.clusters.get(&tenant.cluster)?;
-        let here = world.settings.region.as_ref();
-        match route::decide(tenant, &identity.access, identity.region.as_ref(), cluster, here) {
+        match decide(&world.settings, tenant, cluster, identity) {
             Err(route::Refusal::Node { regions, .. }) => Self::to(world, tenant, &regions, Forward::Any),
             _ => None,
         }

@@ -29,11 +29,11 @@ use super::{break_glass, startup_settings};
 use crate::audit::{Token, Via, Who};
 use crate::auth::Identity;
 use crate::base::{NodeName, Report, Secret, SqlState, clock};
-use crate::config::{Isolation, SettingSource, Tenant};
+use crate::config::{Cluster, Grant, Isolation, SettingSource, Settings, Tenant};
 use crate::limits::{ClientSlot, Held, Usage};
 use crate::net::Stream;
 use crate::pool::{Local, Pool};
-use crate::route;
+use crate::route::{self, Route};
 use crate::sql::identifier;
 use crate::tenant::Context;
 use crate::wire::encode;
@@ -89,6 +89,8 @@ pub(super) struct Admitted {
     pub expires_at: Option<u64>,
     /// What the token says of its bearer, for the audit log.
     pub token: Option<Token>,
+    /// By what it is served where the tenant's data may not be.
+    pub grant: Option<Arc<Grant>>,
 }
 
 /// Parameters that a server reports, as a client is told them.
@@ -367,6 +369,18 @@ fn names_tenant(core: &Core, world: &World, startup: &Startup, identity: &Identi
     Ok(())
 }
 
+/// What a token's bearer may reach from here, at this moment.
+pub(super) fn decide<'a>(
+    settings: &Settings,
+    tenant: &'a Tenant,
+    cluster: &'a Cluster,
+    identity: &Identity,
+) -> Result<Route<'a>, route::Refusal> {
+    let grant = settings.grant_here(&tenant.id, &identity.access, clock::unix_now());
+    let here = route::Here { region: settings.region.as_ref(), grant };
+    route::decide(tenant, &identity.access, identity.region.as_ref(), cluster, &here)
+}
+
 /// From an identity to a tenant's pool. What the token does not give is refused in the same words.
 /// `who` asks, for the audit log; `came`: by which other node.
 pub(super) fn serve_identity(
@@ -392,8 +406,7 @@ pub(super) fn serve_identity(
         };
         audit_route(&core.shared.audit, who, identity, &refusal, report)
     };
-    let route = route::decide(tenant, &identity.access, identity.region.as_ref(), cluster, settings.region.as_ref());
-    let route = route.map_err(no_route)?;
+    let route = decide(settings, tenant, cluster, identity).map_err(no_route)?;
     incoming::admit(tenant, came).inspect_err(|_| core.stats.login("not_forwarded"))?;
     if tenant.suspended {
         core.stats.login("suspended");
@@ -401,8 +414,8 @@ pub(super) fn serve_identity(
         return Err(refuse::suspended().because("suspended"));
     }
     let mut terms = Terms::of_tenant(tenant, route.login, &route.regions);
-    // What is done in an emergency is to be seen afterwards.
-    terms.audit_statements |= identity.break_glass.is_some();
+    // What is done in an emergency, or abroad, is to be seen afterwards.
+    terms.audit_statements |= identity.break_glass.is_some() || route.grant.is_some();
     let terms = core.shared.terms.shared(terms.id.clone(), terms);
     let usage = core.shared.usages.of(&terms.id);
     let limit = terms.limits.max_clients;
@@ -418,12 +431,16 @@ pub(super) fn serve_identity(
         route::admit(&route.regions, &primary.server, &primary.region).map_err(no_route)?;
     }
     let context = base_context(world, tenant, identity);
-    let expires_at = Some(identity.expires_at);
+    // A token's end has some grace; a grant's has none.
+    let grace = settings.session.expiry_grace.as_secs();
+    let over = route.grant.as_ref().map_or(u64::MAX, |grant| grant.until.saturating_sub(grace));
+    let expires_at = Some(identity.expires_at.min(over));
     let key = world.channel_key.clone().filter(|_| tenant.isolation.shares_database());
     let hearing = Hearing { key, by: core.shard.local(&listening) };
     let local = core.shard.local(&pool);
     let token = Some(stay::token(identity));
-    Ok(Admitted { terms, usage, slot, local, context, hearing, expires_at, token })
+    let grant = route.grant;
+    Ok(Admitted { terms, usage, slot, local, context, hearing, expires_at, token, grant })
 }
 
 /// Nobody is let in while a cluster or a tenant is being drained.

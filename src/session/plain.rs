@@ -158,7 +158,7 @@ fn admit(core: &Core, world: &World, wish: &Wish<'_>, secret: LoginSecret) -> Re
     let context = Context::plain(terms.id.clone(), wish.user);
     let local = core.shard.local(&pool);
     let hearing = Hearing { key: None, by: Rc::clone(&local) };
-    Ok(Admitted { terms, usage, slot, local, context, hearing, expires_at: None, token: None })
+    Ok(Admitted { terms, usage, slot, local, context, hearing, expires_at: None, token: None, grant: None })
 }
 
 /// Makes sure that there is such a database, and that its login is no superuser that may not be used.

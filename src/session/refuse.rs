@@ -435,6 +435,11 @@ fn backend(error: &BackendError) -> Report {
             "pgward does not use this tenant's database login, which could get around isolation",
         )
         .hint("The reason is in pgward's log. Nothing was executed."),
+        BackendError::OutOfScope { .. } => Report::fatal(
+            SqlState::CONFIG_FILE_ERROR,
+            "pgward does not use this tenant's database login, which could do more than the grant for this region allows",
+        )
+        .hint("The reason is in pgward's log. Nothing was executed."),
         BackendError::NotInstalled { .. } => {
             Report::fatal(SqlState::CONFIG_FILE_ERROR, "the database is not prepared for tenants")
                 .hint("Run pgward install. Nothing was executed.")

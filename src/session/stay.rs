@@ -50,6 +50,7 @@ impl Stay {
             stay.told = false;
             return Err(refuse::unrecordable());
         }
+        use_grant(&stay.audit, &stay.who).await?;
         Ok(Some(stay))
     }
 
@@ -68,6 +69,15 @@ impl Stay {
         let event = || Event::Statement { who: Arc::clone(&self.who), statement };
         self.audit.keep(event).map_err(|_| refuse::unrecordable())
     }
+}
+
+/// Records that a grant is made use of, if there is one.
+async fn use_grant(audit: &Audit, who: &Arc<Who>) -> Result<(), Report> {
+    if who.grant.is_none() {
+        return Ok(());
+    }
+    let event = Event::GrantUsed { who: Arc::clone(who) };
+    audit.admit(|| event).await.map_err(|_| refuse::unrecordable())
 }
 
 impl std::fmt::Debug for Stay {
@@ -116,7 +126,8 @@ impl Started {
     pub(super) fn who_is_in(&self, session: u32, admitted: &Admitted) -> Who {
         let via = Some(if admitted.token.is_some() { Via::Token } else { Via::Password });
         let party = Some(admitted.terms.id.clone());
-        Who { session: Some(session), party, via, token: admitted.token.clone(), ..self.who() }
+        let (token, grant) = (admitted.token.clone(), admitted.grant.clone());
+        Who { session: Some(session), party, via, token, grant, ..self.who() }
     }
 
     pub(super) fn audit_refusal(&self, core: &Core, refused: &Refused, identity: Option<&Identity>) {
@@ -242,16 +253,18 @@ impl Session {
             }
             None => stay.audit.record(|| Event::TenantLeft { who }),
         }
-        stay.who = Arc::new(Who { party: None, token: None, ..Who::clone(&stay.who) });
+        stay.who = Arc::new(Who { party: None, token: None, grant: None, ..Who::clone(&stay.who) });
     }
 
     /// From here on the session is another tenant's, unless that cannot be recorded and would have to be.
     pub(super) async fn note_switch(&mut self, admitted: &Admitted) -> Result<(), Report> {
         let Some(stay) = &mut self.stay else { return Ok(()) };
         let (party, token) = (Some(admitted.terms.id.clone()), admitted.token.clone());
-        let who = Arc::new(Who { party, token, via: Some(Via::Token), ..Who::clone(&stay.who) });
+        let grant = admitted.grant.clone();
+        let who = Arc::new(Who { party, token, grant, via: Some(Via::Token), ..Who::clone(&stay.who) });
         let event = Event::Switch { who: Arc::clone(&who) };
         stay.audit.admit(|| event).await.map_err(|_| refuse::unrecordable())?;
+        use_grant(&stay.audit, &who).await?;
         stay.who = who;
         stay.statements = admitted.terms.audit_statements;
         Ok(())

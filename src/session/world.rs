@@ -9,10 +9,11 @@ use crate::auth::{KeyError, Verifier};
 use crate::backend::{Credentials, Endpoint, LoginSecret};
 use crate::base::{ClusterName, Party, ServerName};
 use crate::config::{
-    Cluster, FileVersion, Isolation, Login, Lookup, PlainDatabase, PoolRules, Server, Settings, Tenant,
+    Cluster, FileVersion, Grant, Isolation, Login, Lookup, PlainDatabase, PoolRules, Server, Settings, Tenant,
 };
 use crate::net::{self, Peers, TlsError};
-use crate::pool::{Place, Pool, PoolKey, Pools, Vetting};
+use crate::pool::{Place, Pool, PoolKey, Pools, Scope, Vetting};
+use crate::residency;
 use crate::tenant::{ChannelKey, Sealer, login_password};
 use crate::wire::forward::ALPN;
 
@@ -176,7 +177,8 @@ impl World {
         let shared = tenant.isolation.shares_database();
         let service = self.service(cluster, &tenant.database).filter(|_| shared);
         let rows = tenant.isolation == Isolation::Rows;
-        let vetting = Vetting { rows, allow_unsafe: login.allow_unsafe, shared, service: service.clone() };
+        let scope = self.scope(cluster, tenant, login);
+        let vetting = Vetting { rows, allow_unsafe: login.allow_unsafe, shared, scope, service: service.clone() };
         let secret = self.login_secret(&cluster.name, login)?;
         let credentials = Credentials { role: login.role.clone(), database: tenant.database.clone(), secret };
         let pool = self.pool(pools, cluster, credentials, Some(vetting));
@@ -185,6 +187,22 @@ impl World {
             None => Arc::clone(&pool),
         };
         Some((pool, listening))
+    }
+
+    /// What a login keeps to that is used here by grants across borders. It is one for all of them.
+    fn scope(&self, cluster: &Cluster, tenant: &Tenant, login: &Login) -> Option<Scope> {
+        let here = self.settings.region.as_ref()?;
+        let is_this = |grant: &Grant, other: &Tenant| {
+            let same_place = (&other.cluster, &other.database) == (&tenant.cluster, &tenant.database);
+            same_place && other.login(&grant.role, cluster).is_some_and(|other| other.role == login.role)
+        };
+        let grants = self.settings.grants.values().filter(|grant| residency::allows(&grant.regions, here));
+        let grants = grants.filter(|grant| {
+            let mut tenants = grant.tenants.iter().filter_map(|tenant| self.settings.tenants.get(tenant));
+            tenants.any(|other| is_this(grant, other))
+        });
+        let scope = |grant: &Arc<Grant>| Scope { relations: Arc::clone(&grant.scope), anonymised: grant.anonymised };
+        grants.map(scope).reduce(Scope::and)
     }
 
     /// The pool of a login on a cluster's primary.
