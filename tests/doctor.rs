@@ -68,6 +68,11 @@ async fn what_the_server_offers_to_tenants_is_found_and_mended() {
 }
 
 #[tokio::test]
+async fn columns_that_are_hidden_and_read_all_the_same_are_found_and_mended() {
+    play(sick().await, "hidden", cases::classification()).await;
+}
+
+#[tokio::test]
 async fn what_is_wrong_with_the_installation_is_found() {
     play(sick().await, "installed", cases::installed()).await;
 }

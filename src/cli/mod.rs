@@ -3,6 +3,7 @@
 
 mod audit;
 mod check;
+mod classification;
 mod connect;
 pub mod demo;
 mod doctor;
@@ -49,6 +50,7 @@ enum Command {
     Install(install::Arguments),
     Uninstall(uninstall::Arguments),
     Doctor(doctor::Arguments),
+    Classification(classification::Arguments),
     Health(health::Arguments),
     Audit(audit::Arguments),
     Demo(demo::Arguments),
@@ -81,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Uninstall(arguments) => uninstall::command(&arguments),
         Command::Audit(arguments) => audit::command(&arguments),
         Command::Doctor(arguments) => return doctor::command(&arguments),
+        Command::Classification(arguments) => classification::command(&arguments),
         Command::Health(arguments) => health::command(&arguments),
         Command::Demo(arguments) => demo::command(&arguments),
     };

@@ -25,6 +25,7 @@ pub(super) enum Deed {
     ResumeTenant,
     ExportTenant,
     RemoveTenant,
+    ImportClassification,
 }
 
 impl Deed {
@@ -38,6 +39,7 @@ impl Deed {
             Self::ResumeTenant => "tenant_resume",
             Self::ExportTenant => "tenant_export",
             Self::RemoveTenant => "tenant_remove",
+            Self::ImportClassification => "classification_import",
         }
     }
 }

@@ -5,9 +5,9 @@ use tokio_postgres::{Client, Error};
 
 use super::finding::{Finding, Rule};
 use super::question::{Breadth, Question};
-use super::rules::{CHECKS, Check, KEY_LEFT, KEY_MISSING, LOGIN_SETTING, Scope};
+use super::rules::{CHECKS, CLASSIFICATION, Check, KEY_LEFT, KEY_MISSING, LOGIN_SETTING, Scope};
 
-const PRELUDE: &str = include_str!("prelude.sql");
+pub(super) const PRELUDE: &str = include_str!("prelude.sql");
 
 /// One view of the catalogue for all checks. Names resolve to PostgreSQL's own objects only, and are printed with
 /// their schema; a lock that somebody holds is not waited for long. Compiling queries that run once would take longer
@@ -53,12 +53,20 @@ pub enum ExamineError {
 
 /// Looks at the database that `client` is connected to.
 pub async fn examine(client: &Client, question: &Question, breadth: Breadth) -> Result<Examination, ExamineError> {
+    reading(client, async || look(client, question, breadth).await).await
+}
+
+/// In a transaction that reads and nothing else.
+pub(super) async fn reading<T, E: From<ExamineError>>(
+    client: &Client,
+    work: impl AsyncFnOnce() -> Result<T, E>,
+) -> Result<T, E> {
     client.batch_execute(BEGIN).await.map_err(ExamineError::Transaction)?;
-    let examination = look(client, question, breadth).await;
+    let done = work().await;
     let ended = client.batch_execute("rollback").await.map_err(ExamineError::Transaction);
-    let examination = examination?;
+    let done = done?;
     ended?;
-    Ok(examination)
+    Ok(done)
 }
 
 async fn look(client: &Client, question: &Question, breadth: Breadth) -> Result<Examination, ExamineError> {
@@ -66,6 +74,8 @@ async fn look(client: &Client, question: &Question, breadth: Breadth) -> Result<
     let mut question = question.clone();
     question.stored_keys = stored(client, &KEYS, &mut found.database).await?;
     question.approved_settings = stored(client, &SETTINGS, &mut found.database).await?.unwrap_or_default();
+    question.classification = stored(client, &COLUMNS, &mut found.database).await?.unwrap_or_default();
+    question.export_views = stored(client, &EXPORT_VIEWS, &mut found.database).await?.unwrap_or_default();
     let given = serde_json::to_string(&question).map_err(ExamineError::Question)?;
     for check in CHECKS.iter().flat_map(|checks| checks.iter()) {
         if check.scope == Scope::Cluster && breadth == Breadth::Database {
@@ -124,8 +134,8 @@ pub(super) fn ids(rules: &[&'static Rule]) -> Vec<&'static str> {
 }
 
 /// A table of the schema pgward that a query cannot name, since it may not exist or not be readable.
-struct Stored {
-    table: &'static str,
+pub(super) struct Stored {
+    pub table: &'static str,
     sql: &'static str,
     what: &'static str,
     rules: &'static [&'static Rule],
@@ -145,24 +155,50 @@ const KEYS: Stored = Stored {
     rules: &[&KEY_MISSING, &KEY_LEFT],
 };
 
-/// What it holds; nothing where there is no such table. A view of that name, or a table with policies, would have
-/// whoever made it run code in an administrator's session.
+pub(super) const COLUMNS: Stored = Stored {
+    table: "pgward.classification",
+    sql: "select jsonb_build_object('schema', c.schema, 'relation', c.relation, 'column_name', c.column_name,
+            'class', c.class, 'hidden_from', c.hidden_from, 'note', c.note)::text
+        from only pgward.classification c order by c.schema, c.relation, c.column_name",
+    what: "which columns are classified in pgward.classification",
+    rules: CLASSIFICATION,
+};
+
+pub(super) const EXPORT_VIEWS: Stored = Stored {
+    table: "pgward.export_view",
+    sql: "select jsonb_build_object('schema', v.schema, 'view', v.view, 'kind', v.kind, 'k', v.k,
+            'quasi_identifiers', v.quasi_identifiers, 'counted', v.counted, 'note', v.note)::text
+        from only pgward.export_view v order by v.schema, v.view",
+    what: "which views are vouched for in pgward.export_view",
+    rules: CLASSIFICATION,
+};
+
+/// What it holds; nothing where there is no such table. A view of that name, a table with policies, or a type of
+/// somebody's own would have whoever made it run code in an administrator's session.
 async fn stored(client: &Client, from: &Stored, found: &mut Found) -> Result<Option<Vec<Value>>, ExamineError> {
+    Ok(read(client, from).await?.unwrap_or_else(|error| {
+        found.not_examined.push(refused(from.what, from.rules, &error));
+        None
+    }))
+}
+
+/// The same. The inner error is PostgreSQL's refusal.
+pub(super) async fn read(client: &Client, from: &Stored) -> Result<Result<Option<Vec<Value>>, Error>, ExamineError> {
     let plain = "select exists (
-        select from pg_class where oid = to_regclass($1) and relkind = 'r' and not relrowsecurity)";
+        select from pg_class c where c.oid = to_regclass($1) and c.relkind = 'r' and not c.relrowsecurity
+        and not exists (
+            select from pg_attribute a join pg_type t on t.oid = a.atttypid
+            where a.attrelid = c.oid and t.typnamespace <> 'pg_catalog'::regnamespace))";
     let there = client.query_one(plain, &[&from.table]).await;
     if !there.map_err(ExamineError::Transaction)?.get::<_, bool>(0) {
-        return Ok(None);
+        return Ok(Ok(None));
     }
     match within_savepoint(client, async || client.query(from.sql, &[]).await).await? {
         Ok(rows) => {
             let parse = |row: &tokio_postgres::Row| serde_json::from_str::<Value>(row.get::<_, &str>(0));
             let rows: Result<_, _> = rows.iter().map(parse).collect();
-            rows.map(Some).map_err(|error| ExamineError::Answer(from.table, error))
+            rows.map(|rows| Ok(Some(rows))).map_err(|error| ExamineError::Answer(from.table, error))
         }
-        Err(error) => {
-            found.not_examined.push(refused(from.what, from.rules, &error));
-            Ok(None)
-        }
+        Err(error) => Ok(Err(error)),
     }
 }

@@ -5,10 +5,15 @@
 //! from its rows to [`Finding`]s. [`Report`] sorts them, leaves out what is allowed, and prints them as text,
 //! JSON or a script. Only [`mend`] writes.
 //!
+//! [`classified`] tells what people said of columns and whether it holds, [`anonymity`] how many people share what a
+//! view shows of them.
+//!
 //! The queries begin with `prelude.sql`, which says in one place who is a tenant, whose privileges it has and
 //! which tables are tenants' tables. They run with `search_path = pg_catalog, pg_temp`, and under a role that
 //! needs no more than to read the catalogue.
 
+mod anonymity;
+mod classified;
 mod examine;
 mod finding;
 mod mend;
@@ -18,6 +23,8 @@ mod quote;
 mod report;
 mod rules;
 
+pub use anonymity::{Anonymity, AnonymityError, Demand, anonymity};
+pub use classified::{Classification, ClassificationError, Column, ExportView, classified};
 pub use examine::{Examination, ExamineError, Found, NotExamined, examine};
 pub use finding::{Finding, Mend, Rule, Severity};
 pub use mend::{MendError, mend};

@@ -147,4 +147,34 @@ routine_grant as (
     from pg_catalog.pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
     where a.privilege_type = 'EXECUTE' and a.grantee in (select role from anybody)
     and p.pronamespace in (select oid from open_schema where role in (select role from anybody))
+),
+-- What pgward.classification says of columns; without attnum there is no such column.
+classified as (
+    select c ->> 'schema' as schema, c ->> 'relation' as relation, c ->> 'column_name' as column_name,
+        c ->> 'class' as class, c -> 'hidden_from' as hidden_from, c ->> 'note' as note, t.oid, a.attnum
+    from input cross join jsonb_array_elements(given -> 'classification') c
+    left join pg_catalog.pg_namespace n on n.nspname = c ->> 'schema'
+    left join pg_catalog.pg_class t on t.relnamespace = n.oid and t.relname = c ->> 'relation'
+        and t.relkind in ('r', 'p', 'v', 'm', 'f')
+    left join pg_catalog.pg_attribute a on a.attrelid = t.oid and a.attname = c ->> 'column_name'
+        and a.attnum > 0 and not a.attisdropped
+),
+inheriting (root, relation) as (
+    select oid, oid from classified where attnum is not null
+    union
+    select i.root, h.inhrelid from inheriting i join pg_catalog.pg_inherits h on h.inhparent = i.relation
+),
+inherited (root, relation) as (
+    select oid, oid from classified where attnum is not null
+    union
+    select i.root, h.inhparent from inherited i join pg_catalog.pg_inherits h on h.inhrelid = i.relation
+),
+-- Tables where its values can be asked for by name: its own, and those below and above it by inheritance.
+place (oid, attnum, relation, number) as (
+    select c.oid, c.attnum, r.relation, a.attnum
+    from classified c
+    join (select * from inheriting union select * from inherited) r on r.root = c.oid
+    join pg_catalog.pg_attribute a on a.attrelid = r.relation and a.attname = c.column_name
+        and a.attnum > 0 and not a.attisdropped
+    where c.attnum is not null
 )

@@ -35,6 +35,9 @@ pub struct Question {
     pub(super) approved_settings: Vec<serde_json::Value>,
     /// Ids in pgward.keys, where they can be read.
     pub(super) stored_keys: Option<Vec<serde_json::Value>>,
+    /// Rows of pgward.classification and pgward.export_view.
+    pub(super) classification: Vec<serde_json::Value>,
+    pub(super) export_views: Vec<serde_json::Value>,
 }
 
 /// A role that tenants' backends log in as.
@@ -80,6 +83,28 @@ impl Question {
             keys,
             approved_settings: Vec::new(),
             stored_keys: None,
+            classification: Vec::new(),
+            export_views: Vec::new(),
+        }
+    }
+
+    /// About what does not depend on tenants.
+    pub(super) fn without_tenants() -> Self {
+        Self {
+            cluster: String::new(),
+            database: String::new(),
+            rows: false,
+            shares: false,
+            logins: Vec::new(),
+            own_schemas: Vec::new(),
+            own_databases: BTreeSet::new(),
+            tenant_columns: Vec::new(),
+            search_path: BTreeSet::new(),
+            keys: Vec::new(),
+            approved_settings: Vec::new(),
+            stored_keys: None,
+            classification: Vec::new(),
+            export_views: Vec::new(),
         }
     }
 }

@@ -1,16 +1,10 @@
-//! Names in SQL and in comments.
+//! Names in SQL.
 
-pub(super) use crate::sql::identifier;
+pub(super) use crate::sql::{identifier, one_line};
 
 /// A setting's name, whose parts are identifiers.
 pub(super) fn setting(name: &str) -> String {
     name.split('.').map(identifier).collect::<Vec<_>>().join(".")
-}
-
-/// Text that stays on its line: a name may hold a line break, which would end a comment or forge a line of a
-/// terminal.
-pub(super) fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// The names of a list such as search_path, without their quotes.
@@ -37,11 +31,6 @@ pub(super) fn names(list: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_does_not_end_its_comment() {
-        assert_eq!(one_line("a\n\x1b[2Jdrop"), "a\u{fffd}\u{fffd}[2Jdrop");
-    }
 
     #[test]
     fn a_list_is_split_outside_of_quotes_only() {

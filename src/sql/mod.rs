@@ -82,7 +82,7 @@ pub use databases::database_wanted_alone;
 pub use facts::{Deallocate, Facts, Pin, Pins, is_prepare};
 pub use listen::{ListenOrder, ListenOrders, begins_with_listen, listen_orders};
 pub use purpose::Purpose;
-pub use quote::{identifier, literal};
+pub use quote::{identifier, leading_identifier, literal, one_line};
 pub use route::local_route;
 pub use scan::{lets_go, may_commit, scan};
 pub use script::ends_transaction;

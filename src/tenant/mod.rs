@@ -2,6 +2,7 @@
 //! PostgreSQL can check it, and what a tenant gets when it is added and loses when it is removed.
 
 mod channels;
+pub mod classification;
 mod context;
 mod contexts;
 mod install;

@@ -6,10 +6,8 @@ const POLICY: &str = "policy \"a; policy\" on table {T}";
 const NO_POLICY: &str = "drop policy \"a; policy\" on {T}";
 
 pub fn all() -> Vec<Case> {
-    [tables(), keys(), policies(), views(), functions(), grants(), schemas(), roles(), server(), installed()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let first = [tables(), keys(), policies(), views(), functions(), grants(), schemas(), roles(), server()];
+    first.into_iter().flatten().chain(classification()).chain(installed()).collect()
 }
 
 pub fn tables() -> Vec<Case> {
@@ -394,6 +392,171 @@ pub fn server() -> Vec<Case> {
     ]
 }
 
+/// Hides a column of a table in {S} from a role.
+fn hide(relation: &str, column: &str, role: &str) -> String {
+    format!(
+        "insert into pgward.classification
+             select n.nspname, '{relation}', '{column}', 'personal', array[r.rolname] from pg_namespace n, pg_roles r
+             where quote_ident(n.nspname) = '{{S}}' and quote_ident(r.rolname) = '{role}';"
+    )
+}
+
+/// Vouches for {S}.v.
+fn vouch(kind: &str, by: &str) -> String {
+    format!(
+        "insert into pgward.export_view (schema, view, kind, k, quasi_identifiers)
+             select n.nspname, 'v', '{kind}', 5, '{{{by}}}' from pg_namespace n where quote_ident(n.nspname) = '{{S}}';"
+    )
+}
+
+pub fn classification() -> Vec<Case> {
+    let people = good("{S}.t", "mail text, \"pho; ne\" text, city text");
+    let hidden = format!("{people} {} {}", hide("t", "mail", "{ro}"), hide("t", "pho; ne", "{ro}"));
+    let group = format!("{people} create role {{name}}_group; {}", hide("t", "mail", "{name}_group"));
+    let parts = people.replace("(tenant_id, id)", "(tenant_id, id, city)");
+    let parts = parts.replace("(tenant_id, id, city));", "(tenant_id, id, city)) partition by list (city);");
+    let parts = format!("{parts} create table {{S}}.p1 partition of {{S}}.t for values in ('galle');");
+    let clear = "drop table if exists {S}.t cascade; drop role if exists {name}_group;
+        delete from pgward.classification; delete from pgward.export_view";
+    let reads = "classified-column-readable";
+    let case = |rule, object: &str, wrong: &str| case(rule, object, wrong).tidy(clear);
+    let view = |definition: &str| format!("create view {{S}}.v as {definition}; grant select on {{S}}.v to {{ro}};");
+    let (viewed, seen) = ("classified-column-in-view", "view {S}.v for {ro}");
+    let exposes = "export-view-exposes-column";
+    vec![
+        case(reads, "column {S}.t.mail for {ro}", &format!("{hidden} grant select on {{S}}.t to {{ro}}")),
+        case(reads, "column {S}.t.\"pho; ne\" for {ro}", &format!("{hidden} grant select on {{S}}.t to public")),
+        case(reads, "column {S}.t.mail for {ro}", &format!("{hidden} grant select (mail, city) on {{S}}.t to {{ro}}")),
+        case(reads, "column {S}.t.mail for {ro}", &format!("{hidden} grant trigger on {{S}}.t to {{ro}}")),
+        case(
+            reads,
+            "column {S}.t.mail for {ro}",
+            &format!(
+                "{hidden} create role {{name}}_group; grant {{name}}_group to {{ro}};
+                 grant select on {{S}}.t to {{name}}_group"
+            ),
+        )
+        .right("revoke {name}_group from {ro}"),
+        case(reads, "column {S}.t.mail for {name}_group", &format!("{group} alter table {{S}}.t owner to {{name}}_group"))
+            .right("alter table {S}.t owner to postgres"),
+        case(reads, "column {S}.t.mail for {name}_group", &format!("{group} alter role {{name}}_group superuser"))
+            .right("alter role {name}_group nosuperuser"),
+        case(reads, "column {S}.t.mail for {name}_group", &format!("{group} grant pg_read_all_data to {{name}}_group"))
+            .right("revoke pg_read_all_data from {name}_group"),
+        case(
+            reads,
+            "column {S}.p1.mail for {ro}",
+            &format!("{parts} {} grant select on {{S}}.p1 to {{ro}}", hide("t", "mail", "{ro}")),
+        ),
+        case(
+            reads,
+            "column {S}.t.mail for {ro}",
+            &format!("{parts} {} grant select on {{S}}.t to {{ro}}", hide("p1", "mail", "{ro}")),
+        ),
+        case(viewed, seen, &format!("{hidden} {}", view("select id, '*' || right(mail, 3) as mail from {S}.t")))
+            .right(&vouch("masked", "")),
+        // The catalogue does not say that it reads the column.
+        case(viewed, seen, &format!("{hidden} {}", view("select x from {S}.t x")))
+            .right("drop view {S}.v"),
+        case(
+            viewed,
+            seen,
+            &format!(
+                "{hidden} create view {{S}}.w with (security_invoker) as select id, mail from {{S}}.t; {}",
+                view("select w.id from {S}.w")
+            ),
+        )
+        .right("revoke select on {S}.v from {ro}"),
+        case(
+            viewed,
+            "view {S}.m for {ro}",
+            &format!("{hidden} create materialized view {{S}}.m as select mail from {{S}}.t; grant select (mail) on {{S}}.m to public"),
+        )
+        .right("revoke select (mail) on {S}.m from public"),
+        case(
+            "classified-column-in-function",
+            "function {S}.f() for {ro}",
+            &format!(
+                "{hidden} create function {{S}}.f() returns text language sql stable security definer
+                     set search_path = pg_catalog, pg_temp begin atomic select max(mail) from {{S}}.t; end"
+            ),
+        )
+        .tidy(&format!("drop function {{S}}.f; {clear}")),
+        case(
+            "classified-table-in-function",
+            "function {S}.f()",
+            &format!(
+                "{} {} create function {{S}}.f() returns text language plpgsql stable security definer
+                     set search_path = pg_catalog, pg_temp as $$ begin return (select max(mail) from {{S}}.\"T; a\"\"b\"); end $$",
+                people.replace("{S}.t", "{S}.\"T; a\"\"b\""),
+                hide("T; a\"b", "mail", "{ro}")
+            ),
+        )
+        .right("revoke execute on function {S}.f from public")
+        .tidy(&format!("drop function {{S}}.f; drop table {{S}}.\"T; a\"\"b\"; {clear}")),
+        case(
+            "classification-without-column",
+            "classification of {S}.t.mail",
+            &format!("{hidden} alter table {{S}}.t rename mail to email"),
+        )
+        .right("alter table {S}.t rename email to mail"),
+        case(
+            "classification-without-role",
+            "classification of {S}.t.mail",
+            &format!("{hidden} update pgward.classification set hidden_from = array['public', 'nob\"ody']"),
+        )
+        .right("update pgward.classification set hidden_from = '{public}'"),
+        case(exposes, "view {S}.v", &format!("{hidden} {} {}", view("select city, mail as m from {S}.t"), vouch("anonymised", "city")))
+            .right(&format!("drop view {{S}}.v; {}", view("select city, left(mail, 1) as m from {S}.t"))),
+        case(
+            exposes,
+            "view {S}.v",
+            &format!(
+                "{hidden} create view {{S}}.w as select id, mail from {{S}}.t; {} {}",
+                view("select mail from {S}.w union all select city from {S}.t"),
+                vouch("masked", "")
+            ),
+        )
+        .right("revoke select on {S}.v from {ro}"),
+        // Also where it is a quasi-identifier, for those that it is hidden from.
+        case(exposes, "view {S}.v", &format!("{hidden} {} {}", view("select mail from {S}.t"), vouch("anonymised", "mail")))
+            .right("revoke select on {S}.v from {ro}"),
+        case(exposes, "view {S}.v", &format!("{hidden} {} {}", view("select to_json(t) as j from {S}.t"), vouch("masked", "")))
+            .right("drop view {S}.v; delete from pgward.export_view"),
+        case(
+            "export-view-changeable",
+            "view {S}.v",
+            &format!("{people} {} alter view {{S}}.v owner to {{app}}; {}", view("select city from {S}.t"), vouch("anonymised", "city")),
+        )
+        .right("alter view {S}.v owner to postgres"),
+        case(
+            "export-view-changeable",
+            "view {S}.v",
+            &format!(
+                "{people} create function {{S}}.f(text) returns text language sql stable as 'select $1';
+                 alter function {{S}}.f owner to {{app}}; create view {{S}}.w as select {{S}}.f(city) as city from {{S}}.t; {} {}",
+                view("select city from {S}.w"),
+                vouch("anonymised", "city")
+            ),
+        )
+        .right("alter function {S}.f owner to postgres")
+        .tidy(&format!("{clear}; drop function {{S}}.f")),
+        case("export-view-missing", "view {S}.v", &vouch("masked", "")).right("delete from pgward.export_view"),
+        case(
+            "export-view-unchecked",
+            "view {S}.v",
+            &format!("{people} {} {}", view("select city from {S}.t"), vouch("anonymised", "town")),
+        )
+        .right("update pgward.export_view set quasi_identifiers = '{city}'"),
+        case(
+            "export-view-unchecked",
+            "view {S}.v",
+            &format!("{people} {} {}", view("select city, count(*) as n from {S}.t group by city"), vouch("aggregated", "")),
+        )
+        .right("update pgward.export_view set quasi_identifiers = '{city}', counted = 'n'"),
+    ]
+}
+
 pub fn installed() -> Vec<Case> {
     vec![
         case("pgward-not-installed", "schema pgward", "alter schema pgward rename to elsewhere; drop policy \"own; rows\" on {T}; alter table {T} rename tenant_id to t")
@@ -406,6 +569,7 @@ pub fn installed() -> Vec<Case> {
         case("key-left-over", "key k'2", "insert into pgward.keys values ('k''2', '', '')")
             .right("delete from pgward.keys where kid = 'k''2'"),
         case("pgward-tables-open", "table pgward.keys", "grant select on pgward.keys to public"),
+        case("pgward-tables-open", "table pgward.export_view", "grant insert on pgward.export_view to {galle}"),
         case("guard-missing", "event trigger pgward_guard", "alter event trigger pgward_guard disable"),
     ]
 }

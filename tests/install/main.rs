@@ -88,7 +88,7 @@ async fn it_can_be_repeated_and_goes_over_what_version_1_left() {
     assert_eq!(first.roles, ["upgraded_app", "upgraded_own", "upgraded_readonly", "upgraded_service"]);
     assert_eq!(place.install().await, first);
     let version = one(&admin, "select obj_description('pgward'::regnamespace, 'pg_namespace')").await;
-    assert!(version.starts_with("pgward 2:"), "{version}");
+    assert!(version.starts_with("pgward 3:"), "{version}");
     assert_eq!(one(&admin, "select string_agg(kid, ' ' order by kid) from pgward.keys").await, "for channels k1 old");
     let stage = place.stage().await;
     assert_eq!(one(&stage.connect("acme").await, "select pgward.tenant()").await, "acme");

@@ -3,7 +3,7 @@ use serde_json::json;
 use super::Failure;
 use crate::base::ClusterName;
 use crate::cli::ConfigArgument;
-use crate::cli::output::say;
+use crate::cli::output::{say, table};
 use crate::config::Tenant;
 
 /// List the tenants
@@ -67,16 +67,4 @@ fn json(tenant: &Tenant) -> serde_json::Value {
         "home": tenant.home.as_str(),
         "suspended": tenant.suspended,
     })
-}
-
-/// Prints columns as wide as what is in them.
-pub(super) fn table<const N: usize>(rows: Vec<[&str; N]>) {
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-    for row in &rows {
-        let cells = row.iter().enumerate().map(|(column, cell)| {
-            let width = width(column).unwrap_or(0);
-            format!("{cell:width$}")
-        });
-        say(cells.collect::<Vec<_>>().join("  ").trim_end());
-    }
 }

@@ -6,11 +6,10 @@ use tokio_postgres::Client;
 use super::super::record::{Act, Deed};
 use super::export::{Export, Source};
 use super::file::{TenantsFile, set_suspended, take_out};
-use super::list::table;
 use super::{Failure, TenantArgument, UrlArgument, cluster, runtime, seat};
 use crate::cli::connect::Administrator;
 use crate::cli::duration;
-use crate::cli::output::{say, warn};
+use crate::cli::output::{say, table, warn};
 use crate::config::{Cluster, Isolation, Settings, Tenant};
 use crate::tenant::Removal;
 

@@ -3,10 +3,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::file::TenantsFile;
-use super::list::table;
 use super::{Failure, MAINTENANCE, TenantArgument, UrlArgument, cluster, runtime};
 use crate::base::Access;
-use crate::cli::output::say;
+use crate::cli::output::{say, table};
 use crate::config::{Cluster, Login, LoginPassword, Roles, Settings, Tenant};
 use crate::tenant::Seen;
 

@@ -32,13 +32,18 @@ pub(super) const CHECKS: &[Check] = &[
         about: "privileges on columns",
         scope: Scope::Database,
         rules: &[&COLUMN],
+        // Where a column is hidden from somebody, privileges on the others are how that is done.
         sql: "select r.name, array_agg(distinct n.name order by n.name) as grantees,
                 array_agg(distinct quote_ident(t.attname) order by quote_ident(t.attname)) as columns
             from relation r
             join pg_catalog.pg_attribute t on t.attrelid = r.oid and not t.attisdropped
             cross join aclexplode(t.attacl) a
             join role_name n on n.oid = a.grantee
-            where a.grantee in (select role from shared) group by r.name",
+            where a.grantee in (select role from shared)
+            and r.oid not in (
+                select p.relation from place p join classified c on c.oid = p.oid and c.attnum = p.attnum
+                where jsonb_array_length(c.hidden_from) > 0)
+            group by r.name",
         judge: |_, text| row(text, on_columns),
     },
     Check {

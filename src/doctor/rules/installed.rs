@@ -42,8 +42,9 @@ pub(super) const CHECKS: &[Check] = &[
         sql: "select format('pgward.%I', c.relname) as name, array_agg(distinct n.name order by n.name) as grantees
             from pg_catalog.pg_class c join relation_grant g on g.relation = c.oid
             join role_name n on n.oid = g.grantee
-            where c.relnamespace = to_regnamespace('pgward') and c.relname in ('keys', 'logins', 'revoked')
-            and g.grantee in (select role from sharing) group by c.relname",
+            where c.relnamespace = to_regnamespace('pgward')
+            and c.relname in ('keys', 'logins', 'revoked', 'classification', 'export_view')
+            and g.grantee in (select role from anybody) group by c.relname",
         judge: |_, text| row(text, open),
     },
     Check {
@@ -109,7 +110,10 @@ fn open(table: Open) -> Finding {
     Finding::new(
         &OPEN,
         format!("table {}", table.name),
-        "a tenant reads or changes what genuine contexts are told from forged ones by",
+        match table.name.as_str() {
+            "pgward.classification" | "pgward.export_view" => "a tenant reads or changes what is hidden from whom",
+            _ => "a tenant reads or changes what genuine contexts are told from forged ones by",
+        },
         format!("revoke all on {} from {};", table.name, table.grantees.join(", ")),
     )
 }

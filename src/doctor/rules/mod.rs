@@ -1,6 +1,7 @@
 //! One file per family of rules. A check is a query, which goes on where `prelude.sql` ends, and a pure function
 //! from one of its rows to findings.
 
+mod classification;
 mod functions;
 mod grants;
 mod installed;
@@ -14,6 +15,7 @@ mod views;
 
 use serde::de::DeserializeOwned;
 
+pub(super) use classification::RULES as CLASSIFICATION;
 pub(super) use installed::{KEY_LEFT, KEY_MISSING};
 pub(super) use roles::LOGIN_SETTING;
 
@@ -68,7 +70,7 @@ fn row<T: DeserializeOwned, J: Into<Judged>>(row: &str, judge: impl FnOnce(T) ->
     serde_json::from_str(row).map(|row| judge(row).into())
 }
 
-pub(super) const CHECKS: [&[Check]; 10] = [
+pub(super) const CHECKS: [&[Check]; 11] = [
     tables::CHECKS,
     policies::CHECKS,
     keys::CHECKS,
@@ -78,5 +80,6 @@ pub(super) const CHECKS: [&[Check]; 10] = [
     schemas::CHECKS,
     roles::CHECKS,
     server::CHECKS,
+    classification::CHECKS,
     installed::CHECKS,
 ];

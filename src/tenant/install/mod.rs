@@ -14,11 +14,15 @@ use crate::base::{ClusterName, TenantId};
 use crate::config::{Cluster, Isolation, Login, Roles, Settings, Tenant};
 
 /// Of the schema `pgward` that this pgward installs.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 
 const ROLES: &str = include_str!("roles.sql");
-const SCHEMA: [(&str, &str); 4] = [
+const SCHEMA: [(&str, &str); 2] = [
     ("creating the schema pgward", include_str!("schema.sql")),
+    ("creating the tables of classified columns", include_str!("classification.sql")),
+];
+/// What databases need besides that tenants share.
+const SHARED: [(&str, &str); 3] = [
     ("creating the sealed context", include_str!("context.sql")),
     ("creating pgward.protect", include_str!("protect.sql")),
     ("creating the guard of shared logins", include_str!("guard.sql")),
@@ -218,8 +222,11 @@ impl<'a> Installation<'a> {
         let rows = base && tenants.iter().any(|tenant| tenant.isolation == Isolation::Rows);
         let mut installed = Installed::default();
         let mut batches = vec![Batch::open("preparing", ROLES)];
-        if shared && base {
+        if base || !shared {
             batches.extend(SCHEMA.map(|(doing, sql)| Batch::open(doing, sql)));
+        }
+        if shared && base {
+            batches.extend(SHARED.map(|(doing, sql)| Batch::open(doing, sql)));
         }
         if rows {
             self.plan_keys(&mut batches, &mut installed);

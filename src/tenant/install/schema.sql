@@ -1,4 +1,4 @@
--- pgward, version 2: what a database needs so that row-level-security policies can ask whose session this
+-- pgward, version 3: what a database needs so that row-level-security policies can ask whose session this
 -- is. Safe to run again, and over an older version. Everything is fully qualified, operators too, because
 -- these functions run with their owner's rights while the caller chooses the search_path.
 
@@ -22,10 +22,10 @@ begin
             message = 'there is a schema pgward here, and it or something in it belongs to somebody else',
             hint = 'Install as the role that installed it. If nobody did, find out who made it, and drop it.';
     end if;
-    if pg_catalog.substring(found, '^pgward ([0-9]{1,9})\y')::pg_catalog.int4 > 2 then
+    if pg_catalog.substring(found, '^pgward ([0-9]{1,9})\y')::pg_catalog.int4 > 3 then
         raise exception using
             errcode = '55000',
-            message = pg_catalog.format('schema pgward is newer here than version 2: "%s"', found),
+            message = pg_catalog.format('schema pgward is newer here than version 3: "%s"', found),
             hint = 'Use the pgward that installed it, or a newer one.';
     end if;
 end
@@ -34,7 +34,7 @@ $do$;
 create schema if not exists pgward;
 revoke all on schema pgward from public;
 grant usage on schema pgward to public;
-comment on schema pgward is 'pgward 2: the sealed tenant context';
+comment on schema pgward is 'pgward 3: the sealed tenant context';
 
 -- HMAC keys as the two blocks of RFC 2104 (key xor ipad, key xor opad). Only the owner reads them.
 create table if not exists pgward.keys (

@@ -4,6 +4,8 @@ do $do$
 declare
     users pg_catalog.text;
     statement pg_catalog.text;
+    written pg_catalog.text;
+    filled pg_catalog.bool;
 begin
     if pg_catalog.to_regnamespace('pgward') is null then
         return;
@@ -20,6 +22,17 @@ begin
             detail = 'By ' || users || '.',
             hint = 'For a table: select pgward.unprotect(''table''). It stays closed to all but its owner until you disable row level security.';
     end if;
+    -- What people wrote there is nowhere else.
+    foreach written in array array['classification', 'export_view'] loop
+        continue when pg_catalog.to_regclass('pgward.' || written) is null;
+        execute pg_catalog.format('select exists (select from pgward.%I)', written) into filled;
+        if filled then
+            raise exception using
+                errcode = '2BP01',
+                message = pg_catalog.format('pgward.%s has rows, which would be lost', written),
+                hint = pg_catalog.format('Keep them if you need them (pg_dump --table=pgward.%s), then: delete from pgward.%1$s', written);
+        end if;
+    end loop;
     if pg_catalog.to_regclass('pgward.revoked') is not null then
         for statement in select r.statement from pgward.revoked r loop
             execute statement;

@@ -1,0 +1,30 @@
+-- What people say of their columns and views. pgward fills none of it by itself and upgrades keep it. Only the owner
+-- writes it; whoever else is to read it, the owner lets.
+
+-- Columns that hold what is personal, sensitive or the like, and the roles that may not see them.
+create table if not exists pgward.classification (
+    schema name not null,
+    relation name not null,
+    column_name name not null,
+    class text not null check (class ~ '^[a-z][a-z0-9_-]{0,62}$'),
+    hidden_from name[] not null default '{}' check (array_position(hidden_from, null) is null),
+    note text,
+    primary key (schema, relation, column_name)
+);
+revoke all on pgward.classification from public;
+
+-- Views that may read such columns, since what they show is no longer that: somebody vouches for it.
+create table if not exists pgward.export_view (
+    schema name not null,
+    view name not null,
+    -- masked: for daily work, a row each. anonymised: rows that point at nobody. aggregated: figures of groups.
+    kind text not null check (kind in ('masked', 'anonymised', 'aggregated')),
+    -- So many people at least share each combination of the quasi-identifiers.
+    k int check (k >= 2),
+    quasi_identifiers name[] not null default '{}' check (array_position(quasi_identifiers, null) is null),
+    -- The view's column that says how many people a row stands for. Null: one.
+    counted name,
+    note text,
+    primary key (schema, view)
+);
+revoke all on pgward.export_view from public;
