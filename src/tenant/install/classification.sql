@@ -28,3 +28,15 @@ create table if not exists pgward.export_view (
     primary key (schema, view)
 );
 revoke all on pgward.export_view from public;
+
+-- Whether somebody vouches that a relation shows nobody. For pgward itself, before it lets a role abroad read it.
+create or replace function pgward.shows_nobody(relation regclass) returns boolean
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+    select exists (
+        select from pgward.export_view e
+        join pg_catalog.pg_namespace n on n.nspname = e.schema
+        join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = e.view
+        where c.oid = relation and c.relkind = 'v' and e.kind in ('anonymised', 'aggregated')
+    )
+$$;
