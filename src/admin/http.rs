@@ -1,6 +1,7 @@
 //! HTTP: `/metrics` for Prometheus, `/live` and `/ready` for whoever restarts and routes.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 
 use axum::Router;
 use axum::extract::State;
@@ -44,6 +45,8 @@ async fn metrics(State(control): State<Control>) -> impl IntoResponse {
     }
     let telemetry = &control.shared.telemetry;
     telemetry.gauge("pgward_clients", &[], control.client_count() as f64);
+    let forwarded = control.shared.forwarded.load(Ordering::Relaxed);
+    telemetry.gauge("pgward_forwarded_clients", &[], forwarded as f64);
     let mut gauges = Gauges::default();
     pools(&control, &mut gauges).await;
     clusters(&control, &mut gauges);

@@ -125,7 +125,6 @@ ca = \"{}\"
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_way_out_is_closed() {
-    let t = std::time::Instant::now();
     if world::leave_for_another("every_way_out_is_closed") {
         return;
     }
@@ -135,17 +134,11 @@ async fn every_way_out_is_closed() {
     scene.lk.run("create table counted ()").await;
     until("what the primary sends", async || counter.from("lk") > 0).await;
 
-    eprintln!("reads_do_not_leave(&scene) {:?}", t.elapsed());
     reads_do_not_leave(&scene).await;
-    eprintln!("tokens_and_hints_do_not_lead_out(&scene) {:?}", t.elapsed());
     tokens_and_hints_do_not_lead_out(&scene).await;
-    eprintln!("a_node_abroad_passes_on_and_asks_nobody(&scene) {:?}", t.elapsed());
     a_node_abroad_passes_on_and_asks_nobody(&scene).await;
-    eprintln!("a_cancel_stays(&scene) {:?}", t.elapsed());
     a_cancel_stays(&scene).await;
-    eprintln!("the_only_healthy_replica_abroad_is_not_used(&scene) {:?}", t.elapsed());
     the_only_healthy_replica_abroad_is_not_used(&scene).await;
-    eprintln!("a_rule_that_narrows_ends_what_is_under_way(&scene) {:?}", t.elapsed());
     a_rule_that_narrows_ends_what_is_under_way(&scene).await;
     failover_abroad_serves_nobody_who_may_not_be_there(&mut scene).await;
     assert_eq!(["colombo", "mumbai"].map(|node| counter.from(node)), [0, 0], "packets to a server that is nobody's");
