@@ -1,4 +1,4 @@
-//! The audit log: who came in, who was refused, what was forged, what administrators did, and, where a tenant
+//! The audit log: who came in, who was served by what, who was refused, what was forged, what administrators did, and, where a tenant
 //! wants it, which statements were run. JSON, a line an event, each chained to the one before.
 //!
 //! ```text
@@ -23,8 +23,8 @@ mod verify;
 mod writer;
 
 pub use chain::{Hash, Head, Line, Seal};
-pub use event::{Event, Refusal, Source, Statement, Token, Via, Who};
-pub use log::{Audit, AuditError, Unrecordable};
+pub use event::{Event, Refusal, ServedBy, Source, Statement, Token, Via, Who};
+pub use log::{Audit, AuditError, Here, Unrecordable};
 pub use redact::Text;
 pub use sink::put_aside;
-pub use verify::{Anchor, Examiner, Finding, Place, Verdict};
+pub use verify::{Anchor, Examiner, Finding, Members, Place, Verdict};

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::follow::Followers;
 use crate::admin::{Control, Request, http};
-use crate::audit::{Audit, AuditError, Event, Source};
+use crate::audit::{Audit, AuditError, Event, Here, Source};
 use crate::config::Settings;
 use crate::session::{Command, Kick, Shared, World, WorldError};
 use crate::telemetry;
@@ -113,7 +113,7 @@ impl Proxy {
         let http = settings.http;
         let world = World::new(settings, None)?;
         let telemetry = Arc::new(telemetry::Telemetry::new());
-        let audit = Audit::start(world.settings.audit.as_ref(), &telemetry)?;
+        let audit = Audit::start(world.settings.audit.as_ref(), Here::from(&world.settings), &telemetry)?;
         let shared = Arc::new(Shared::new(world, listen.cores, telemetry, audit));
         let cell = cores::ControlCell::default();
         let (cores, threads) = cores::start(&shared, listen.cores, &cell).map_err(RunError::Thread)?;

@@ -120,6 +120,9 @@ impl Session {
             self.asks_primary();
         }
         let conn = &lease.conn;
+        if let (Some(stay), Some(regions)) = (&mut self.stay, &self.terms.regions) {
+            stay.note_served(&lease.local().pool.key.cluster, &conn.cancel.endpoint, regions, lease.since);
+        }
         self.key.slot.aim(Arc::clone(&conn.cancel));
         self.entry.set(Phase::Active, lease.since);
         let pool = lease.local().pool.id();
