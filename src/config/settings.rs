@@ -408,6 +408,13 @@ pub struct Tenant {
     pub suspended: bool,
 }
 
+impl Tenant {
+    /// Where the reads of those go who come in by this login, if they say nothing else.
+    pub fn route(&self, login: &Login) -> ReadRoute {
+        login.route.unwrap_or(self.reads.route)
+    }
+}
+
 /// Which login role serves which access of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Roles {
