@@ -11,6 +11,7 @@ mod health;
 mod install;
 mod output;
 mod record;
+mod residency;
 mod run;
 mod tenant;
 mod token;
@@ -51,6 +52,7 @@ enum Command {
     Doctor(doctor::Arguments),
     Health(health::Arguments),
     Audit(audit::Arguments),
+    Residency(residency::Arguments),
     Demo(demo::Arguments),
 }
 
@@ -80,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Install(arguments) => install::command(&arguments),
         Command::Uninstall(arguments) => uninstall::command(&arguments),
         Command::Audit(arguments) => audit::command(&arguments),
+        Command::Residency(arguments) => residency::command(&arguments),
         Command::Doctor(arguments) => return doctor::command(&arguments),
         Command::Health(arguments) => health::command(&arguments),
         Command::Demo(arguments) => demo::command(&arguments),

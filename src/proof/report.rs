@@ -1,0 +1,330 @@
+//! The report: for each tenant where its data is and what it was served by, and what is wrong with it. A pure function of the
+//! configuration, of the servers as they were found and of the audit logs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::finding::{Finding, Severity};
+use super::history::{Counted, History, Log, Past, Refused, Served, Way};
+use super::standing::{NodeStanding, Standing, names};
+use crate::base::{ClusterName, Region};
+use crate::config::{Settings, Tenant};
+use crate::residency;
+use crate::topology::{Look, ServerView};
+
+/// What was found, to be reported on.
+#[derive(Debug)]
+pub struct Found<'a> {
+    pub settings: &'a Settings,
+    pub looks: &'a BTreeMap<ClusterName, Look>,
+    /// Of the tenants that are asked for.
+    pub history: History,
+    /// Whether there is a log to be read at all.
+    pub audited: bool,
+    /// RFC 3339, and so is `since`.
+    pub made: String,
+    pub since: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub version: &'static str,
+    pub made: String,
+    pub since: Option<String>,
+    /// Nothing dangerous was found.
+    pub sound: bool,
+    pub findings: Vec<Finding>,
+    pub logs: Vec<Log>,
+    pub clusters: Vec<ClusterStanding>,
+    pub tenants: Vec<TenantReport>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct ClusterStanding {
+    pub cluster: String,
+    pub servers: Vec<Standing>,
+    pub notes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct TenantReport {
+    pub tenant: String,
+    /// `None`: the configuration does not have the tenant, or not any more.
+    pub place: Option<Place>,
+    pub served: Vec<ServedRow>,
+    pub refusals: Vec<RefusedRow>,
+    pub grants: Vec<GrantRow>,
+    pub break_glass: Vec<EntryRow>,
+    pub administration: Vec<ActRow>,
+}
+
+/// Where a tenant's data is.
+#[derive(Debug, Serialize)]
+pub struct Place {
+    pub home: String,
+    pub regions: Vec<String>,
+    pub isolation: &'static str,
+    pub suspended: bool,
+    pub cluster: String,
+    pub database: String,
+    pub servers: Vec<Holding>,
+    pub nodes: Vec<NodeStanding>,
+    /// pgward takes none.
+    pub backups: Vec<String>,
+}
+
+/// A server of the tenant's cluster: PostgreSQL replicates clusters as a whole.
+#[derive(Debug, Serialize)]
+pub struct Holding {
+    #[serde(flatten)]
+    pub standing: Standing,
+    /// Whether it may serve the tenant.
+    pub allowed: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub struct ServedRow {
+    #[serde(flatten)]
+    pub way: Way,
+    #[serde(flatten)]
+    pub served: Served,
+    /// As the configuration says now.
+    pub allowed: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub struct RefusedRow {
+    #[serde(flatten)]
+    pub refused: Refused,
+    #[serde(flatten)]
+    pub counted: Counted,
+}
+
+#[derive(Debug, Serialize)]
+pub struct GrantRow {
+    pub grant: Option<String>,
+    pub purpose: Option<String>,
+    #[serde(flatten)]
+    pub counted: Counted,
+}
+
+#[derive(Debug, Serialize)]
+pub struct EntryRow {
+    pub subject: Option<String>,
+    #[serde(flatten)]
+    pub counted: Counted,
+}
+
+#[derive(Debug, Serialize)]
+pub struct ActRow {
+    pub act: Option<String>,
+    pub outcome: Option<String>,
+    #[serde(flatten)]
+    pub counted: Counted,
+}
+
+impl Report {
+    /// `tenants`: those that are asked for; all that the configuration or a log knows where there are none.
+    pub fn new(found: Found<'_>, tenants: &[String]) -> Self {
+        let Found { settings, looks, mut history, audited, made, since } = found;
+        let mut findings = std::mem::take(&mut history.findings);
+        findings.extend(unlogged(settings, &history, audited));
+        let wanted: BTreeSet<String> = match tenants {
+            [] => {
+                let known = settings.tenants.keys().map(ToString::to_string);
+                known.chain(history.tenants.keys().cloned()).collect()
+            }
+            some => some.iter().cloned().collect(),
+        };
+        let (mut reports, mut configured) = (Vec::new(), Vec::new());
+        for name in wanted {
+            let past = history.tenants.remove(&name).unwrap_or_default();
+            let tenant = settings.tenants.get(name.as_str()).map(AsRef::as_ref);
+            let look = tenant.and_then(|tenant| looks.get(&tenant.cluster));
+            findings.extend(outside(&name, tenant, &past).map(|finding| finding.of(&name)));
+            configured.extend(tenant);
+            reports.push(TenantReport::new(settings, name, tenant, look, past));
+        }
+        let clusters: Vec<ClusterStanding> = looks.iter().map(|(name, look)| ClusterStanding::of(name, look)).collect();
+        findings.extend(copies(&configured, looks));
+        findings.extend(clusters.iter().flat_map(ClusterStanding::findings));
+        findings.sort();
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            made,
+            since,
+            sound: findings.iter().all(|finding| finding.severity != Severity::Danger),
+            findings,
+            logs: history.logs,
+            clusters,
+            tenants: reports,
+        }
+    }
+
+    pub fn count(&self, severity: Severity) -> usize {
+        self.findings.iter().filter(|finding| finding.severity == severity).count()
+    }
+}
+
+/// Whose doings no log tells of.
+fn unlogged(settings: &Settings, history: &History, audited: bool) -> Vec<Finding> {
+    if !audited {
+        let text = "there is no audit log (no table [audit], and no --audit): nothing shows what served whom";
+        return vec![Finding::danger("log_missing", text.to_owned())];
+    }
+    let missing = settings.nodes.values().filter(|node| !history.nodes.contains(node.name.as_str()));
+    let finding = |node: &std::sync::Arc<crate::config::Node>| {
+        let (name, region) = (&node.name, &node.region);
+        let text = format!(
+            "no log of node {name} (region {region}) is given: what it served is not in this report; give it with --audit"
+        );
+        Finding::danger("log_missing", text)
+    };
+    missing.map(finding).collect()
+}
+
+/// What was served where it could not be then, or could not be now.
+fn outside(name: &str, tenant: Option<&Tenant>, past: &Past) -> impl Iterator<Item = Finding> {
+    let mut findings = Vec::new();
+    let node = |way: &Way| way.node.as_deref().map_or_else(|| "a pgward".to_owned(), |node| format!("node {node}"));
+    for (way, served) in &past.served {
+        let Way { cluster, server, region, node_region, .. } = way;
+        let [at_server, at_node] = served.outside;
+        if at_server > 0 {
+            let text = format!(
+                "{name} was served by server {server} of cluster {cluster} in region {region}, where it could not be ({at_server} lines, the last at {})",
+                served.last
+            );
+            findings.push(Finding::danger("served_outside", text));
+        }
+        let here = node_region.as_deref().unwrap_or_default();
+        if at_node > 0 {
+            let text = format!(
+                "{name} was served through {} in region {here}, where it could not be ({at_node} lines, the last at {})",
+                node(way),
+                served.last
+            );
+            findings.push(Finding::danger("node_outside", text));
+        }
+        let Some(tenant) = tenant else { continue };
+        if at_server == 0 && !allowed(tenant, region) {
+            let text = format!(
+                "{name} was served by server {server} in region {region} up to {}, where it could be then and may not be now: regions has changed",
+                served.last
+            );
+            findings.push(Finding::warning("regions_changed", text));
+        }
+        if at_node == 0 && node_region.is_some() && !allowed(tenant, here) {
+            let text = format!(
+                "{name} was served through {} in region {here} up to {}, where it could be then and may not be now: regions has changed",
+                node(way),
+                served.last
+            );
+            findings.push(Finding::warning("regions_changed", text));
+        }
+    }
+    findings.into_iter()
+}
+
+fn allowed(tenant: &Tenant, region: &str) -> bool {
+    Region::parse(region).is_ok_and(|region| residency::allows(&tenant.regions, &region))
+}
+
+/// Servers of the tenants' clusters that are where the data of some may not be, and have it all the same: PostgreSQL
+/// replicates a cluster as a whole.
+fn copies(tenants: &[&Tenant], looks: &BTreeMap<ClusterName, Look>) -> Vec<Finding> {
+    let views = looks.iter().flat_map(|(cluster, look)| look.snapshot.servers.iter().map(move |view| (cluster, view)));
+    let finding = |(cluster, view): (&ClusterName, &ServerView)| {
+        let server = &view.server;
+        let of = |tenant: &&&Tenant| tenant.cluster == *cluster && !residency::allows(&tenant.regions, &server.region);
+        let not_there: Vec<&str> = tenants.iter().filter(of).map(|tenant| tenant.id.as_str()).collect();
+        let has = if view.seen.is_some() { "has" } else { "has, as far as it is known," };
+        let text = format!(
+            "server {} in region {} {has} all data of cluster {cluster}, also of those whose data may not be there; it serves them nothing: {}",
+            server.name,
+            server.region,
+            some(&not_there)
+        );
+        (!not_there.is_empty()).then(|| Finding::warning("copy_outside", text))
+    };
+    views.filter_map(finding).collect()
+}
+
+/// The first of many, and how many there are.
+fn some(names: &[&str]) -> String {
+    const MOST: usize = 10;
+    let first = names.iter().take(MOST).copied().collect::<Vec<_>>().join(", ");
+    match names.len().checked_sub(MOST) {
+        Some(more) if more > 0 => format!("{first} and {more} more"),
+        _ => first,
+    }
+}
+
+impl ClusterStanding {
+    fn of(name: &ClusterName, look: &Look) -> Self {
+        let patroni = look.patroni.as_ref().map(|why| format!("Patroni could not be asked: {why}"));
+        let unasked = look.unasked.map(|why| format!("{why}: they are taken for what the configuration says"));
+        let notes = unasked.into_iter().chain(patroni).collect();
+        Self { cluster: name.to_string(), servers: Standing::all(look), notes }
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        let cluster = &self.cluster;
+        let servers = self.servers.iter().filter_map(|server| {
+            let trouble = server.trouble.as_ref()?;
+            let text = format!("cluster {cluster}: it is not known what server {} is: {trouble}", server.server);
+            Some(Finding::warning("server_unknown", text))
+        });
+        let notes =
+            self.notes.iter().map(|note| Finding::warning("server_unknown", format!("cluster {cluster}: {note}")));
+        servers.chain(notes).collect()
+    }
+}
+
+impl TenantReport {
+    fn new(settings: &Settings, name: String, tenant: Option<&Tenant>, look: Option<&Look>, past: Past) -> Self {
+        let may = |region: &str| tenant.is_some_and(|tenant| allowed(tenant, region));
+        let served = past.served.into_iter().map(|(way, served)| {
+            let allowed = may(&way.region) && way.node_region.as_deref().is_none_or(may);
+            ServedRow { way, served, allowed }
+        });
+        let refusals = past.refused.into_iter().map(|(refused, counted)| RefusedRow { refused, counted });
+        let grants = past.grants.into_iter().map(|([grant, purpose], counted)| GrantRow { grant, purpose, counted });
+        let entries = past.break_glass.into_iter().map(|(subject, counted)| EntryRow { subject, counted });
+        let acts = past.acts.into_iter().map(|([act, outcome], counted)| ActRow { act, outcome, counted });
+        Self {
+            place: tenant.map(|tenant| Place::of(settings, tenant, look)),
+            tenant: name,
+            served: served.collect(),
+            refusals: refusals.collect(),
+            grants: grants.collect(),
+            break_glass: entries.collect(),
+            administration: acts.collect(),
+        }
+    }
+}
+
+impl Place {
+    fn of(settings: &Settings, tenant: &Tenant, look: Option<&Look>) -> Self {
+        let holding = |(at, view)| {
+            let standing = Standing::of(look?, at, view);
+            Some(Holding { standing, allowed: residency::allows(&tenant.regions, &view.server.region) })
+        };
+        let views = look.into_iter().flat_map(|look| look.snapshot.servers.iter().enumerate());
+        Self {
+            home: tenant.home.to_string(),
+            regions: names(&tenant.regions),
+            isolation: tenant.isolation.as_str(),
+            suspended: tenant.suspended,
+            cluster: tenant.cluster.to_string(),
+            database: tenant.database.clone(),
+            servers: views.filter_map(holding).collect(),
+            nodes: NodeStanding::all(settings.nodes.values(), tenant),
+            backups: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(in crate::proof) mod tests;
