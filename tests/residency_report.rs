@@ -8,12 +8,16 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::Log;
+use pgward::audit::{Audit, Event, Here};
 use pgward::auth::mint;
 use pgward::base::{Access, TenantId};
 use pgward::cli::demo::cluster::{Cluster, Server};
+use pgward::config;
+use pgward::telemetry::Telemetry;
 use serde_json::Value;
 use support::replicated::{self, promote, shown};
 use support::{Stage, code, furnish, until};
@@ -87,6 +91,7 @@ async fn traffic(stage: &Stage, cluster: &Cluster, tenant: &str, abroad: bool) -
     }
     let replica = &cluster.replicas()[0];
     while abroad && ran(replica, tenant) == 0 {
+        assert!(n < 10_000, "no replica serves {tenant}");
         run("select count(*) from orders", &mut n).await;
     }
     client
@@ -239,11 +244,20 @@ async fn holes_are_told(config: &Path, one: &Log, two: &Log) {
     std::fs::write(&one.path, lines.join("\n") + "\n").unwrap();
     let (status, report) = json(config, "report", &["--audit", own, "--audit", other]).await;
     assert!(status == 1 && findings(&report, "danger")[0].contains("was removed"), "{report:#}");
-    std::fs::write(&one.path, &text).unwrap();
+    // As it would be put aside, and with what a command has written beside it.
+    let (first, rest) = text.split_at(text.find("{\"seq\":6,").unwrap());
+    std::fs::write(one.folder.path().join("audit.jsonl.000000000001"), first).unwrap();
+    std::fs::write(&one.path, rest).unwrap();
+    suspended(config, one).await;
     let page = one.folder.path().join("page.html");
     let arguments = ["--audit", own, "--audit", other, "--since", "1d", "--html", page.to_str().unwrap()];
     let (status, report) = json(config, "report", &arguments).await;
     assert_eq!((status, report["sound"].as_bool()), (0, Some(true)), "{report:#}");
+    let logs: Vec<_> = report["logs"].as_array().unwrap().iter().map(|log| (&log["kind"], &log["files"])).collect();
+    let expected = [("sessions", 2), ("commands", 1), ("sessions", 1)].map(|(kind, files)| (kind.into(), files.into()));
+    assert_eq!(logs, expected.iter().map(|(kind, files)| (kind, files)).collect::<Vec<(&Value, &Value)>>());
+    let acme = report["tenants"].as_array().unwrap().iter().find(|found| found["tenant"] == "acme").unwrap();
+    assert_eq!(acme["administration"][0]["act"], "tenant_suspend", "{acme:#}");
     assert!(findings(&report, "warning").iter().any(|text| text.starts_with("log_begins_late")), "{report:#}");
     let page = std::fs::read_to_string(page).unwrap();
     assert!(page.contains("<h2>Tenant globex</h2>") && page.contains("token_region"), "{page}");
@@ -251,6 +265,18 @@ async fn holes_are_told(config: &Path, one: &Log, two: &Log) {
     let (status, report) = json(config, "report", &["--audit", own, "--audit", other]).await;
     assert!(status == 1 && findings(&report, "danger").iter().any(|text| text.contains(other)), "{report:#}");
     assert_eq!(residency(config, "report", &["--tenant", "initech"]).await.status.code(), Some(1));
+}
+
+/// What the command that suspends a tenant records.
+async fn suspended(config: &Path, log: &Log) {
+    let settings = config::load(config).unwrap();
+    let file = log.folder.path().join("audit.admin.jsonl");
+    let rules = config::Audit { file, ..settings.audit.clone().unwrap() };
+    let audit = Audit::start(Some(&rules), Here::from(&settings), &Arc::new(Telemetry::new())).unwrap();
+    let tenant = Some(TenantId::parse("acme").unwrap());
+    let (act, outcome) = ("tenant_suspend", "done");
+    audit.record(|| Event::Administration { act, tenant, place: None, operator: None, outcome });
+    audit.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -303,6 +329,11 @@ async fn what_would_serve_a_tenant_is_what_does_before_and_after_a_failover() {
         "{said:#}"
     );
     stage.connect("acme").await.batch_execute("insert into orders (item) values ('x')").await.unwrap();
+    let own = ["--audit", log.path.to_str().unwrap(), "--tenant", "acme"];
+    let (_, report) = json(&config, "report", &own).await;
+    let servers = &report["clusters"][0]["servers"];
+    assert_eq!((&servers[1]["role"], &servers[1]["writes"]), (&"primary".into(), &true.into()), "{report:#}");
+    assert!(findings(&report, "warning").iter().any(|text| text.contains("what server explained-1 is")), "{report:#}");
     let (status, said) = json(&config, "explain", &["--tenant", "globex"]).await;
     assert_eq!(status, 1, "{said:#}");
     assert_eq!(said["refused"], "server explained-2 is in region in, where the tenant's data may not be");

@@ -1,5 +1,5 @@
-//! The audit log: who came in, who was served by what, who was refused, what was forged, what administrators did, and, where a tenant
-//! wants it, which statements were run. JSON, a line an event, each chained to the one before.
+//! The audit log: who came in, who was served by which server, who was refused, what was forged, what administrators
+//! did, and, where a tenant wants it, which statements were run. JSON, a line an event, each chained to the one before.
 //!
 //! ```text
 //!   event    what is recorded, typed; nothing else can be

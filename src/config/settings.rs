@@ -304,6 +304,15 @@ pub enum ServerRole {
     Replica,
 }
 
+impl ServerRole {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerTls {
     pub mode: ServerTlsMode,

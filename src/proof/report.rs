@@ -2,6 +2,7 @@
 //! configuration, of the servers as they were found and of the audit logs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -9,7 +10,7 @@ use super::finding::{Finding, Severity};
 use super::history::{Counted, History, Log, Past, Refused, Served, Way};
 use super::standing::{NodeStanding, Standing, names};
 use crate::base::{ClusterName, Region};
-use crate::config::{Settings, Tenant};
+use crate::config::{Node, Settings, Tenant};
 use crate::residency;
 use crate::topology::{Look, ServerView};
 
@@ -174,7 +175,7 @@ fn unlogged(settings: &Settings, history: &History, audited: bool) -> Vec<Findin
         return vec![Finding::danger("log_missing", text.to_owned())];
     }
     let missing = settings.nodes.values().filter(|node| !history.nodes.contains(node.name.as_str()));
-    let finding = |node: &std::sync::Arc<crate::config::Node>| {
+    let finding = |node: &Arc<Node>| {
         let (name, region) = (&node.name, &node.region);
         let text = format!(
             "no log of node {name} (region {region}) is given: what it served is not in this report; give it with --audit"

@@ -72,9 +72,12 @@ impl TenantReport {
         };
         let head = ["event", "reason", "server", "region", "times", "first", "last"];
         page.table(&head, self.refusals.iter().map(refused).collect(), "Nothing.");
-        page.heading(3, "Grants used");
-        let grants = self.grants.iter().map(|row| counted(vec![shown(&row.grant), shown(&row.purpose)], &row.counted));
-        page.table(&["grant", "purpose", "times", "first", "last"], grants.collect(), "None.");
+        if !self.grants.is_empty() {
+            page.heading(3, "Grants used");
+            let grants =
+                self.grants.iter().map(|row| counted(vec![shown(&row.grant), shown(&row.purpose)], &row.counted));
+            page.table(&["grant", "purpose", "times", "first", "last"], grants.collect(), "None.");
+        }
         if !self.break_glass.is_empty() {
             page.heading(3, "Entries in an emergency");
             let entries = self.break_glass.iter().map(|row| counted(vec![shown(&row.subject)], &row.counted));

@@ -33,7 +33,11 @@ impl Standing {
             server: server.name.to_string(),
             address: format!("{}:{}", server.host, server.port),
             region: server.region.to_string(),
-            role: view.seen.map(|seen| seen.role.as_str()),
+            role: match (view.seen, look.unasked) {
+                (Some(seen), _) => Some(seen.role.as_str()),
+                (None, Some(_)) => Some(server.role.as_str()),
+                (None, None) => None,
+            },
             health: if look.unasked.is_some() { "not asked" } else { view.health.as_str() },
             writes: look.snapshot.primary == Some(at),
             lag_bytes: told.and(view.lag).map(|lag| lag.bytes),

@@ -112,14 +112,14 @@ pub fn choose(
 ) -> Choice {
     let servers = || snapshot.servers.iter().enumerate();
     for tier in Tier::ALL {
-        let fits = |view: &ServerView| busy(view).is_some() && tier.has(snapshot, read, view);
+        let fits = |view: &ServerView| tier.has(snapshot, read, view) && busy(view).is_some();
         let candidates = || servers().filter(|(_, view)| fits(view)).map(|(at, _)| at);
         if let Some(at) = less_busy(snapshot, candidates, read.now, &busy, &chance) {
             return Choice::Replica(at);
         }
     }
-    let served = |view: &ServerView| busy(view).is_some() && usable(snapshot, read, view).is_ok();
-    let soon = |view: &ServerView| served(view) && view.lag.is_some_and(|lag| lag.time <= read.rules.wait);
+    let may = |view: &ServerView| usable(snapshot, read, view).is_ok() && busy(view).is_some();
+    let soon = |view: &ServerView| may(view) && view.lag.is_some_and(|lag| lag.time <= read.rules.wait);
     let until = read.since + read.rules.wait;
     let soon = servers().any(|(_, view)| soon(view));
     match read.always {

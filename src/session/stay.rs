@@ -79,6 +79,11 @@ impl Stay {
         self.served.note(&self.audit, &self.who, Serving { cluster, by, regions, since });
     }
 
+    /// It gives the backend back that it had of this server.
+    pub(super) fn note_part(&mut self, from: &Arc<Endpoint>, now: Instant) {
+        self.served.part(from, now);
+    }
+
     fn keep(&self, statement: Statement) -> Result<(), Report> {
         let event = || Event::Statement { who: Arc::clone(&self.who), statement };
         self.audit.keep(event).map_err(|_| refuse::unrecordable())

@@ -85,7 +85,7 @@ impl Lag {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotReplica {
     #[error("it does not answer")]
-    Health,
+    Silent,
     #[error("nobody is to read there for now, by PAUSE or DRAIN at the console")]
     Held,
     #[error("it has not said what it is")]
@@ -113,7 +113,7 @@ impl ServerView {
     /// older timeline shows what has been given up, or will be once it is made to follow.
     pub fn replica_on(&self, timeline: u32) -> Result<(), NotReplica> {
         if self.health != Health::Up {
-            return Err(NotReplica::Health);
+            return Err(NotReplica::Silent);
         }
         match self.seen {
             _ if self.held => Err(NotReplica::Held),

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 
 use super::Failure;
 use crate::backend::{Credentials, Endpoint, LoginSecret};
 use crate::base::{ClusterName, Region};
-use crate::config::{Cluster, Settings};
+use crate::config::{Cluster, Server, Settings};
 use crate::net;
 use crate::tenant::login_password;
 use crate::topology::{self, Look, Probed};
@@ -37,7 +38,7 @@ pub(super) async fn look<'a>(
 /// How a cluster's servers are reached.
 struct Way {
     tls: Option<Arc<rustls::ClientConfig>>,
-    timeout: std::time::Duration,
+    timeout: Duration,
     credentials: Option<Credentials>,
 }
 
@@ -53,7 +54,7 @@ impl Way {
 
     fn probed(&self, cluster: &Cluster) -> Vec<Probed> {
         let Some(credentials) = &self.credentials else { return Vec::new() };
-        let probed = |server: &Arc<crate::config::Server>| Probed {
+        let probed = |server: &Arc<Server>| Probed {
             server: server.name.clone(),
             endpoint: Arc::new(Endpoint::new(server, self.tls.clone(), self.timeout)),
             credentials: credentials.clone(),
