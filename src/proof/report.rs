@@ -143,7 +143,11 @@ impl Report {
             let past = history.tenants.remove(&name).unwrap_or_default();
             let tenant = settings.tenants.get(name.as_str()).map(AsRef::as_ref);
             let look = tenant.and_then(|tenant| looks.get(&tenant.cluster));
-            findings.extend(outside(&name, tenant, &past).map(|finding| finding.of(&name)));
+            for (way, served) in &past.served {
+                let ends = ends((settings, looks), way, served);
+                let found = ends.iter().flat_map(|end| outside(&name, tenant, served, end));
+                findings.extend(found.map(|finding| finding.of(&name)));
+            }
             configured.extend(tenant);
             reports.push(TenantReport::new(settings, name, tenant, look, past));
         }
@@ -185,47 +189,53 @@ fn unlogged(settings: &Settings, history: &History, audited: bool) -> Vec<Findin
     missing.map(finding).collect()
 }
 
-/// What was served where it could not be then, or could not be now.
-fn outside(name: &str, tenant: Option<&Tenant>, past: &Past) -> impl Iterator<Item = Finding> {
-    let mut findings = Vec::new();
-    let node = |way: &Way| way.node.as_deref().map_or_else(|| "a pgward".to_owned(), |node| format!("node {node}"));
-    for (way, served) in &past.served {
-        let Way { cluster, server, region, node_region, .. } = way;
-        let [at_server, at_node] = served.outside;
-        if at_server > 0 {
-            let text = format!(
-                "{name} was served by server {server} of cluster {cluster} in region {region}, where it could not be ({at_server} lines, the last at {})",
-                served.last
-            );
-            findings.push(Finding::danger("served_outside", text));
-        }
-        let here = node_region.as_deref().unwrap_or_default();
-        if at_node > 0 {
-            let text = format!(
-                "{name} was served through {} in region {here}, where it could not be ({at_node} lines, the last at {})",
-                node(way),
-                served.last
-            );
-            findings.push(Finding::danger("node_outside", text));
-        }
-        let Some(tenant) = tenant else { continue };
-        if at_server == 0 && !allowed(tenant, region) {
-            let text = format!(
-                "{name} was served by server {server} in region {region} up to {}, where it could be then and may not be now: regions has changed",
-                served.last
-            );
-            findings.push(Finding::warning("regions_changed", text));
-        }
-        if at_node == 0 && node_region.is_some() && !allowed(tenant, here) {
-            let text = format!(
-                "{name} was served through {} in region {here} up to {}, where it could be then and may not be now: regions has changed",
-                node(way),
-                served.last
-            );
-            findings.push(Finding::warning("regions_changed", text));
-        }
+/// One end of a way by which a tenant was served.
+struct End<'a> {
+    kind: &'static str,
+    how: String,
+    region: &'a str,
+    /// Lines by which it was where it could not be then.
+    outside: u64,
+    /// Where it is by the configuration.
+    configured: Option<&'a Region>,
+}
+
+fn ends<'a>(found: (&'a Settings, &'a BTreeMap<ClusterName, Look>), way: &'a Way, served: &Served) -> Vec<End<'a>> {
+    let (settings, looks) = found;
+    let Way { cluster, server, region, node, node_region } = way;
+    let [at_server, at_node] = served.outside;
+    let look = looks.get(cluster.as_str());
+    let known = look.and_then(|look| look.cluster.all_servers().find(|known| known.name.as_str() == server));
+    let configured = known.map(|server| &server.region);
+    let how = format!("by server {server} of cluster {cluster}");
+    let mut ends = vec![End { kind: "served_outside", how, region, outside: at_server, configured }];
+    if let Some(region) = node_region {
+        let how = node.as_ref().map_or_else(|| "through a pgward".to_owned(), |node| format!("through node {node}"));
+        let configured = node.as_ref().and_then(|node| settings.nodes.get(node.as_str())).map(|node| &node.region);
+        ends.push(End { kind: "node_outside", how, region, outside: at_node, configured });
     }
-    findings.into_iter()
+    ends
+}
+
+/// What was served where it could not be then, or may not be now.
+fn outside(name: &str, tenant: Option<&Tenant>, served: &Served, end: &End<'_>) -> Vec<Finding> {
+    let End { kind, how, region, outside, configured } = end;
+    let (mut findings, last) = (Vec::new(), &served.last);
+    let was = format!("{name} was served {how} in region {region}");
+    if *outside > 0 {
+        let text = format!("{was}, where it could not be ({outside} lines, the last at {last})");
+        findings.push(Finding::danger(kind, text));
+    } else if tenant.is_some_and(|tenant| !allowed(tenant, region)) {
+        let text = format!("{was} up to {last}, where it could be then and may not be now: regions has changed");
+        findings.push(Finding::warning("regions_changed", text));
+    }
+    if let Some(now) = configured.filter(|now| now.as_str() != *region) {
+        let text = format!(
+            "{was} up to {last}, and by the configuration that is in region {now}: it has moved, or one of the two is wrong"
+        );
+        findings.push(Finding::warning("place_changed", text));
+    }
+    findings
 }
 
 fn allowed(tenant: &Tenant, region: &str) -> bool {

@@ -70,6 +70,8 @@ fn what_was_served_inside_is_no_finding_and_outside_is_a_danger() {
     let report = reported(&settings, &[START, &served("acme", "c2", "in", "lk", r#"["in","lk"]"#)], &[]);
     assert!(report.sound && kinds(&report).is_empty(), "{:?}", report.findings);
     assert_eq!(report.tenants.len(), 2, "all that there are");
+    let moved = reported(&settings, &[START, &served("acme", "c2", "lk", "lk", r#"["in","lk"]"#)], &[]);
+    assert_eq!((moved.sound, kinds(&moved)), (true, vec![("place_changed", Some("acme"))]));
     let report = reported(&settings, &[START, &served("globex", "c2", "in", "lk", r#"["lk"]"#)], &[]);
     assert_eq!((report.sound, kinds(&report)), (false, vec![("served_outside", Some("globex"))]));
     let report = reported(&settings, &[START, &served("globex", "c1", "lk", "in", r#"["lk"]"#)], &["globex"]);
@@ -87,7 +89,7 @@ fn what_could_be_then_and_may_not_now_is_told_apart() {
 #[test]
 fn a_tenant_that_is_gone_is_reported_by_what_the_log_says() {
     let settings = settings("");
-    let report = reported(&settings, &[START, &served("initech", "c2", "de", "lk", r#"["lk"]"#)], &[]);
+    let report = reported(&settings, &[START, &served("initech", "c9", "de", "lk", r#"["lk"]"#)], &[]);
     assert_eq!(kinds(&report), [("served_outside", Some("initech"))]);
     let gone = report.tenants.iter().find(|tenant| tenant.tenant == "initech").unwrap();
     assert!(gone.place.is_none() && report.page().text().contains("not in the configuration"));
