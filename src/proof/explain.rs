@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::standing::{NodeStanding, Standing, names};
+use super::standing::{self, NodeStanding, Standing, names};
 use crate::base::{Access, Region};
 use crate::config::{ReadRoute, Settings, Tenant};
 use crate::route::{self, Read, Route};
@@ -115,13 +115,8 @@ pub fn explain(question: &Question<'_>) -> Explanation {
 }
 
 fn notes(question: &Question<'_>) -> Vec<String> {
-    let (look, mut notes) = (question.look, Vec::new());
-    if let Some(why) = look.unasked {
-        notes.push(format!("{why}: they are taken for what the configuration says"));
-    }
-    if let Some(why) = &look.patroni {
-        notes.push(format!("Patroni could not be asked, and its servers are not known: {why}"));
-    }
+    let look = question.look;
+    let mut notes = standing::notes(look);
     if look.snapshot.primary.is_none() {
         let what = "there is no primary, so one look does not tell how far replicas are behind";
         notes.push(format!("{what}; a pgward that has seen them before reads from those that were not"));

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::finding::{Finding, Severity};
 use super::history::{Counted, History, Log, Past, Refused, Served, Way};
-use super::standing::{NodeStanding, Standing, names};
+use super::standing::{self, NodeStanding, Standing, names};
 use crate::base::{ClusterName, Region};
 use crate::config::{Node, Settings, Tenant};
 use crate::residency;
@@ -274,10 +274,7 @@ fn some(names: &[&str]) -> String {
 
 impl ClusterStanding {
     fn of(name: &ClusterName, look: &Look) -> Self {
-        let patroni = look.patroni.as_ref().map(|why| format!("Patroni could not be asked: {why}"));
-        let unasked = look.unasked.map(|why| format!("{why}: they are taken for what the configuration says"));
-        let notes = unasked.into_iter().chain(patroni).collect();
-        Self { cluster: name.to_string(), servers: Standing::all(look), notes }
+        Self { cluster: name.to_string(), servers: Standing::all(look), notes: standing::notes(look) }
     }
 
     fn findings(&self) -> Vec<Finding> {

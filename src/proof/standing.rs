@@ -77,3 +77,12 @@ impl NodeStanding {
 pub(super) fn names(regions: &[Region]) -> Vec<String> {
     regions.iter().map(Region::to_string).collect()
 }
+
+/// What could not be asked, and what that means.
+pub(super) fn notes(look: &Look) -> Vec<String> {
+    let unasked = look.unasked.map(|why| format!("{why}: the servers are taken for what the configuration says"));
+    let patroni = look.patroni.as_ref();
+    let patroni =
+        patroni.map(|why| format!("Patroni could not be asked, and the servers that it knows are not known: {why}"));
+    unasked.into_iter().chain(patroni).collect()
+}
