@@ -188,7 +188,8 @@ fn no_writes(look: &Look, at: usize, view: &ServerView, regions: &[Region]) -> O
                 .to_owned()
         }
         Some(Role::Primary) if view.fenced => {
-            "it says that it is the primary, and gets no writes: another server is on a higher timeline, or Patroni says that it does not lead"
+            "it says that it is the primary, and gets no writes: another server is on a higher timeline, or \
+             Patroni says that it does not lead"
                 .to_owned()
         }
         Some(Role::Primary) => "it says that it is the primary, and not all servers have been heard yet".to_owned(),

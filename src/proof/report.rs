@@ -252,7 +252,8 @@ fn copies(tenants: &[&Tenant], looks: &BTreeMap<ClusterName, Look>) -> Vec<Findi
         let not_there: Vec<&str> = tenants.iter().filter(of).map(|tenant| tenant.id.as_str()).collect();
         let has = if view.seen.is_some() { "has" } else { "has, as far as it is known," };
         let text = format!(
-            "server {} in region {} {has} all data of cluster {cluster}, also of those whose data may not be there; it serves them nothing: {}",
+            "server {} in region {} {has} all data of cluster {cluster}, also of those whose data may not be \
+             there; it serves them nothing: {}",
             server.name,
             server.region,
             some(&not_there)
