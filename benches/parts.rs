@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use pgward::audit::Audit;
+use pgward::audit::{Audit, Here};
 use pgward::auth::{Verifier, mint};
 use pgward::base::{Access, ClusterName, Party, Secret, TenantId, clock};
 use pgward::config::{self, Settings};
@@ -148,7 +148,7 @@ fn tokens(c: &mut Criterion) {
 fn leases(c: &mut Criterion) {
     let port = welcoming();
     let world = World::new(settings(port), None).unwrap();
-    let audit = Audit::start(None, &Arc::new(Telemetry::new())).unwrap();
+    let audit = Audit::start(None, Here::default(), &Arc::new(Telemetry::new())).unwrap();
     let pools = Pools::new(1, audit);
     let (cluster, tenant) =
         (&world.settings.clusters[&ClusterName::parse("main").unwrap()], &world.settings.tenants[&acme()]);

@@ -14,7 +14,7 @@
 //! | commands | [`cli`] |
 //! | wiring | [`proxy`]: threads, listeners, reload, shutdown |
 //! | operation | [`admin`]: console and HTTP |
-//! | sessions | [`session`]: a client's stay, stage by stage |
+//! | sessions | [`session`]: a client's stay, stage by stage; [`proof`]: where data is and who served it, to be shown |
 //! | routing | [`route`]: which server, a pure function |
 //! | pools | [`pool`]: backends lent to sessions; [`topology`]: what the servers are right now; [`doctor`]: what is wrong in a live database |
 //! | parts | [`auth`]: tokens and passwords; [`tenant`]: the sealed context; [`limits`]; [`audit`]: who came in and who did not; [`backend`]: one connection to a server |
@@ -48,6 +48,7 @@ pub mod doctor;
 pub mod limits;
 pub mod net;
 pub mod pool;
+pub mod proof;
 pub mod proxy;
 pub mod residency;
 pub mod route;

@@ -19,7 +19,7 @@ const FLOORS: [&[&str]; 11] = [
     &["auth", "tenant", "limits", "audit", "backend"],
     &["topology", "pool", "doctor"],
     &["route"],
-    &["session"],
+    &["session", "proof"],
     &["admin", "sidecar"],
     &["proxy"],
     &["cli"],

@@ -171,7 +171,15 @@ const HOUSEKEEPING: u128 = 250;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_allocates_nothing() {
-    let stage = Stage::new("").await;
+    let folder = tempfile::tempdir().unwrap();
+    let audit = format!("audit.file = \"{}\"\n", folder.path().join("audit.jsonl").display());
+    for extra in ["", &audit] {
+        allocates_nothing(extra).await;
+    }
+}
+
+async fn allocates_nothing(extra: &str) {
+    let stage = Stage::new(extra).await;
     let (address, token) = (stage.address, stage.token("acme", "app"));
     tokio::task::spawn_blocking(move || {
         for (way, once, each) in ways() {

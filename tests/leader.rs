@@ -161,6 +161,35 @@ async fn servers_come_and_go_as_patroni_tells_and_none_without_a_region() {
     assert_eq!(one(&client, "select count(*) from orders where item = 'told'").await, "1", "nobody noticed");
 }
 
+/// What `pgward residency explain` says of a tenant at that moment.
+async fn explained(stage: &Stage) -> Value {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pgward"));
+    command.args(["residency", "explain", "--json", "--tenant", "acme", "--config"]).arg(&stage.path);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_would_serve_a_tenant_is_asked_of_patroni_too() {
+    let cluster = pair("oracle").await;
+    let oracle = Oracle::new().await;
+    oracle.says(&cluster, Some("oracle-1"));
+    let stage = behind_patroni(&[oracle.port], "").await;
+    let said = explained(&stage).await;
+    assert_eq!((&said["writes"], &said["reads"]), (&"oracle-1".into(), &json!(["oracle-2"])), "{said:#}");
+    // It still says that it is the primary.
+    oracle.says(&cluster, None);
+    let said = explained(&stage).await;
+    assert_eq!((&said["writes"], &said["servers"][0]["role"]), (&Value::Null, &"primary".into()), "{said:#}");
+    assert!(said["servers"][0]["no_writes"].as_str().unwrap().contains("Patroni says"), "{said:#}");
+    oracle.is_silent();
+    let said = explained(&stage).await;
+    assert!(
+        said["servers"] == json!([]) && said["notes"].to_string().contains("Patroni could not be asked"),
+        "{said:#}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_with_two_addresses_was_taken_for_two_primaries() {
     let cluster = pair("twins").await;

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
 use super::redact::{Text, holds_token};
-use crate::base::{Access, NodeName, Party, Region, ServerName, SqlState, TenantId};
+use crate::base::{Access, ClusterName, NodeName, Party, Region, ServerName, SqlState, TenantId, clock};
 use crate::config::Grant;
 use crate::sql::without_constants;
 
@@ -58,6 +58,16 @@ pub struct Refusal {
     pub reason: &'static str,
     /// What the client was told.
     pub sqlstate: Option<SqlState>,
+}
+
+/// A server that serves a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServedBy {
+    pub cluster: ClusterName,
+    pub server: ServerName,
+    pub region: Region,
+    /// Where servers may be that serve the session, as it was decided when it came in.
+    pub regions: Arc<[Region]>,
 }
 
 /// A statement on its way to be recorded. Its text never gets to the log as it is.
@@ -134,6 +144,19 @@ pub enum Event {
         region: Region,
         direct_tls: bool,
     },
+    /// A server serves the session for the first time since that is of its tenant.
+    Served {
+        who: Arc<Who>,
+        by: Arc<ServedBy>,
+    },
+    /// It has done so again.
+    ServedAgain {
+        who: Arc<Who>,
+        by: Arc<ServedBy>,
+        /// Since the log was told of it last.
+        times: u64,
+        until: SystemTime,
+    },
     /// A cancel request whose key is nobody's.
     CancelRefused {
         peer: Option<SocketAddr>,
@@ -190,6 +213,8 @@ impl Event {
             Self::Denied { .. } => "denied",
             Self::ResidencyRefused { .. } => "residency_refused",
             Self::Forwarded { .. } => "forwarded",
+            Self::Served { .. } => "served",
+            Self::ServedAgain { .. } => "served_again",
             Self::CancelRefused { .. } => "cancel_refused",
             Self::Command { .. } => "command",
             Self::Reload { .. } => "reload",
@@ -213,6 +238,8 @@ impl Event {
             | Self::Denied { who, .. }
             | Self::ResidencyRefused { who, .. }
             | Self::Forwarded { who, .. }
+            | Self::Served { who, .. }
+            | Self::ServedAgain { who, .. }
             | Self::Command { who, .. }
             | Self::Statement { who, .. } => Some(who),
             Self::CancelRefused { .. }
@@ -278,7 +305,7 @@ impl Event {
                 line.region = Some(region.as_str());
             }
             Self::Forwarded { node, region, direct_tls, .. } => {
-                line.node = Some(node.as_str());
+                line.forwarded_to = Some(node.as_str());
                 line.region = Some(region.as_str());
                 line.direct_tls = Some(*direct_tls);
             }
@@ -286,6 +313,12 @@ impl Event {
                 let grant = who.grant.as_ref();
                 line.purpose = grant.map(|grant| grant.purpose.as_str());
                 line.legal_basis = grant.map(|grant| grant.legal_basis.as_str());
+            }
+            Self::Served { by, .. } => line.served(by),
+            Self::ServedAgain { by, times, until, .. } => {
+                line.served(by);
+                line.times = Some(*times);
+                line.until = Some(clock::rfc3339(*until));
             }
             Self::SessionEnd { end, lasted, .. } => {
                 line.refusal(end);
@@ -341,9 +374,13 @@ fn network(peer: SocketAddr) -> std::net::IpAddr {
 }
 
 /// A line's members, in their order.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub(super) struct Members<'a> {
     pub event: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub here: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -369,11 +406,13 @@ pub(super) struct Members<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sqlstate: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub node: Option<&'a str>,
+    pub forwarded_to: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direct_tls: Option<bool>,
     /// The node that the client has come by.
@@ -386,6 +425,11 @@ pub(super) struct Members<'a> {
     pub purpose: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub legal_basis: Option<&'a str>,
+    pub regions: Option<Vec<&'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub times: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -430,7 +474,14 @@ pub(super) struct Members<'a> {
     pub lost: Option<u64>,
 }
 
-impl Members<'_> {
+impl<'a> Members<'a> {
+    fn served(&mut self, by: &'a ServedBy) {
+        self.cluster = Some(by.cluster.as_str());
+        self.server = Some(by.server.as_str());
+        self.region = Some(by.region.as_str());
+        self.regions = Some(by.regions.iter().map(Region::as_str).collect());
+    }
+
     fn refusal(&mut self, refusal: &Refusal) {
         self.reason = Some(refusal.reason);
         self.sqlstate = refusal.sqlstate.map(SqlState::as_str);

@@ -12,7 +12,8 @@ use tokio::sync::oneshot;
 
 use super::event::Event;
 use super::writer::{Order, Writer};
-use crate::config::{Audit as Rules, OnFailure};
+use crate::base::{NodeName, Region};
+use crate::config::{Audit as Rules, OnFailure, Settings};
 use crate::telemetry::Telemetry;
 
 /// Statement texts that may wait to be written, in bytes.
@@ -34,6 +35,19 @@ pub enum AuditError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unrecordable;
 
+/// Which pgward writes, and where it is, as far as its configuration says.
+#[derive(Debug, Clone, Default)]
+pub struct Here {
+    pub node: Option<NodeName>,
+    pub region: Option<Region>,
+}
+
+impl From<&Settings> for Here {
+    fn from(settings: &Settings) -> Self {
+        Self { node: settings.node.clone(), region: settings.region.clone() }
+    }
+}
+
 /// An audit log, or none. Clones are the same log.
 #[derive(Clone, Default)]
 pub struct Audit(Option<Arc<Running>>);
@@ -47,6 +61,7 @@ struct Running {
 /// What both sides of the queue look at.
 pub(super) struct State {
     pub rules: ArcSwap<Rules>,
+    pub here: Here,
     pub telemetry: Arc<Telemetry>,
     /// The last attempt to write failed.
     pub failing: AtomicBool,
@@ -70,12 +85,13 @@ impl State {
 
 impl Audit {
     /// Opens the log and starts its thread. Where failing means refusing, a log that cannot be written is an error.
-    pub fn start(rules: Option<&Rules>, telemetry: &Arc<Telemetry>) -> Result<Self, AuditError> {
+    pub fn start(rules: Option<&Rules>, here: Here, telemetry: &Arc<Telemetry>) -> Result<Self, AuditError> {
         let Some(rules) = rules else { return Ok(Self(None)) };
         telemetry.begin("pgward_audit_lost_total");
         telemetry.gauge("pgward_audit_failing", &[], 0.0);
         let state = Arc::new(State {
             rules: ArcSwap::from_pointee(rules.clone()),
+            here,
             telemetry: Arc::clone(telemetry),
             failing: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),

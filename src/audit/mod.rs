@@ -1,5 +1,5 @@
-//! The audit log: who came in, who was refused, what was forged, what administrators did, and, where a tenant
-//! wants it, which statements were run. JSON, a line an event, each chained to the one before.
+//! The audit log: who came in, who was served by which server, who was refused, what was forged, what administrators
+//! did, and, where a tenant wants it, which statements were run. JSON, a line an event, each chained to the one before.
 //!
 //! ```text
 //!   event    what is recorded, typed; nothing else can be
@@ -23,8 +23,8 @@ mod verify;
 mod writer;
 
 pub use chain::{Hash, Head, Line, Seal};
-pub use event::{Event, Refusal, Source, Statement, Token, Via, Who};
-pub use log::{Audit, AuditError, Unrecordable};
+pub use event::{Event, Refusal, ServedBy, Source, Statement, Token, Via, Who};
+pub use log::{Audit, AuditError, Here, Unrecordable};
 pub use redact::Text;
 pub use sink::put_aside;
-pub use verify::{Anchor, Examiner, Finding, Place, Verdict};
+pub use verify::{Anchor, Examiner, Finding, Members, Place, Verdict};

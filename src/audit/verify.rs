@@ -99,6 +99,9 @@ impl fmt::Display for Finding {
     }
 }
 
+/// Of a line's JSON object.
+pub type Members = serde_json::Map<String, serde_json::Value>;
+
 /// What a chain was found to be.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
@@ -166,8 +169,8 @@ impl Examiner {
         }
     }
 
-    /// Takes a line without its end. `ended`: it had one.
-    pub fn take(&mut self, at: Place, text: &[u8], ended: bool) {
+    /// Takes a line without its end, and gives its members if it is good and stands where it belongs. `ended`: it had one.
+    pub fn take(&mut self, at: Place, text: &[u8], ended: bool) -> Option<Members> {
         let read = Line::read(text);
         let line = read.filter(|line| ended && self.seals.iter().any(|seal| line.is_sealed_by(seal)));
         let Some(line) = line else {
@@ -180,7 +183,7 @@ impl Examiner {
             let rest = (Seal::Plain.hash(text).to_string(), text.len() as u64, self.verdict.findings.len());
             self.torn = (self.bad == 1).then_some(rest);
             self.verdict.findings.push(finding);
-            return;
+            return None;
         };
         self.meet(line.head());
         self.verdict.lines += 1;
@@ -195,22 +198,22 @@ impl Examiner {
             self.bad = 0;
         }
         self.removed_through = self.removed_through.max(number("removed_through").unwrap_or(0));
-        self.link(at, &line);
+        self.link(at, &line).then_some(members)
     }
 
-    /// Compares a good line with the good one before it.
-    fn link(&mut self, at: Place, line: &Line<'_>) {
+    /// Compares a good line with the good one before it. `false`: it does not belong there.
+    fn link(&mut self, at: Place, line: &Line<'_>) -> bool {
         let bad = std::mem::take(&mut self.bad);
         let Some(last) = self.last else {
             self.begin = Some(Head { seq: line.seq.saturating_sub(bad).saturating_sub(1), hash: line.prev });
             self.verdict.first = Some(line.seq);
             self.last = Some(line.head());
-            return;
+            return true;
         };
         if line.seq <= last.seq {
             self.strays.insert(line.seq);
             self.verdict.findings.push(Finding::OutOfPlace { at, seq: line.seq, after: last.seq });
-            return;
+            return false;
         }
         let missing = line.seq - last.seq - 1;
         if missing > bad {
@@ -219,6 +222,7 @@ impl Examiner {
             self.verdict.findings.push(Finding::Unlinked { at, seq: line.seq });
         }
         self.last = Some(line.head());
+        true
     }
 
     fn meet(&mut self, head: Head) {

@@ -14,9 +14,9 @@ use tokio::sync::oneshot;
 use super::chain::{Head, Seal};
 use super::event::{Event, Members};
 use super::flood::Flood;
-use super::log::State;
+use super::log::{Here, State};
 use super::sink::{self, LogFile, Tail, TailState};
-use crate::base::clock;
+use crate::base::{NodeName, Region, clock};
 use crate::config::Audit as Rules;
 
 /// Events that are written at once.
@@ -288,12 +288,14 @@ impl Writer {
     fn lines(&self, head: &mut Head, own: &[Own]) -> Vec<u8> {
         let mut out = Vec::new();
         let now = clock::rfc3339(SystemTime::now());
+        let Here { node, region } = &self.state.here;
+        let (node, here) = (node.as_ref().map(NodeName::as_str), region.as_ref().map(Region::as_str));
         for own in own {
-            head.append(&self.seal, &now, &own.json(), &mut out);
+            let line = Members { node, here, ..own.clone() };
+            head.append(&self.seal, &now, &line.json(), &mut out);
         }
         for due in self.due.iter().chain(self.waiters.iter().map(|(due, _)| due)) {
-            let mut line = due.event.line();
-            line.repeats = due.repeats;
+            let line = Members { node, here, repeats: due.repeats, ..due.event.line() };
             head.append(&self.seal, &clock::rfc3339(due.at), &line.json(), &mut out);
         }
         out

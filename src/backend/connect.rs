@@ -13,6 +13,7 @@ use tokio_rustls::TlsConnector;
 use super::login::{self, Credentials, Greeting};
 use super::{Backend, BackendError};
 use crate::base::{Region, ServerName};
+use crate::config::Server;
 use crate::net::{Socket, Stream};
 use crate::wire::flow::Flow;
 
@@ -28,6 +29,11 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    pub fn new(server: &Server, tls: Option<Arc<ClientConfig>>, timeout: Duration) -> Self {
+        let Server { name, region, host, port, .. } = server.clone();
+        Self { server: name, region, host, port, tls, timeout }
+    }
+
     pub fn name(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }

@@ -41,13 +41,8 @@ struct Verify {
     #[arg(long, env = "PGWARD_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// A file with a key that lines may be made with, besides the configuration's. Repeatable
-    #[arg(long = "key-file", value_name = "FILE")]
-    keys: Vec<PathBuf>,
-
-    /// Take lines without a key as well, as from before there was one
-    #[arg(long)]
-    unkeyed: bool,
+    #[command(flatten)]
+    keys: KeyArguments,
 
     /// A line that must be there, as an earlier verify or pgward's own log told it. Repeatable
     #[arg(long = "expect", value_name = "SEQ[:HASH]", value_parser = anchor)]
@@ -58,6 +53,39 @@ struct Verify {
     json: bool,
 }
 
+/// What lines of a log may be made with.
+#[derive(Debug, clap::Args)]
+pub(super) struct KeyArguments {
+    /// A file with a key that lines may be made with, besides the configuration's. Repeatable
+    #[arg(long = "key-file", value_name = "FILE")]
+    keys: Vec<PathBuf>,
+
+    /// Take lines without a key as well, as from before there was one
+    #[arg(long)]
+    unkeyed: bool,
+}
+
+impl KeyArguments {
+    /// Without any key, lines are expected to have none.
+    pub fn seals(&self, settings: Option<&Settings>) -> Result<Vec<Seal>, Failure> {
+        let configured = settings.and_then(|settings| settings.audit.as_ref()?.key.clone());
+        let mut seals: Vec<Seal> = configured.map(Seal::Keyed).into_iter().collect();
+        for path in &self.keys {
+            let mut bytes =
+                std::fs::read(path).map_err(|error| Failure::said(format!("{}: {error}", path.display())))?;
+            // As the configuration reads secrets.
+            while matches!(bytes.last(), Some(b'\n' | b'\r')) {
+                bytes.pop();
+            }
+            seals.push(Seal::Keyed(Secret::new(bytes)));
+        }
+        if self.unkeyed || seals.is_empty() {
+            seals.push(Seal::Plain);
+        }
+        Ok(seals)
+    }
+}
+
 fn anchor(text: &str) -> Result<Anchor, String> {
     Anchor::parse(text).ok_or_else(|| "must be a line's number, or SEQ:HASH as verify prints it".to_owned())
 }
@@ -66,9 +94,10 @@ pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
     let Command::Verify(verify) = &arguments.command;
     let settings = verify.config.as_deref().map(super::load).transpose()?;
     let files = files(verify, settings.as_ref())?;
-    let mut examiner = Examiner::new(seals(verify, settings.as_ref())?, verify.anchors.clone());
+    let mut examiner = Examiner::new(verify.keys.seals(settings.as_ref())?, verify.anchors.clone());
     for file in &files {
-        read(file, &mut examiner)?;
+        let failed = |error: std::io::Error| Failure::said(format!("{}: {error}", file.display()));
+        read(file, |at, text, ended| drop(examiner.take(at, text, ended))).map_err(failed)?;
     }
     let verdict = examiner.finish(verify.files.is_empty());
     if verify.json {
@@ -93,36 +122,18 @@ fn files(verify: &Verify, settings: Option<&Settings>) -> Result<Vec<PathBuf>, F
     Ok(files)
 }
 
-/// Without any key, lines are expected to have none.
-fn seals(verify: &Verify, settings: Option<&Settings>) -> Result<Vec<Seal>, Failure> {
-    let configured = settings.and_then(|settings| settings.audit.as_ref()?.key.clone());
-    let mut seals: Vec<Seal> = configured.map(Seal::Keyed).into_iter().collect();
-    for path in &verify.keys {
-        let mut bytes = std::fs::read(path).map_err(|error| Failure::said(format!("{}: {error}", path.display())))?;
-        // As the configuration reads secrets.
-        while matches!(bytes.last(), Some(b'\n' | b'\r')) {
-            bytes.pop();
-        }
-        seals.push(Seal::Keyed(Secret::new(bytes)));
-    }
-    if verify.unkeyed || seals.is_empty() {
-        seals.push(Seal::Plain);
-    }
-    Ok(seals)
-}
-
-fn read(path: &Path, examiner: &mut Examiner) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::said(format!("{}: {error}", path.display()));
-    let mut lines = BufReader::new(File::open(path).map_err(failed)?);
+/// Gives each line of a file, without its end, and whether it has one.
+pub(super) fn read(path: &Path, mut take: impl FnMut(Place, &[u8], bool)) -> std::io::Result<()> {
+    let mut lines = BufReader::new(File::open(path)?);
     let mut text = Vec::new();
     for line in 1.. {
         text.clear();
-        if lines.by_ref().take(LONGEST).read_until(b'\n', &mut text).map_err(failed)? == 0 {
+        if lines.by_ref().take(LONGEST).read_until(b'\n', &mut text)? == 0 {
             break;
         }
         let ended = text.last() == Some(&b'\n');
         let body = text.get(..text.len() - usize::from(ended)).unwrap_or_default();
-        examiner.take(Place { file: path.display().to_string(), line }, body, ended);
+        take(Place { file: path.display().to_string(), line }, body, ended);
     }
     Ok(())
 }

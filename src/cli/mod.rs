@@ -12,6 +12,7 @@ mod health;
 mod install;
 mod output;
 mod record;
+mod residency;
 mod run;
 mod tenant;
 mod token;
@@ -53,6 +54,7 @@ enum Command {
     Classification(classification::Arguments),
     Health(health::Arguments),
     Audit(audit::Arguments),
+    Residency(residency::Arguments),
     Demo(demo::Arguments),
 }
 
@@ -82,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Install(arguments) => install::command(&arguments),
         Command::Uninstall(arguments) => uninstall::command(&arguments),
         Command::Audit(arguments) => audit::command(&arguments),
+        Command::Residency(arguments) => residency::command(&arguments),
         Command::Doctor(arguments) => return doctor::command(&arguments),
         Command::Classification(arguments) => classification::command(&arguments),
         Command::Health(arguments) => health::command(&arguments),

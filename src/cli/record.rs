@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::failure::Failure;
 use super::output::warn;
-use crate::audit::{Audit, AuditError, Event, Text};
+use crate::audit::{Audit, AuditError, Event, Here, Text};
 use crate::base::TenantId;
 use crate::config::{self, OnFailure, Settings};
 use crate::telemetry::Telemetry;
@@ -84,7 +84,7 @@ impl<'a> Act<'a> {
         let audit = loop {
             // To be told of a failure; whether it matters is decided below.
             let strict = config::Audit { on_failure: OnFailure::Refuse, ..rules.clone() };
-            match Audit::start(Some(&strict), &Arc::new(Telemetry::new())) {
+            match Audit::start(Some(&strict), Here::from(self.settings), &Arc::new(Telemetry::new())) {
                 Ok(audit) => break audit,
                 Err(AuditError::Write { .. }) if begin.elapsed() < PATIENCE && is_busy(&rules.file) => {
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -129,7 +129,7 @@ fn is_busy(file: &Path) -> bool {
 }
 
 /// `pgward.jsonl` becomes `pgward.admin.jsonl`.
-fn beside(file: &Path) -> PathBuf {
+pub(super) fn beside(file: &Path) -> PathBuf {
     let part = |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned());
     let stem = part(file.file_stem()).unwrap_or_default();
     match part(file.extension()) {

@@ -10,10 +10,9 @@ use crate::base::{Access, NodeName, Region, TenantId};
 use crate::residency;
 
 impl Settings {
-    /// What lets a tenant's role be served here though its data may not be here.
-    pub fn grant_here(&self, tenant: &TenantId, role: &Access, now: u64) -> Option<&Arc<Grant>> {
-        let here = self.region.as_ref()?;
-        self.grants.values().find(|grant| grant.covers(tenant, role, here, now))
+    /// What lets a tenant's role be served in a region though its data may not be there.
+    pub fn grant_in(&self, region: &Region, tenant: &TenantId, role: &Access, now: u64) -> Option<&Arc<Grant>> {
+        self.grants.values().find(|grant| grant.covers(tenant, role, region, now))
     }
 
     /// The pgwards in these regions, those at home first.

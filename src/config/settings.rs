@@ -310,6 +310,15 @@ pub enum ServerRole {
     Replica,
 }
 
+impl ServerRole {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerTls {
     pub mode: ServerTlsMode,
@@ -423,6 +432,11 @@ impl Tenant {
             Roles::Shared(named) if named.is_empty() || named.contains(access) => cluster.logins.get(access),
             Roles::Shared(_) => None,
         }
+    }
+
+    /// Where the reads of those go who come in by this login, if they say nothing else.
+    pub fn route(&self, login: &Login) -> ReadRoute {
+        login.route.unwrap_or(self.reads.route)
     }
 }
 

@@ -135,8 +135,9 @@ async fn follow(control: Control, name: ClusterName, board: Arc<Board>) {
 /// Has pools lead to the servers of now, and sessions notice that theirs has gone.
 fn point(control: &Control, name: &ClusterName, board: &Board) {
     let (pools, snapshot) = (&control.shared.pools, board.snapshot());
-    let asked = control.shared.world.load().settings.clusters.get(name).is_some_and(|cluster| cluster.probe.is_some());
-    pools.set_replicas(name, asked && snapshot.servers.len() > 1);
+    let world = control.shared.world.load();
+    let cluster = world.settings.clusters.get(name);
+    pools.set_replicas(name, cluster.is_some_and(|cluster| snapshot.offers_replicas(cluster)));
     let mut moved = lead(control, name, &Place::Primary, || board.snapshot().primary().cloned());
     for (at, view) in snapshot.servers.iter().enumerate() {
         let place = Place::Replica(view.server.name.clone());

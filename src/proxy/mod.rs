@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::follow::Followers;
 use crate::admin::{Control, Request, http};
-use crate::audit::{Audit, AuditError, Event, Source};
+use crate::audit::{Audit, AuditError, Event, Here, Source};
 use crate::config::Settings;
 use crate::session::{self, Command, Door, Kick, Shared, World, WorldError};
 use crate::telemetry;
@@ -114,7 +114,7 @@ impl Proxy {
         let forwarding = settings.forwarding.as_ref().and_then(|forwarding| forwarding.listen);
         let world = World::new(settings, None)?;
         let telemetry = Arc::new(telemetry::Telemetry::new());
-        let audit = Audit::start(world.settings.audit.as_ref(), &telemetry)?;
+        let audit = Audit::start(world.settings.audit.as_ref(), Here::from(&world.settings), &telemetry)?;
         let shared = Arc::new(Shared::new(world, listen.cores, telemetry, audit));
         let cell = cores::ControlCell::default();
         let (cores, threads) = cores::start(&shared, listen.cores, &cell).map_err(RunError::Thread)?;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::base::{Access, Region, ServerName};
-use crate::config::{Cluster, Grant, Login, Tenant};
+use crate::base::{Access, Region, ServerName, clock};
+use crate::config::{Cluster, Grant, Login, Settings, Tenant};
 use crate::residency;
 
 #[derive(Debug)]
@@ -38,6 +38,14 @@ pub struct Here<'a> {
     pub region: Option<&'a Region>,
     /// What lets the tenant's role be served here though its data may not be here.
     pub grant: Option<&'a Arc<Grant>>,
+}
+
+impl<'a> Here<'a> {
+    /// For a tenant's role, at this moment.
+    pub fn of(settings: &'a Settings, region: Option<&'a Region>, tenant: &Tenant, role: &Access) -> Self {
+        let grant = |region| settings.grant_in(region, &tenant.id, role, clock::unix_now());
+        Self { region, grant: region.and_then(grant) }
+    }
 }
 
 /// Residency is asked before anything else about a server. A region in the token narrows what the
@@ -77,7 +85,7 @@ pub fn admit(regions: &[Region], server: &ServerName, region: &Region) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Settings, parse};
+    use crate::config::parse;
 
     fn settings() -> Settings {
         let text = r#"

@@ -4,4 +4,4 @@ mod decide;
 mod reads;
 
 pub use decide::{Here, Refusal, Route, admit, decide};
-pub use reads::{Before, Choice, Read, Server, choose, serves};
+pub use reads::{Before, Choice, Read, Server, Unfit, choose, fitness, serves, sharing};

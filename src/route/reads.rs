@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::base::{Region, ServerName};
 use crate::config::{Consistency, ReadRules};
 use crate::residency;
-use crate::topology::{Lag, ServerView, Snapshot};
+use crate::topology::{Lag, NotReplica, ServerView, Snapshot};
 
 /// A read that is to be served.
 #[derive(Debug)]
@@ -54,6 +54,54 @@ pub enum Choice {
     Nobody { ever: bool },
 }
 
+/// Why a server serves no read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    #[error("it is in a region where the tenant's data may not be")]
+    Region,
+    #[error("its weight is 0, so nobody reads there")]
+    Weight,
+    #[error(transparent)]
+    State(#[from] NotReplica),
+    #[error("it is not known how far it is behind")]
+    Untold,
+    #[error("it is further behind than reads may be (max_lag, max_lag_bytes)")]
+    Lag,
+    #[error("it has not come as far as a read must be shown")]
+    Stale,
+}
+
+/// Who is preferred: the first of these that any server is.
+#[derive(Debug, Clone, Copy)]
+enum Tier {
+    Near,
+    Fresh,
+    /// Where the primary is not to serve it.
+    Usable,
+}
+
+impl Tier {
+    const ALL: [Self; 3] = [Self::Near, Self::Fresh, Self::Usable];
+
+    fn has(self, snapshot: &Snapshot, read: &Read<'_>, view: &ServerView) -> bool {
+        let near = |view: &ServerView| snapshot.balance.near.as_ref().is_some_and(|near| view.server.region == *near);
+        match self {
+            Self::Near => near(view) && serves(snapshot, read, view),
+            Self::Fresh => serves(snapshot, read, view),
+            Self::Usable => read.always && usable(snapshot, read, view).is_ok(),
+        }
+    }
+}
+
+/// Those replicas that reads are shared among, by their numbers in the snapshot.
+pub fn sharing(snapshot: &Snapshot, read: &Read<'_>) -> Vec<usize> {
+    let of = |tier: Tier| {
+        let servers = snapshot.servers.iter().enumerate();
+        servers.filter(|(_, view)| tier.has(snapshot, read, view)).map(|(at, _)| at).collect::<Vec<_>>()
+    };
+    Tier::ALL.into_iter().map(of).find(|servers| !servers.is_empty()).unwrap_or_default()
+}
+
 /// `busy`: how many are served by a server, or wait to be; `None`: the session's login is not served there. `chance`: random
 /// numbers from 0 to less than 1.
 pub fn choose(
@@ -63,24 +111,21 @@ pub fn choose(
     chance: impl Fn() -> [f64; 4],
 ) -> Choice {
     let servers = || snapshot.servers.iter().enumerate();
-    let usable = |view: &ServerView| is_usable(snapshot, read, view) && busy(view).is_some();
-    let fresh = |view: &ServerView| usable(view) && is_fresh(snapshot, read, view);
-    let near = |view: &ServerView| snapshot.balance.near.as_ref().is_some_and(|near| view.server.region == *near);
-    let fits: [&dyn Fn(&ServerView) -> bool; 3] =
-        [&|view| near(view) && fresh(view), &fresh, &|view| read.always && usable(view)];
-    for fits in fits {
+    for tier in Tier::ALL {
+        let fits = |view: &ServerView| tier.has(snapshot, read, view) && busy(view).is_some();
         let candidates = || servers().filter(|(_, view)| fits(view)).map(|(at, _)| at);
         if let Some(at) = less_busy(snapshot, candidates, read.now, &busy, &chance) {
             return Choice::Replica(at);
         }
     }
-    let soon = |view: &ServerView| usable(view) && view.lag.is_some_and(|lag| lag.time <= read.rules.wait);
+    let may = |view: &ServerView| usable(snapshot, read, view).is_ok() && busy(view).is_some();
+    let soon = |view: &ServerView| may(view) && view.lag.is_some_and(|lag| lag.time <= read.rules.wait);
     let until = read.since + read.rules.wait;
     let soon = servers().any(|(_, view)| soon(view));
     match read.always {
-        true => {
-            Choice::Nobody { ever: servers().any(|(at, view)| may_serve(read, view) && snapshot.primary != Some(at)) }
-        }
+        true => Choice::Nobody {
+            ever: servers().any(|(at, view)| may_serve(read, view).is_ok() && snapshot.primary != Some(at)),
+        },
         false if read.now < until && may_wait(read) && soon => Choice::Wait(until),
         false => Choice::Primary { soon },
     }
@@ -88,17 +133,28 @@ pub fn choose(
 
 /// Whether a replica that was chosen a moment ago would be again.
 pub fn serves(snapshot: &Snapshot, read: &Read<'_>, view: &ServerView) -> bool {
-    is_usable(snapshot, read, view) && is_fresh(snapshot, read, view)
+    fitness(snapshot, read, view).is_ok()
 }
 
-fn is_usable(snapshot: &Snapshot, read: &Read<'_>, view: &ServerView) -> bool {
-    may_serve(read, view) && view.is_replica_on(snapshot.timeline) && within(read.rules, view.worst_lag)
+/// The same, with the reason.
+pub fn fitness(snapshot: &Snapshot, read: &Read<'_>, view: &ServerView) -> Result<(), Unfit> {
+    usable(snapshot, read, view)?;
+    if is_fresh(snapshot, read, view) { Ok(()) } else { Err(Unfit::Stale) }
+}
+
+fn usable(snapshot: &Snapshot, read: &Read<'_>, view: &ServerView) -> Result<(), Unfit> {
+    may_serve(read, view)?;
+    view.replica_on(snapshot.timeline)?;
+    within(read.rules, view.worst_lag)
 }
 
 /// However it is right now.
-fn may_serve(read: &Read<'_>, view: &ServerView) -> bool {
+fn may_serve(read: &Read<'_>, view: &ServerView) -> Result<(), Unfit> {
     // Residency before anything else.
-    residency::confined(read.regions, &view.server.region) && view.server.weight > 0
+    if !residency::confined(read.regions, &view.server.region) {
+        return Err(Unfit::Region);
+    }
+    if view.server.weight == 0 { Err(Unfit::Weight) } else { Ok(()) }
 }
 
 /// Right behind a write the primary is the quick way, and the next read may be, too.
@@ -108,9 +164,11 @@ fn may_wait(read: &Read<'_>) -> bool {
         || wrote.is_none_or(|wrote| read.now.duration_since(wrote) >= read.rules.wait)
 }
 
-fn within(rules: &ReadRules, lag: Option<Lag>) -> bool {
+fn within(rules: &ReadRules, lag: Option<Lag>) -> Result<(), Unfit> {
     // Of one that has not told how far it is, nobody knows.
-    lag.is_some_and(|lag| lag.time <= rules.max_lag && rules.max_lag_bytes.is_none_or(|most| lag.bytes <= most))
+    let lag = lag.ok_or(Unfit::Untold)?;
+    let near = lag.time <= rules.max_lag && rules.max_lag_bytes.is_none_or(|most| lag.bytes <= most);
+    if near { Ok(()) } else { Err(Unfit::Lag) }
 }
 
 /// Whether it shows what has to be seen.

@@ -120,6 +120,9 @@ impl Session {
             self.asks_primary();
         }
         let conn = &lease.conn;
+        if let (Some(stay), Some(regions)) = (&mut self.stay, &self.terms.regions) {
+            stay.note_served(&lease.local().pool.key.cluster, &conn.cancel.endpoint, regions, lease.since);
+        }
         self.key.slot.aim(Arc::clone(&conn.cancel));
         self.entry.set(Phase::Active, lease.since);
         let pool = lease.local().pool.id();
@@ -216,6 +219,7 @@ impl Session {
         self.entry.backend.set(None);
         self.is_new = false;
         let mut lease = link.lease;
+        self.stay.iter_mut().for_each(|stay| stay.note_part(&lease.conn.cancel.endpoint, now));
         self.note_served(lease.local(), now);
         if link.reset {
             lease.conn.context = None;
@@ -227,6 +231,7 @@ impl Session {
     /// Leaves a backend in the middle of something to a task that brings it to rest or closes it.
     pub(super) fn abandon_link(&mut self, server_gone: bool) {
         let Some(link) = self.link.take(&self.core.links) else { return };
+        self.stay.iter_mut().for_each(|stay| stay.note_part(&link.lease.conn.cancel.endpoint, Instant::now()));
         let under_way = self.key.slot.clear();
         let resumable = !server_gone && !link.write_failed && link.to_server.is_clear() && link.handover.is_none();
         let resumable = resumable && (self.rest == 0 || self.rest_dropped);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -137,10 +138,20 @@ impl Session {
             outcome = answered => outcome.unwrap_or_else(|_| Err(refuse::server_lost(Loss::Nothing))),
             () = entry.until_kicked() => return Err(self.heed_kick().err().unwrap_or(End::Client)),
         };
-        if outcome.is_err() {
-            self.forget_channels(|known| *known == channel);
+        match &outcome {
+            Ok(()) => self.note_heard(),
+            Err(_) => self.forget_channels(|known| *known == channel),
         }
         Ok(outcome)
+    }
+
+    /// What others tell it comes from this server from now on.
+    fn note_heard(&mut self) {
+        let pool = &self.hearing.by.pool;
+        let at = pool.head().at();
+        if let (Some(stay), Some(regions), Some(endpoint)) = (&mut self.stay, &self.terms.regions, &at.endpoint) {
+            stay.note_served(&pool.key.cluster, endpoint, regions, Instant::now());
+        }
     }
 
     /// `on_server`: the name is the channel's on the server already.

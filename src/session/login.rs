@@ -376,8 +376,7 @@ pub(super) fn decide<'a>(
     cluster: &'a Cluster,
     identity: &Identity,
 ) -> Result<Route<'a>, route::Refusal> {
-    let grant = settings.grant_here(&tenant.id, &identity.access, clock::unix_now());
-    let here = route::Here { region: settings.region.as_ref(), grant };
+    let here = route::Here::of(settings, settings.region.as_ref(), tenant, &identity.access);
     route::decide(tenant, &identity.access, identity.region.as_ref(), cluster, &here)
 }
 

@@ -52,6 +52,7 @@ mod replay;
 mod room;
 mod run;
 mod serve;
+mod served;
 mod startup_settings;
 mod state;
 mod statements;

@@ -37,10 +37,12 @@ pub(super) fn elsewhere<'a>(here: &Region, nodes: impl Iterator<Item = &'a Arc<N
 
 /// Its tenant's rule is that it be forwarded to a node at home, and none is there.
 pub(super) fn home_unreachable<'a>(nodes: impl Iterator<Item = &'a Arc<Node>>) -> Report {
-    let report = "no pgward in the tenant's regions could be reached to forward this connection to";
-    Report::fatal(SqlState::CANNOT_CONNECT_NOW, report)
-        .hint(format!("Try again, or connect to {}.", addresses(nodes)))
-        .because("home_unreachable")
+    Report::fatal(
+        SqlState::CANNOT_CONNECT_NOW,
+        "no pgward in the tenant's regions could be reached to forward this connection to",
+    )
+    .hint(format!("Try again, or connect to {}.", addresses(nodes)))
+    .because("home_unreachable")
 }
 
 fn addresses<'a>(nodes: impl Iterator<Item = &'a Arc<Node>>) -> String {

@@ -9,10 +9,12 @@ use super::core::Core;
 use super::handshake::{Refused, Started};
 use super::login::Admitted;
 use super::serve::{End, Session};
+use super::served::{Served, Serving};
 use super::{Shared, refuse};
 use crate::audit::{Audit, Event, Refusal, Statement, Text, Token, Via, Who};
 use crate::auth::Identity;
-use crate::base::{NodeName, Party, Report};
+use crate::backend::Endpoint;
+use crate::base::{ClusterName, NodeName, Party, Region, Report};
 use crate::route;
 use crate::sql::identifier;
 
@@ -32,6 +34,8 @@ pub struct Stay {
     told: bool,
     /// Its statements are recorded too.
     pub(super) statements: bool,
+    /// By whom, since it is of its tenant.
+    served: Served,
 }
 
 impl Stay {
@@ -45,7 +49,7 @@ impl Stay {
         // Until somebody says why it ends, it is cut off: by a timeout even while this waits.
         let end = RefCell::new(Refusal { reason: "dropped", sqlstate: None });
         let (audit, began, told) = (audit.clone(), Instant::now(), true);
-        let mut stay = Box::new(Self { audit, who, began, end, told, statements });
+        let mut stay = Box::new(Self { audit, who, began, end, told, statements, served: Served::default() });
         if stay.audit.admit(|| event).await.is_err() {
             stay.told = false;
             return Err(refuse::unrecordable());
@@ -63,6 +67,22 @@ impl Stay {
     /// Who it is, for what is done at the console.
     pub fn who(&self) -> &Arc<Who> {
         &self.who
+    }
+
+    /// A server has served the session.
+    pub(super) fn note_served(
+        &mut self,
+        cluster: &ClusterName,
+        by: &Arc<Endpoint>,
+        regions: &Arc<[Region]>,
+        since: Instant,
+    ) {
+        self.served.note(&self.audit, &self.who, Serving { cluster, by, regions, since });
+    }
+
+    /// It gives the backend back that it had of this server.
+    pub(super) fn note_part(&mut self, from: &Arc<Endpoint>, now: Instant) {
+        self.served.part(from, now);
     }
 
     fn keep(&self, statement: Statement) -> Result<(), Report> {
@@ -91,6 +111,7 @@ impl Drop for Stay {
         if !self.told {
             return;
         }
+        self.served.end(&self.audit, &self.who);
         let (who, end, lasted) = (Arc::clone(&self.who), *self.end.borrow(), self.began.elapsed());
         self.audit.record(|| Event::SessionEnd { who, end, lasted });
     }
@@ -246,6 +267,7 @@ impl Session {
     /// The session gave up its token, or its new one was refused: `report` says why.
     pub(super) fn note_tenant_left(&mut self, report: Option<&Report>) {
         let Some(stay) = &mut self.stay else { return };
+        stay.served.end(&stay.audit, &stay.who);
         let who = Arc::clone(&stay.who);
         match report {
             Some(report) => {
@@ -259,6 +281,7 @@ impl Session {
     /// From here on the session is another tenant's, unless that cannot be recorded and would have to be.
     pub(super) async fn note_switch(&mut self, admitted: &Admitted) -> Result<(), Report> {
         let Some(stay) = &mut self.stay else { return Ok(()) };
+        stay.served.end(&stay.audit, &stay.who);
         let (party, token) = (Some(admitted.terms.id.clone()), admitted.token.clone());
         let grant = admitted.grant.clone();
         let who = Arc::new(Who { party, token, grant, via: Some(Via::Token), ..Who::clone(&stay.who) });

@@ -25,7 +25,7 @@ impl Terms {
     pub fn of_tenant(tenant: &Tenant, login: &Login, regions: &Arc<[Region]>) -> Self {
         let mode = login.mode.unwrap_or(tenant.mode);
         let audit_statements = tenant.audit_statements;
-        let (reads, route) = (Arc::clone(&tenant.reads), login.route.unwrap_or(tenant.reads.route));
+        let (reads, route) = (Arc::clone(&tenant.reads), tenant.route(login));
         let (id, regions) = (Party::Tenant(tenant.id.clone()), Some(Arc::clone(regions)));
         Self { id, limits: tenant.limits, mode, audit_statements, reads, route, regions }
     }

@@ -226,14 +226,8 @@ fn endpoints(settings: &Settings, connectors: &HashMap<ClusterName, Connector>) 
     let clusters = settings.clusters.values();
     let all = clusters.flat_map(|cluster| cluster.all_servers().map(move |server| (&cluster.name, server)));
     let endpoint = |(cluster, server): (&ClusterName, &Arc<Server>)| {
-        let endpoint = Endpoint {
-            server: server.name.clone(),
-            region: server.region.clone(),
-            host: server.host.clone(),
-            port: server.port,
-            tls: connectors.get(cluster).cloned().flatten(),
-            timeout: settings.pool.connect_timeout,
-        };
+        let tls = connectors.get(cluster).cloned().flatten();
+        let endpoint = Endpoint::new(server, tls, settings.pool.connect_timeout);
         ((cluster.clone(), server.name.clone()), Arc::new(endpoint))
     };
     all.map(endpoint).collect()

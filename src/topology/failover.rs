@@ -14,6 +14,15 @@ pub enum Role {
     Replica,
 }
 
+impl Role {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+        }
+    }
+}
+
 /// One server, as far as it matters here.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Candidate {

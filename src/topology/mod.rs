@@ -10,6 +10,7 @@
 //!   roster     the same, answer by answer (pure)
 //!   samples    how far each had come when (pure)
 //!   functions  which of a database's may be called on a replica (I/O)
+//!   look       the same once, for commands (I/O)
 //!   snapshot   what is published: replaced, never changed
 //! ```
 //!
@@ -19,6 +20,7 @@ mod board;
 mod failover;
 mod functions;
 mod health;
+mod look;
 mod patroni;
 mod probe;
 mod roster;
@@ -30,7 +32,8 @@ pub use board::{Board, Topology};
 pub use failover::Role;
 pub use functions::{Catalogue, Functions};
 pub use health::Health;
+pub use look::{Look, look};
 pub use patroni::{Found, PatroniError, ask_once as ask_patroni, watch as watch_patroni};
 pub use probe::{Probed, watch};
 pub use samples::{Sample, Samples};
-pub use snapshot::{Balance, Lag, Seen, ServerView, Snapshot};
+pub use snapshot::{Balance, Lag, NotReplica, Seen, ServerView, Snapshot};

@@ -198,7 +198,7 @@ pub async fn watch(board: Arc<Board>, rules: Arc<Patroni>, changed: impl Fn()) {
 }
 
 /// Whom to ask, and how.
-struct Asker {
+pub(super) struct Asker {
     rules: Arc<Patroni>,
     /// Those that are configured and some that they told of. The one that answered last is the first.
     urls: Vec<Url>,
@@ -206,7 +206,7 @@ struct Asker {
 }
 
 impl Asker {
-    fn new(rules: Arc<Patroni>) -> Self {
+    pub fn new(rules: Arc<Patroni>) -> Self {
         Self { urls: rules.urls.clone(), rules, client: None }
     }
 
@@ -215,7 +215,7 @@ impl Asker {
         self.urls.rotate_left(1);
     }
 
-    async fn ask(&mut self) -> Result<Told, PatroniError> {
+    pub async fn ask(&mut self) -> Result<Told, PatroniError> {
         let http = self.client()?;
         let first = self.urls.first().cloned().ok_or(PatroniError::Nobody)?;
         let mut answer = ask_one(&http, &first).await.map(|told| (told, first));

@@ -58,10 +58,7 @@ pub async fn watch(board: Arc<Board>, probed: Probed, rules: ProbeRules) {
         }
         board.urgency().lower();
         asked = Instant::now();
-        let answer = match timeout(rules.timeout, ask(&mut backend, &probed)).await {
-            Ok(answer) => answer,
-            Err(_) => Answer::Silent(format!("it did not answer within {:?}", rules.timeout)),
-        };
+        let answer = ask_within(rules.timeout, &mut backend, &probed).await;
         let said = matches!(answer, Answer::Said { .. });
         board.note(&probed.server, asked, answer);
         // The name may lead to another server by now, which takes writes.
@@ -69,6 +66,13 @@ pub async fn watch(board: Arc<Board>, probed: Probed, rules: ProbeRules) {
         if !said || backend.as_ref().is_some_and(stale) {
             backend = None;
         }
+    }
+}
+
+pub(super) async fn ask_within(limit: Duration, backend: &mut Option<Backend>, probed: &Probed) -> Answer {
+    match timeout(limit, ask(backend, probed)).await {
+        Ok(answer) => answer,
+        Err(_) => Answer::Silent(format!("it did not answer within {limit:?}")),
     }
 }
 

@@ -7,7 +7,7 @@ use super::failover::Role;
 use super::health::Health;
 use super::samples::Samples;
 use crate::base::{Lsn, Region};
-use crate::config::Server;
+use crate::config::{Cluster, Server};
 
 #[derive(Debug, Clone)]
 pub struct Snapshot {
@@ -81,7 +81,27 @@ impl Lag {
     }
 }
 
+/// Why a server is no replica to read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotReplica {
+    #[error("it does not answer")]
+    Silent,
+    #[error("nobody is to read there for now, by PAUSE or DRAIN at the console")]
+    Held,
+    #[error("it has not said what it is")]
+    Untold,
+    #[error("it says that it is the primary")]
+    Primary,
+    #[error("it follows timeline {own}, and the others are on {others}")]
+    Timeline { own: u32, others: u32 },
+}
+
 impl Snapshot {
+    /// Whether there is a choice between servers for reads: where they are asked, and there are several.
+    pub fn offers_replicas(&self, cluster: &Cluster) -> bool {
+        cluster.probe.is_some() && self.servers.len() > 1
+    }
+
     /// The server that takes writes.
     pub fn primary(&self) -> Option<&Arc<Server>> {
         self.primary.and_then(|at| self.servers.get(at)).map(|view| &view.server)
@@ -91,9 +111,18 @@ impl Snapshot {
 impl ServerView {
     /// Whether it is a replica to read from: one that answers and follows what the others are on. One that follows an
     /// older timeline shows what has been given up, or will be once it is made to follow.
-    pub fn is_replica_on(&self, timeline: u32) -> bool {
-        self.health == Health::Up
-            && !self.held
-            && self.seen.is_some_and(|seen| seen.role == Role::Replica && seen.timeline == timeline)
+    pub fn replica_on(&self, timeline: u32) -> Result<(), NotReplica> {
+        if self.health != Health::Up {
+            return Err(NotReplica::Silent);
+        }
+        match self.seen {
+            _ if self.held => Err(NotReplica::Held),
+            None => Err(NotReplica::Untold),
+            Some(Seen { role: Role::Primary, .. }) => Err(NotReplica::Primary),
+            Some(seen) if seen.timeline != timeline => {
+                Err(NotReplica::Timeline { own: seen.timeline, others: timeline })
+            }
+            Some(_) => Ok(()),
+        }
     }
 }

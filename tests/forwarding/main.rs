@@ -33,7 +33,7 @@ async fn a_client_abroad_is_served_by_the_node_at_home() {
     assert!(pools.iter().all(|(pool, _)| pool.open == 0), "{pools:?}");
     assert_eq!(nodes.shown(&nodes.abroad).await, [["acme", "forwarded", ""]]);
     assert_eq!(nodes.shown(&nodes.home).await, [["acme", "idle", "mumbai"]]);
-    let (node, region) = (("node", "colombo"), ("region", "lk"));
+    let (node, region) = (("forwarded_to", "colombo"), ("region", "lk"));
     let passed = nodes.abroad_log.await_line("forwarded", &[("tenant", "acme"), node, region]).await;
     assert_eq!(passed["direct_tls"], false);
     let login = nodes.home_log.await_line("login", &[("tenant", "acme"), ("came_by", "mumbai")]).await;

@@ -33,7 +33,7 @@ async fn what_a_client_encrypts_for_the_home_the_node_abroad_cannot_read() {
     assert_eq!(raw.one("select count(*) from orders").await, "100");
     let big = raw.one("select repeat('x', 3000000)").await;
     assert_eq!(big.len(), 3_000_000);
-    let passed = nodes.abroad_log.await_line("forwarded", &[("tenant", "acme"), ("node", "colombo")]).await;
+    let passed = nodes.abroad_log.await_line("forwarded", &[("tenant", "acme"), ("forwarded_to", "colombo")]).await;
     assert_eq!(passed["direct_tls"], true);
     assert!(passed.get("user").is_none(), "nothing of it is known: {passed}");
     let arrived = nodes.home_log.await_line("login", &[("tenant", "acme"), ("came_by", "mumbai")]).await;

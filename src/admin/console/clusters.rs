@@ -6,7 +6,7 @@ use super::command::Row;
 use crate::admin::Control;
 use crate::base::Lsn;
 use crate::limits::Held;
-use crate::topology::{Role, ServerView, Snapshot};
+use crate::topology::{ServerView, Snapshot};
 use crate::wire::table::Column;
 
 pub(super) const COLUMNS: &[Column] = &[
@@ -40,10 +40,7 @@ pub(super) fn rows(control: &Control) -> Vec<Row> {
 }
 
 fn row(cluster: &str, snapshot: &Snapshot, at: usize, view: &ServerView, held: Held, now: Instant) -> Row {
-    let role = view.seen.map(|seen| match seen.role {
-        Role::Primary => "primary",
-        Role::Replica => "replica",
-    });
+    let role = view.seen.map(|seen| seen.role.as_str());
     let writes = match (snapshot.primary == Some(at), view.fenced) {
         (true, _) => "yes",
         (false, true) => "fenced",
