@@ -425,6 +425,7 @@ pub(super) struct Members<'a> {
     pub purpose: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub legal_basis: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub regions: Option<Vec<&'a str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub times: Option<u64>,
