@@ -10,9 +10,9 @@
 //! (what still runs is ended), then stopped.
 
 mod balance;
-mod catalogues;
 mod cores;
 mod follow;
+mod functions;
 mod listen;
 mod reload;
 
@@ -125,7 +125,7 @@ impl Proxy {
         reload::spawn_refreshers(&shared);
         let followers = Followers::default();
         followers.renew(&control);
-        tokio::spawn(catalogues::keep(Arc::clone(&shared), stop.clone()));
+        tokio::spawn(functions::keep(Arc::clone(&shared), stop.clone()));
         tokio::spawn(seal_anew(Arc::clone(&shared), stop.clone()));
         let mut addresses = Vec::new();
         for address in listen.addresses {

@@ -28,7 +28,7 @@ mod urgency;
 
 pub use board::{Board, Topology};
 pub use failover::Role;
-pub use functions::{Catalogue, Functions};
+pub use functions::{DatabaseFunctions, Functions};
 pub use health::Health;
 pub use patroni::{Found, PatroniError, ask_once as ask_patroni, watch as watch_patroni};
 pub use probe::{Probed, watch};
