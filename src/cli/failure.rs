@@ -2,6 +2,7 @@ use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::catalogue::LoadError;
 use crate::config::Problem;
 
 /// Why a command ended with exit code 1.
@@ -13,6 +14,14 @@ pub(super) enum Failure {
 impl Failure {
     pub fn said(text: impl Into<String>) -> Self {
         Self::Said(text.into())
+    }
+
+    /// All that is wrong with a configuration, or why its tenants cannot be read.
+    pub fn load(error: LoadError) -> Self {
+        match error {
+            LoadError::Problems { path, problems } => Self::Config { path, problems },
+            other => other.into(),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) enum Deed {
     Install,
     Uninstall,
+    InstallCatalogue,
     Mend,
     AddTenant,
     SuspendTenant,
@@ -32,6 +33,7 @@ impl Deed {
         match self {
             Self::Install => "install",
             Self::Uninstall => "uninstall",
+            Self::InstallCatalogue => "catalogue_install",
             Self::Mend => "doctor_fix",
             Self::AddTenant => "tenant_add",
             Self::SuspendTenant => "tenant_suspend",

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::Problem;
 use super::settings::*;
+use super::{Problem, catalogue};
 use crate::base::TenantId;
 use crate::residency;
 
@@ -17,6 +17,7 @@ pub(super) fn across(settings: &Settings) -> Vec<Problem> {
     }
     own_logins(settings, &mut problems);
     own_places(settings, &mut problems);
+    catalogue::check(settings, &mut problems);
     audit(settings, &mut problems);
     break_glass(settings, &mut problems);
     plain(settings, &mut problems);

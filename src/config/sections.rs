@@ -10,7 +10,7 @@ use super::clusters::clusters;
 use super::reader::{FromToml, Reader, Section, choose, empty, table};
 use super::regions::{Groups, Nodes};
 use super::settings::*;
-use super::{Problem, audit, break_glass, plain, reads, tenants};
+use super::{Problem, audit, break_glass, catalogue, plain, reads, tenants};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -51,7 +51,10 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
     let limits = tenants::default_limits(reader, part);
     let part = root.section(reader, "reads");
     let reads = reads::default_reads(reader, part);
-    let (tenants, tenants_file) = tenants::tenants(reader, &mut root, limits, &reads, &groups);
+    let part = root.section(reader, "catalogue");
+    let catalogue = part.and_then(|part| catalogue::catalogue(reader, part, &clusters, master_key.is_some()));
+    let elsewhere = catalogue.as_ref().map(|catalogue| &*catalogue.snapshot);
+    let (tenants, tenants_file) = tenants::tenants(reader, &mut root, elsewhere, limits, &reads, &groups);
     let break_glass = break_glass::break_glass(reader, &mut root);
     let part = root.section(reader, "plain");
     let plain = plain::plain(reader, part, limits, &reads);
@@ -74,6 +77,7 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
         tenants,
         break_glass,
         tenants_file,
+        catalogue,
         plain,
     })
 }

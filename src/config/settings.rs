@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::catalogue::Catalogue;
 use super::places::{Node, Patroni};
 use crate::base::{Access, ClusterName, NodeName, Region, Secret, ServerName, StoredPassword, TenantId};
 
@@ -33,6 +34,8 @@ pub struct Settings {
     pub break_glass: Vec<BreakGlass>,
     /// Where more of them stand.
     pub tenants_file: Option<TenantsFile>,
+    /// The same, instead of that file.
+    pub catalogue: Option<Catalogue>,
     pub plain: Plain,
 }
 
@@ -504,7 +507,7 @@ pub struct Plain {
 }
 
 impl Settings {
-    /// Roles that tenants' backends log in as, and pgward for them. Nobody else may.
+    /// Roles that tenants' backends log in as, and pgward for them or to know them. Nobody else may.
     pub fn tenants_roles(&self) -> HashSet<(ClusterName, String)> {
         let mut roles = HashSet::new();
         for cluster in self.clusters.values() {
@@ -516,6 +519,7 @@ impl Settings {
                 roles.extend(logins.values().map(|login| (tenant.cluster.clone(), login.role.clone())));
             }
         }
+        roles.extend(self.catalogue.iter().map(|it| (it.cluster.clone(), it.login.role.clone())));
         roles
     }
 }

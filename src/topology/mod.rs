@@ -11,6 +11,7 @@
 //!   samples    how far each had come when (pure)
 //!   functions  which of a database's may be called on a replica (I/O)
 //!   snapshot   what is published: replaced, never changed
+//!   writers    who may take writes, before anybody follows (I/O)
 //! ```
 //!
 //! Who is promoted is for others to decide (Patroni, or a person); here it is found out and followed.
@@ -25,12 +26,14 @@ mod roster;
 mod samples;
 mod snapshot;
 mod urgency;
+mod writers;
 
 pub use board::{Board, Topology};
 pub use failover::Role;
 pub use functions::{DatabaseFunctions, Functions};
 pub use health::Health;
-pub use patroni::{Found, PatroniError, ask_once as ask_patroni, watch as watch_patroni};
+pub use patroni::{PatroniError, watch as watch_patroni};
 pub use probe::{Probed, watch};
 pub use samples::{Sample, Samples};
 pub use snapshot::{Balance, Lag, Seen, ServerView, Snapshot};
+pub use writers::{Writers, WritersError, writers};
