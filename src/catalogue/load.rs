@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::cache::{self, CacheError};
 use super::table::{ReadError, Reader};
 use super::{Way, WayError};
+use crate::base::causes;
 use crate::config::{Catalogue, Draft, Problem, Settings, Snapshot};
 
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +15,12 @@ pub enum LoadError {
     Problems { path: PathBuf, problems: Vec<Problem> },
     #[error("the catalogue of tenants ({place}) cannot be read")]
     Unread {
+        place: String,
+        #[source]
+        source: Unread,
+    },
+    #[error("the catalogue of tenants ({place}) cannot be read, and there is no catalogue.cache to start from")]
+    Uncached {
         place: String,
         #[source]
         source: Unread,
@@ -37,14 +44,15 @@ pub enum Unread {
 
 /// As it is now. Tenants of a catalogue are read from its table and from nowhere else.
 pub async fn load(path: &Path) -> Result<Settings, LoadError> {
-    load_by(path, |_, _, source| Err(source)).await
+    load_by(path, |catalogue, source| Err(LoadError::Unread { place: catalogue.place(), source })).await
 }
 
 /// The same to run by, for which the last good catalogue will do while the table cannot be read.
 pub async fn load_to_run(path: &Path) -> Result<Settings, LoadError> {
-    load_by(path, |catalogue, place, error| {
-        let Some(file) = &catalogue.cache else { return Err(error) };
-        let because = crate::base::causes(&error);
+    load_by(path, |catalogue, source| {
+        let place = catalogue.place();
+        let Some(file) = &catalogue.cache else { return Err(LoadError::Uncached { place, source }) };
+        let because = causes(&source);
         cache::read(file, catalogue).map_err(|source| LoadError::NoCache { place, because, source })
     })
     .await
@@ -52,22 +60,18 @@ pub async fn load_to_run(path: &Path) -> Result<Settings, LoadError> {
 
 async fn load_by(
     path: &Path,
-    instead: impl FnOnce(&Catalogue, String, LoadError) -> Result<Snapshot, LoadError>,
+    instead: impl FnOnce(&Catalogue, Unread) -> Result<Snapshot, LoadError>,
 ) -> Result<Settings, LoadError> {
     let failed = |problems| LoadError::Problems { path: path.to_owned(), problems };
     let draft = Draft::read(path).map_err(failed)?;
-    let outline = draft.outline();
-    let snapshot = match outline.as_ref().map(|outline| (outline, outline.catalogue.as_ref())) {
-        Ok((outline, Some(catalogue))) => match read(outline, catalogue).await {
-            Ok(snapshot) => snapshot,
-            Err(source) => {
-                let place = catalogue.place();
-                instead(catalogue, place.clone(), LoadError::Unread { place, source })?
-            }
-        },
-        // What is wrong is told together with all else.
-        _ => Snapshot::default(),
-    };
+    let mut snapshot = Snapshot::default();
+    // Where there is something wrong, all of it is told below.
+    if let Ok(outline) = draft.outline()
+        && let Some(catalogue) = &outline.catalogue
+    {
+        let read = read(&outline, catalogue).await;
+        snapshot = read.or_else(|unread| instead(catalogue, unread))?;
+    }
     draft.with_catalogue(&Arc::new(snapshot)).map_err(failed)
 }
 

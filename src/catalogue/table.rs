@@ -29,7 +29,9 @@ const TENANTS: &str = "select pg_catalog.left(name, 129), \
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("no connection to the server that takes writes could be had")]
-    Connect(#[source] PoolError),
+    Connect(#[source] Error),
+    #[error("no connection to the server that takes writes could be had")]
+    Wait(#[source] PoolError),
     #[error("the pool of connections cannot be set up")]
     Pool(#[source] deadpool_postgres::BuildError),
     #[error("there is no table pgward_catalogue.tenants there; run pgward catalogue install")]
@@ -75,7 +77,10 @@ impl Reader {
     }
 
     pub async fn read(&self) -> Result<Snapshot, ReadError> {
-        let client = self.0.get().await.map_err(ReadError::Connect)?;
+        let client = self.0.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => ReadError::Connect(error),
+            other => ReadError::Wait(other),
+        })?;
         read(&client).await
     }
 }

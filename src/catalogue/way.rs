@@ -6,7 +6,7 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 
 use crate::backend::Endpoint;
-use crate::base::{ClusterName, causes};
+use crate::base::ClusterName;
 use crate::config::{Catalogue, Settings};
 use crate::net::{self, AdministrationTls, TlsError};
 use crate::tenant::login_password;
@@ -47,11 +47,8 @@ impl Way {
         let Some(cluster) = settings.clusters.get(&catalogue.cluster) else {
             return Err(WayError::UnknownCluster(catalogue.cluster.clone()));
         };
+        // Where Patroni does not tell who leads, it shows in who takes writes.
         let writers = topology::writers(cluster).await?;
-        if let Some(error) = &writers.doubt {
-            let why = causes(error);
-            tracing::warn!(cluster = %cluster.name, %why, "Patroni does not tell who leads; the servers are tried");
-        }
         let failed = |source| WayError::Tls { cluster: cluster.name.clone(), source };
         let tls = net::connector(&cluster.tls).map_err(failed)?.map(AdministrationTls::new);
         let places = writers.servers.iter().map(|server| (server.host.as_str(), server.port));

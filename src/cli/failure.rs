@@ -2,6 +2,7 @@ use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::base::causes;
 use crate::catalogue::LoadError;
 use crate::config::Problem;
 
@@ -28,17 +29,7 @@ impl Failure {
 /// An error with all its causes. `Failure` is itself no `Error`, so that this covers every one.
 impl<E: Error> From<E> for Failure {
     fn from(error: E) -> Self {
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            let more = error.to_string();
-            if !text.ends_with(&more) {
-                text.push_str(": ");
-                text.push_str(&more);
-            }
-            cause = error.source();
-        }
-        Self::Said(text)
+        Self::Said(causes(&error))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Keeps up with the catalogue: is told of changes, reads it again, and has what it reads taken up.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,13 +46,13 @@ pub(super) async fn watch(control: Control, standing: Arc<Standing>) {
     loop {
         let draining = control.draining.clone();
         let begin = Instant::now();
-        let Some(fault) = draining.run_until_cancelled(follow(&control, &standing, &mut trouble)).await else { return };
+        let Some(ended) = draining.run_until_cancelled(follow(&control, &standing, &mut trouble)).await else { return };
+        let Err(fault) = ended;
         standing.set_told(false);
         let why = causes(&fault);
         // Said once for as long as it is the same.
         if trouble.as_ref() != Some(&why) {
-            let catalogue = in_force(&control).map(|catalogue| catalogue.place());
-            tracing::warn!(?catalogue, %why, "the catalogue is not watched; what is in force stays, and pgward goes on trying");
+            tracing::warn!(cluster = %standing.cluster, %why, "the catalogue is not watched; what is in force stays, and pgward goes on trying");
             trouble = Some(why);
         }
         if begin.elapsed() > WAITS.1 {
@@ -67,18 +68,11 @@ pub(super) async fn watch(control: Control, standing: Arc<Standing>) {
 }
 
 /// For as long as one server tells of changes.
-async fn follow(control: &Control, standing: &Arc<Standing>, trouble: &mut Option<String>) -> Fault {
-    match listen(control, standing, trouble).await {
-        Ok(never) => match never {},
-        Err(fault) => fault,
-    }
-}
-
-async fn listen(
+async fn follow(
     control: &Control,
     standing: &Arc<Standing>,
     trouble: &mut Option<String>,
-) -> Result<std::convert::Infallible, Fault> {
+) -> Result<Infallible, Fault> {
     let endpoint = leader(control, standing).ok_or(Fault::NoPrimary)?;
     let world = control.shared.world.load_full();
     let Some(catalogue) = &world.settings.catalogue else { return Err(Fault::Gone) };
@@ -104,7 +98,7 @@ async fn listen(
         let new = standing.note(reader.read().await?);
         standing.set_told(true);
         if trouble.take().is_some() {
-            tracing::info!(catalogue = %catalogue.place(), "the catalogue is watched again");
+            tracing::info!(cluster = %standing.cluster, "the catalogue is watched again");
         }
         if new {
             // Refused or not is told there, and not tried again before something changes.
@@ -128,8 +122,7 @@ pub(super) fn keep(control: &Control) {
     let control = control.clone();
     tokio::task::spawn_blocking(move || {
         if let Err(error) = standing.keep(|| in_force(&control)) {
-            let cache = in_force(&control).and_then(|catalogue| catalogue.cache);
-            tracing::error!(?cache, %error, "the cache of the catalogue cannot be written");
+            tracing::error!(cluster = %standing.cluster, %error, "the cache of the catalogue cannot be written");
         }
     });
 }
