@@ -21,5 +21,5 @@ mod way;
 pub use listen::{ListenError, Listener};
 pub use load::{LoadError, Unread, load, load_to_run};
 pub use standing::Standing;
-pub use table::{ChangeError, ReadError, Reader, WriteError, replace};
+pub use table::{Change, ChangeError, ReadError, Reader, WriteError, change, read};
 pub use way::{Way, WayError};

@@ -110,8 +110,8 @@ pub async fn read(client: &Client) -> Result<Snapshot, ReadError> {
 
 /// Why a row was not changed.
 pub enum WriteError<E> {
-    /// It is not the one that was read before.
-    Changed,
+    /// A row is not the one that was read before.
+    Changed(TenantId),
     /// By whoever judges what the table would have.
     Refused(E),
     Failed(ChangeError),
@@ -149,37 +149,51 @@ impl<E> From<Error> for WriteError<E> {
 /// Readers are not held up.
 const LOCK: &str = "set local lock_timeout = '30s'; lock table pgward_catalogue.tenants in share row exclusive mode";
 
-/// Puts a definition in the place of another, or removes it; `None` is no row. One writes at a time, so that what is
-/// judged, which is all of the table, is what will stand there. Says what came of it, or nothing if nothing was to do.
-pub async fn replace<T, E>(
+/// A row as it was read and as it is to be. `None` is no row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub id: TenantId,
+    pub before: Option<String>,
+    pub after: Option<String>,
+}
+
+/// Changes rows, all of them or none. One writes at a time, so that what is judged, which is all of the table, is what
+/// will stand there. Says what came of it, or nothing if nothing was to do.
+pub async fn change<T, E>(
     client: &mut Client,
-    id: &TenantId,
-    before: Option<&str>,
-    after: Option<&str>,
+    changes: &[Change],
     judge: impl FnOnce(Snapshot) -> Result<T, E>,
 ) -> Result<Option<T>, WriteError<E>> {
     let transaction = client.transaction().await?;
     transaction.batch_execute(LOCK).await?;
     let mut snapshot = read(transaction.client()).await?;
-    if snapshot.entries.get(id.as_str()).map(String::as_str) != before {
-        return Err(WriteError::Changed);
+    let (mut gone, mut names, mut definitions) = (Vec::new(), Vec::new(), Vec::new());
+    for Change { id, before, after } in changes {
+        if snapshot.entries.get(id.as_str()) != before.as_ref() {
+            return Err(WriteError::Changed(id.clone()));
+        }
+        match after {
+            _ if before == after => {}
+            Some(definition) => {
+                snapshot.entries.insert(id.to_string(), definition.clone());
+                names.push(id.as_str());
+                definitions.push(definition.as_str());
+            }
+            None => {
+                snapshot.entries.remove(id.as_str());
+                gone.push(id.as_str());
+            }
+        }
     }
-    if before == after {
+    if names.is_empty() && gone.is_empty() {
         return Ok(None);
     }
-    match after {
-        Some(definition) => snapshot.entries.insert(id.to_string(), definition.to_owned()),
-        None => snapshot.entries.remove(id.as_str()),
-    };
     let judged = judge(snapshot).map_err(WriteError::Refused)?;
-    match after {
-        Some(definition) => {
-            let put = "insert into pgward_catalogue.tenants (name, definition) values ($1, $2) \
-                on conflict (name) do update set definition = excluded.definition";
-            transaction.execute(put, &[&id.as_str(), &definition]).await?
-        }
-        None => transaction.execute("delete from pgward_catalogue.tenants where name = $1", &[&id.as_str()]).await?,
-    };
+    let put = "insert into pgward_catalogue.tenants (name, definition) \
+        select * from rows from (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) \
+        on conflict (name) do update set definition = excluded.definition";
+    transaction.execute(put, &[&names, &definitions]).await?;
+    transaction.execute("delete from pgward_catalogue.tenants where name = any ($1)", &[&gone]).await?;
     transaction.commit().await?;
     Ok(Some(judged))
 }

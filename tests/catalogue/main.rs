@@ -102,8 +102,7 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgward"));
         command.args(line.split_whitespace().map(|word| word.replace("{name}", self.name)));
         let [tenants, catalogue] = &self.urls;
-        let install = if line.starts_with("catalogue") { catalogue } else { tenants };
-        command.env("PGWARD_CONFIG", self.config(0)).env("PGWARD_INSTALL_URL", install);
+        command.env("PGWARD_CONFIG", self.config(0)).env("PGWARD_INSTALL_URL", tenants);
         if tenants != catalogue {
             command.env("PGWARD_CATALOGUE_URL", catalogue);
         }

@@ -141,3 +141,43 @@ async fn a_schema_that_somebody_else_made_is_not_taken_over() {
     let refused = place.fails("catalogue install").await;
     assert!(refused.contains("belongs to somebody else"), "{refused}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenants_file_is_taken_over_as_a_whole_with_its_comments_or_not_at_all() {
+    let place = Place::new("moved").await;
+    let file = place.config(0).with_file_name("tenants.toml");
+    let [first, second] = ["moved_a", "moved_b"].map(|id| {
+        let more = "max_clients = 5 # for now\n\n[tenants.ID.roles]\napp = { role = \"ID\" }\n".replace("ID", id);
+        format!("# About {id}.\n[tenants.{id}]\n{}{more}\n", place.definition())
+    });
+    let import = format!("catalogue import {}", file.display());
+    let owner = place.owner().await;
+    let count = "select count(*) from pgward_catalogue.tenants";
+    for (text, words) in [
+        (format!("{first}{}", second.replace("\"lk\"", "\"eu\"")), "tenants.moved_b.regions"),
+        (format!("{first}[limits]\nmax_clients = 5\n"), "something else than tables [tenants.NAME]"),
+        (format!("{first}[tenants.\"moved b\"]\nhome = \"lk\"\n"), "has a character outside"),
+        (format!("{first}x = \"hush"), "is not valid TOML"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let said = place.fails(&import).await;
+        assert!(said.contains(words) && !said.contains("hush"), "{words}: {said}");
+        assert_eq!(one(&owner, count).await, "0");
+    }
+    std::fs::write(&file, format!("{first}{second}")).unwrap();
+    assert!(place.done(&import).await.contains("2 tenants of"));
+    assert!(place.done(&import).await.contains("2 tenants of"), "twice is once");
+    let found = "select definition from pgward_catalogue.tenants where name = 'moved_a'";
+    let definition = one(&owner, found).await;
+    assert!(
+        definition.contains("max_clients = 5 # for now") && definition.contains("[roles]\napp = { role"),
+        "{definition}"
+    );
+    let by_file = std::fs::read_to_string(place.config(0)).unwrap();
+    let by_file = format!("tenants_file = \"tenants.toml\"\n{}", by_file.split_once("[catalogue]").unwrap().0);
+    let by_file = pgward::config::parse(&by_file, file.parent().unwrap()).unwrap();
+    let by_table = pgward::catalogue::load(&place.config(0)).await.unwrap_or_else(|error| panic!("{error:?}"));
+    assert_eq!(by_file.tenants, by_table.tenants);
+    place.done("tenant suspend moved_a").await;
+    assert!(place.fails(&import).await.contains("there is a tenant moved_a in the catalogue"));
+}

@@ -132,6 +132,11 @@ fn tenants(document: &mut DocumentMut) -> Option<&mut dyn TableLike> {
     document.get_mut("tenants")?.as_table_like_mut()
 }
 
+/// An entry by itself, with all that is below it.
+pub(in crate::cli) fn text(entry: &Table) -> String {
+    DocumentMut::from(entry.clone()).to_string()
+}
+
 /// Puts a tenant at the end of the file, or in its own place if it is there.
 pub(super) fn put(document: &mut DocumentMut, id: &TenantId, mut entry: Table) {
     // What stands at the end stays ahead of what comes now.

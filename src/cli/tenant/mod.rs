@@ -14,6 +14,8 @@ mod show;
 mod store;
 mod suspend;
 
+pub(super) use file::text;
+
 use std::sync::Arc;
 
 use tokio_postgres::Client;

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use toml_edit::{DocumentMut, Table};
 
-use super::super::connect::Administrator;
 use super::file::{self, TenantsFile};
 use super::{Failure, Reach, TenantArgument};
 use crate::base::TenantId;
 use crate::catalogue::{self, WriteError};
-use crate::config::{Catalogue, Draft, Problem, Settings, Snapshot};
+use crate::cli::catalogue::{judged, name};
+use crate::config::{Catalogue, Settings, Snapshot};
 
 pub(super) enum Store {
     File(TenantsFile),
@@ -74,7 +74,7 @@ impl Store {
             }),
             Self::Table(table) => {
                 let mut snapshot = Snapshot::clone(&table.catalogue.snapshot);
-                snapshot.entries.insert(id.to_string(), entry.to_string());
+                snapshot.entries.insert(id.to_string(), file::text(entry));
                 table.judged(snapshot)
             }
         }
@@ -101,7 +101,7 @@ pub(super) struct TenantsTable {
 
 impl TenantsTable {
     fn place(&self) -> String {
-        format!("the catalogue ({})", self.catalogue.place())
+        name(&self.catalogue)
     }
 
     fn definition(&self, id: &TenantId) -> Option<&str> {
@@ -110,24 +110,23 @@ impl TenantsTable {
 
     /// The configuration with these tenants.
     fn judged(&self, snapshot: Snapshot) -> Result<Settings, Failure> {
-        let settings = Draft::read(&self.config).and_then(|draft| draft.with_catalogue(&snapshot.into()));
-        settings.map_err(|problems: Vec<Problem>| Failure::Config { path: self.place().into(), problems })
+        judged(&self.config, &self.catalogue, snapshot)
     }
 
     /// Refuses where the row is not the one that was read: somebody else has other ideas of it.
     async fn edit(&mut self, id: &TenantId, change: &Change, reach: &Reach<'_>) -> Result<(), Failure> {
         let before = self.definition(id).map(str::to_owned);
         let after = self.changed(id, before.as_deref(), change)?;
-        let administrator: Administrator = reach.catalogue(&self.catalogue).await?;
+        let row = catalogue::Change { id: id.clone(), before, after };
+        let administrator = reach.catalogue(&self.catalogue).await?;
         let mut client = administrator.connect(&self.catalogue.database).await?;
         let judge = |snapshot| self.judged(snapshot).map(|settings| settings.catalogue);
-        let written = catalogue::replace(&mut client, id, before.as_deref(), after.as_deref(), judge).await;
-        match written {
+        match catalogue::change(&mut client, &[row], judge).await {
             Ok(Some(Some(catalogue))) => self.catalogue = catalogue,
             // Nothing was to do, or the configuration has just lost its catalogue.
             Ok(Some(None) | None) => {}
             Err(WriteError::Refused(failure)) => return Err(failure),
-            Err(WriteError::Changed) => {
+            Err(WriteError::Changed(id)) => {
                 return Err(Failure::said(format!(
                     "somebody else has changed tenant {id} in {} meanwhile; nothing was written there. Look again, \
                      and repeat the command",
@@ -143,7 +142,7 @@ impl TenantsTable {
     fn changed(&self, id: &TenantId, before: Option<&str>, change: &Change) -> Result<Option<String>, Failure> {
         Ok(match (before, change) {
             (Some(before), Change::Put(_)) => Some(before.to_owned()),
-            (None, Change::Put(entry)) => Some(entry.to_string()),
+            (None, Change::Put(entry)) => Some(file::text(entry)),
             (Some(before), Change::Suspended(suspended)) => {
                 // It was judged before, so that this does not fail.
                 let mut document: DocumentMut = before.parse().map_err(|_| {
