@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use pgward::cli::demo::cluster::{Cluster, Stop};
+use pgward::cli::demo::cluster::{Authority, Cluster, Stop};
 
 use super::{Place, gauge, get, knows, login, output, put, said, until_known};
 use crate::support::{Stage, one, replicated, until};
@@ -185,4 +185,34 @@ async fn the_catalogue_is_followed_to_the_server_that_takes_the_writes_now() {
     // A command finds it, too.
     let found = pgward::catalogue::load(&path).await.unwrap_or_else(|error| panic!("{error:?}"));
     assert!(found.tenants.contains_key("later"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_catalogue_is_read_and_watched_by_tls_as_its_cluster_says() {
+    let control = Cluster::builder("secret").tls().hba("hostnossl all secret_reader 127.0.0.1/32 reject");
+    let control = control.start().await.unwrap();
+    let mut place = Place::near("secret", &control).await;
+    let authorities = tempfile::tempdir().unwrap();
+    let own = control.authority().unwrap().pem().to_owned();
+    let another = Authority::new("another").unwrap().pem().to_owned();
+    let [own, another] = [("own.crt", own), ("another.crt", another)].map(|(name, pem)| {
+        let path = authorities.path().join(name);
+        std::fs::write(&path, pem).unwrap();
+        path.display().to_string()
+    });
+    let (head, rest) = place.text.split_once("[clusters.control]\ntls.mode = \"off\"").unwrap();
+    let verified = |ca: &str| format!("{head}[clusters.control]\ntls = {{ ca = \"{ca}\" }}{rest}");
+    let (good, bad) = (verified(&own), verified(&another));
+    place.text = good;
+    let mut place = place.installed().await;
+    let node = place.node(1).await;
+    until_watched(&node).await;
+    put(&place.owner().await, "secret_a", &place.definition()).await.unwrap();
+    until_known(&node, "secret_a").await;
+    let encrypted =
+        "select bool_and(ssl) from pg_stat_ssl join pg_stat_activity using (pid) where usename = 'secret_reader'";
+    assert_eq!(one(&place.owner().await, encrypted).await, "t");
+    place.text = bad;
+    let refused = place.fails("tenant list").await;
+    assert!(refused.contains("cannot be read") && refused.contains("certificate"), "{refused}");
 }

@@ -32,7 +32,7 @@ pub struct Place {
     urls: [String; 2],
     /// To the catalogue's database, as its owner.
     owner: String,
-    text: String,
+    pub text: String,
 }
 
 impl Place {
@@ -47,6 +47,11 @@ impl Place {
 
     /// It stands on a cluster of its own.
     pub async fn beside(name: &'static str, control: &Cluster) -> Self {
+        Self::near(name, control).await.installed().await
+    }
+
+    /// The same, and nothing is installed.
+    pub async fn near(name: &'static str, control: &Cluster) -> Self {
         let server = control.primary();
         create(server, "control").await;
         let also = format!(
@@ -54,7 +59,7 @@ impl Place {
              host = \"127.0.0.1\"\nport = {}\nregion = \"in\"\n",
             server.port()
         );
-        Self::with(name, "control", "control", server, &also).await.installed().await
+        Self::with(name, "control", "control", server, &also).await
     }
 
     /// Nothing is installed. Nobody asks the table by itself in the time that a test takes.
