@@ -35,10 +35,10 @@ impl Catalogue {
         format!("{}@{}", self.database, self.cluster)
     }
 
-    /// Whether it is the same table, looked after in the same way, whatever stands in it.
+    /// Whether it is the same table, looked after in the same way, whatever stands in it. The login's password may turn.
     pub fn is_same(&self, other: &Self) -> bool {
-        (&self.cluster, &self.database, &self.login, &self.cache, self.poll)
-            == (&other.cluster, &other.database, &other.login, &other.cache, other.poll)
+        (&self.cluster, &self.database, &self.cache, self.poll)
+            == (&other.cluster, &other.database, &other.cache, other.poll)
     }
 }
 

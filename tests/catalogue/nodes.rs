@@ -169,6 +169,8 @@ async fn what_the_configuration_says_of_the_catalogue_is_checked_and_changed_by_
     let refused = node.console().await.simple_query("reload").await.unwrap_err();
     assert!(format!("{:?}", refused.as_db_error().unwrap()).contains("catalogue has changed"));
     assert_eq!(code(&refused), code(&node.console().await.simple_query("reload").await.unwrap_err()));
-    std::fs::write(&node.path, text).unwrap();
+    let turned = text.replace("login = \"rules_reader\"", "login = { role = \"rules_reader\", epoch = 2 }");
+    assert_ne!(turned, text);
+    std::fs::write(&node.path, turned).unwrap();
     node.console().await.simple_query("reload").await.unwrap();
 }
