@@ -15,7 +15,7 @@
 //! | wiring | [`proxy`]: threads, listeners, reload, shutdown |
 //! | operation | [`admin`]: console and HTTP |
 //! | sessions | [`session`]: a client's stay, stage by stage; [`proof`]: where data is and who served it, to be shown |
-//! | routing | [`route`]: which server, a pure function |
+//! | routing | [`route`]: which server, a pure function; [`catalogue`]: tenants that several pgwards share |
 //! | pools | [`pool`]: backends lent to sessions; [`topology`]: what the servers are right now; [`doctor`]: what is wrong in a live database |
 //! | parts | [`auth`]: tokens and passwords; [`tenant`]: the sealed context; [`limits`]; [`audit`]: who came in and who did not; [`backend`]: one connection to a server |
 //! | cores | [`wire`]: the protocol; [`sql`]: what a text does to a session; [`net`]; [`telemetry`] |
@@ -42,6 +42,7 @@ pub mod audit;
 pub mod auth;
 pub mod backend;
 pub mod base;
+pub mod catalogue;
 pub mod cli;
 pub mod config;
 pub mod doctor;

@@ -18,7 +18,7 @@ const FLOORS: [&[&str]; 11] = [
     &["wire", "sql", "net", "telemetry"],
     &["auth", "tenant", "limits", "audit", "backend"],
     &["topology", "pool", "doctor"],
-    &["route"],
+    &["route", "catalogue"],
     &["session", "proof"],
     &["admin", "sidecar"],
     &["proxy"],

@@ -102,6 +102,23 @@ fn what_the_reference_calls_a_default_is_one() {
     assert_eq!(plain.any.unwrap().mode, reference.plain.databases["ledger"].mode);
 }
 
+#[test]
+fn the_catalogue_that_the_reference_shows_is_good_and_its_defaults_are_so() {
+    let folder = conf();
+    let reference = fs::read_to_string(root("conf/pgward.toml")).unwrap();
+    let parsed = |text: &str| {
+        let parsed = config::Draft::new(text, folder.path()).with_catalogue(&Default::default());
+        parsed.unwrap_or_else(|problems| panic!("{}", lines(&problems))).catalogue.unwrap()
+    };
+    let shown = with_catalogue(&reference);
+    let whole = parsed(&shown);
+    assert_eq!((whole.database.as_str(), whole.login.role.as_str()), ("pgward", "pgward_catalogue"));
+    assert_eq!(whole.cache, Some(folder.path().join("catalogue.json")));
+    let least = parsed(&shown.replace("login = \"pgward_catalogue\"\n", "").replace("poll = \"30s\"\n", ""));
+    assert_eq!((least.poll, least.login.role.as_str()), (whole.poll, "pgward_service"));
+    assert_eq!(least.poll, Duration::from_secs(30));
+}
+
 /// How the reader asks for a key; the key is the first literal among the arguments.
 const ASKING: [&str; 12] = [
     "take",
@@ -140,6 +157,14 @@ fn keys_asked_for(source: &str) -> Vec<String> {
     keys
 }
 
+/// The reference with the catalogue instead of the tenants file, and as it was read.
+fn with_catalogue(reference: &str) -> String {
+    let (before, block) = reference.split_once("#[catalogue]").expect("a catalogue that is commented out");
+    let (block, after) = block.split_once("\n\n").unwrap();
+    let block = block.replace("\n#", "\n").replace("\n ", "\n# ");
+    format!("{}[catalogue]{block}\n\n{after}", before.replace("tenants_file = ", "#"))
+}
+
 /// Whether a line of the reference sets the key; a commented one counts for `env` alone, since a test
 /// cannot count on a variable.
 fn sets(line: &str, key: &str) -> bool {
@@ -153,6 +178,7 @@ fn sets(line: &str, key: &str) -> bool {
 #[test]
 fn the_reference_names_every_key_that_the_reader_knows() {
     let reference = fs::read_to_string(root("conf/pgward.toml")).unwrap();
+    let reference = format!("{reference}{}", with_catalogue(&reference));
     let sources = fs::read_dir(root("src/config")).unwrap().flatten();
     let mut known: Vec<String> =
         sources.flat_map(|entry| keys_asked_for(&fs::read_to_string(entry.path()).unwrap())).collect();

@@ -154,6 +154,9 @@ async fn over_http() -> String {
         [clusters.main]
         tls.mode = "off"
         servers = [{ name = "main-1", host = "127.0.0.1", port = 1, region = "lk" }]
+        [catalogue]
+        cluster = "main"
+        database = "pgward"
         [clusters.other]
         service = "pgward_service"
         patroni = { urls = "http://127.0.0.1:1", region = "lk" }
@@ -163,7 +166,7 @@ async fn over_http() -> String {
         database = "acme"
         home = "lk"
     "#;
-    let settings = config::parse(text, folder.path()).unwrap();
+    let settings = config::Draft::new(text, folder.path()).with_catalogue(&Default::default()).unwrap();
     let (tenant, role) = (TenantId::parse("acme").unwrap(), Access::parse("app").unwrap());
     let (ttl, none) = (Duration::from_secs(60), serde_json::Map::new());
     let token = mint(&settings.issuers[0], &tenant, &role, ttl, &none, clock::unix_now()).unwrap();

@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::Source;
+use crate::catalogue::Standing;
 use crate::pool::{BackendRow, PoolRow};
 use crate::session::{ClientRow, Command, CoreHandle, Shared};
 
@@ -34,6 +35,8 @@ pub struct Control {
     requests: mpsc::UnboundedSender<Request>,
     /// Cancelled when draining begins. Consoles end then, since each is a client that the drain waits for.
     pub draining: CancellationToken,
+    /// `None`: the tenants stand in files.
+    pub catalogue: Option<Arc<Standing>>,
 }
 
 impl Control {
@@ -42,8 +45,9 @@ impl Control {
         cores: Arc<[CoreHandle]>,
         requests: mpsc::UnboundedSender<Request>,
         draining: CancellationToken,
+        catalogue: Option<Arc<Standing>>,
     ) -> Self {
-        Self { shared, cores, requests, draining }
+        Self { shared, cores, requests, draining, catalogue }
     }
 
     /// Patroni has told of other servers than before.

@@ -50,6 +50,7 @@ async fn metrics(State(control): State<Control>) -> impl IntoResponse {
     let mut gauges = Gauges::default();
     pools(&control, &mut gauges).await;
     clusters(&control, &mut gauges);
+    catalogue(&control, &mut gauges);
     busiest(&control, &mut gauges);
     let text = format!("{}{}", telemetry.render(), gauges.text());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
@@ -110,6 +111,21 @@ fn clusters(control: &Control, gauges: &mut Gauges) {
             gauges.add(PATRONI, &[("cluster", board.name.as_str())], f64::from(u8::from(told)));
         }
     }
+}
+
+const CATALOGUE_TOLD: Family = ("pgward_catalogue_up", "1 while pgward is told of the catalogue's changes.");
+const CATALOGUE_AGE: Family = ("pgward_catalogue_age_seconds", "Since the catalogue's table was read last.");
+const CATALOGUE_REFUSED: Family =
+    ("pgward_catalogue_refused", "1 while what the catalogue's table has is not in force, since it was refused.");
+
+fn catalogue(control: &Control, gauges: &mut Gauges) {
+    let world = control.shared.world.load();
+    let (Some(standing), Some(in_force)) = (&control.catalogue, &world.settings.catalogue) else { return };
+    let labels = [("cluster", standing.cluster.as_str())];
+    let mut flag = |family, holds: bool| gauges.add(family, &labels, f64::from(u8::from(holds)));
+    flag(CATALOGUE_TOLD, standing.is_told());
+    flag(CATALOGUE_REFUSED, standing.is_refused(in_force));
+    gauges.add(CATALOGUE_AGE, &labels, standing.age().as_secs_f64());
 }
 
 type Of = fn(&Usage) -> f64;

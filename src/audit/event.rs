@@ -88,6 +88,8 @@ pub enum Source {
     Signal,
     /// The tenants file has changed.
     File,
+    /// The catalogue has.
+    Catalogue,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -92,7 +92,7 @@ fn anchor(text: &str) -> Result<Anchor, String> {
 
 pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
     let Command::Verify(verify) = &arguments.command;
-    let settings = verify.config.as_deref().map(super::load).transpose()?;
+    let settings = verify.config.as_deref().map(super::outline).transpose()?;
     let files = files(verify, settings.as_ref())?;
     let mut examiner = Examiner::new(verify.keys.seals(settings.as_ref())?, verify.anchors.clone());
     for file in &files {

@@ -3,13 +3,15 @@ use std::path::PathBuf;
 
 use super::failure::Failure;
 use super::output::{say, warn};
+use crate::catalogue::{self, LoadError};
 use crate::config::{self, Isolation, Settings};
 use crate::residency;
 
 /// Check a configuration file and name everything wrong with it
 ///
 /// Each problem is one line on standard output: where it is, what stands there, why it is refused and
-/// what would be accepted. Nothing is contacted. Exit code 0: the file is good. 1: it is not.
+/// what would be accepted. Nothing is contacted, but for the catalogue where there is one: its tenants are checked,
+/// too. Exit code 0: the file is good. 1: it is not, or the catalogue cannot be read.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The configuration file
@@ -17,14 +19,14 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
-    match config::load(&arguments.file) {
+    match super::runtime()?.block_on(catalogue::load(&arguments.file)) {
         Ok(settings) => {
             say(format_args!("{} is good", arguments.file.display()));
             say(summary(&settings));
             warnings(&settings).iter().for_each(warn);
             Ok(())
         }
-        Err(problems) => {
+        Err(LoadError::Problems { problems, .. }) => {
             problems.iter().for_each(say);
             let count = match problems.len() {
                 1 => "1 problem".to_owned(),
@@ -32,6 +34,7 @@ pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
             };
             Err(Failure::said(format!("{} has {count}", arguments.file.display())))
         }
+        Err(unread) => Err(Failure::load(unread)),
     }
 }
 
@@ -59,6 +62,9 @@ fn summary(settings: &Settings) -> String {
         let node = settings.node.as_ref().map_or_else(String::new, |node| format!("node {node} "));
         let here_too = settings.tenants.values().filter(|tenant| residency::allows(&tenant.regions, here)).count();
         lines.push(format!("{node}in region {here}: {here_too} of the tenants may be served here"));
+    }
+    if let Some(catalogue) = &settings.catalogue {
+        lines.push(format!("catalogue {}: {} tenants", catalogue.place(), catalogue.snapshot.entries.len()));
     }
     let total = settings.tenants.len();
     lines.push(format!("tenants: {total}{}{}", if parts.is_empty() { "" } else { ", " }, parts.join(", ")));

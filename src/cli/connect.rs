@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
@@ -15,9 +14,9 @@ use tokio_postgres::{Client, Config, Error, NoTls};
 use super::failure::Failure;
 use super::output::warn;
 use crate::base::{ClusterName, causes};
-use crate::config::{Cluster, Server, ServerRole, ServerTls, ServerTlsMode, Settings};
+use crate::config::{Cluster, ServerTls, ServerTlsMode, Settings};
 use crate::net::{self, AdministrationTls, TlsError};
-use crate::topology::{self, Found, PatroniError};
+use crate::topology::{self, Writers, WritersError};
 
 /// From the first packet to a login that is done.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -52,6 +51,33 @@ pub(super) struct UrlArgument {
 impl UrlArgument {
     pub async fn administrator(&self, cluster: &Cluster) -> Result<Administrator, ConnectError> {
         Administrator::new(self.url.as_deref(), cluster).await
+    }
+}
+
+/// For commands that change the catalogue.
+#[derive(Debug, clap::Args)]
+pub(super) struct CatalogueUrlArgument {
+    /// Where and as whom to change the catalogue; without it by --url if that leads to the same cluster
+    ///
+    /// Without either, to the primary of the catalogue's cluster as PGUSER (or postgres) with PGPASSWORD.
+    #[arg(
+        long = "catalogue-url",
+        env = "PGWARD_CATALOGUE_URL",
+        hide_env_values = true,
+        value_name = "postgresql://USER@HOST:PORT/"
+    )]
+    catalogue_url: Option<String>,
+}
+
+impl CatalogueUrlArgument {
+    /// `other`: what leads to the same cluster, if anything does.
+    pub async fn administrator(
+        &self,
+        cluster: &Cluster,
+        other: Option<&UrlArgument>,
+    ) -> Result<Administrator, ConnectError> {
+        let url = self.catalogue_url.as_deref().or_else(|| other?.url.as_deref());
+        Administrator::new(url, cluster).await
     }
 }
 
@@ -105,20 +131,12 @@ fn names(settings: &Settings) -> String {
 pub(super) enum ConnectError {
     /// Not the text itself, which may hold a password.
     #[error(
-        "--url (PGWARD_INSTALL_URL) is no connection string; write postgresql://USER:PASSWORD@HOST:PORT/, with \
+        "--url (PGWARD_INSTALL_URL) or --catalogue-url (PGWARD_CATALOGUE_URL) is no connection string; write postgresql://USER:PASSWORD@HOST:PORT/, with \
          sslmode=disable, prefer or require if any (certificates are verified as the configuration says)"
     )]
     Url(#[source] Error),
-    #[error(
-        "Patroni does not tell which servers cluster {cluster} has (clusters.{cluster}.patroni); say with --url where it is"
-    )]
-    Patroni {
-        cluster: ClusterName,
-        #[source]
-        source: PatroniError,
-    },
-    #[error("cluster {0} has no servers, as far as it is known; say with --url where it is")]
-    NoServer(ClusterName),
+    #[error("where to connect is not known; say it with --url")]
+    Writers(#[from] WritersError),
     #[error("TLS for cluster {cluster} cannot be set up (clusters.{cluster}.tls)")]
     Tls {
         cluster: ClusterName,
@@ -257,23 +275,10 @@ impl Administrator {
 
 /// To whichever of the cluster's servers takes writes now. The one that is configured as the primary is tried first.
 async fn to_primary(config: &mut Config, cluster: &Cluster) -> Result<(), ConnectError> {
-    let mut servers: Vec<Arc<Server>> = cluster.servers.clone();
-    if cluster.patroni.is_some() {
-        match topology::ask_patroni(cluster).await {
-            Ok(Found { leader: Some(leader), .. }) => servers = vec![leader],
-            Ok(found) => servers.extend(found.servers),
-            Err(source) if servers.is_empty() => {
-                return Err(ConnectError::Patroni { cluster: cluster.name.clone(), source });
-            }
-            Err(error) => {
-                let why = causes(&error);
-                warn(format_args!("Patroni does not tell who leads, so the configured servers are tried: {why}"));
-            }
-        }
-    }
-    servers.sort_by_key(|server| server.role != ServerRole::Primary);
-    if servers.is_empty() {
-        return Err(ConnectError::NoServer(cluster.name.clone()));
+    let Writers { mut servers, doubt } = topology::writers(cluster).await?;
+    if let Some(error) = doubt {
+        let why = causes(&error);
+        warn(format_args!("Patroni does not tell who leads, so the configured servers are tried: {why}"));
     }
     // An address that was given is that of one server.
     if !config.get_hostaddrs().is_empty() {

@@ -2,6 +2,8 @@ use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::base::causes;
+use crate::catalogue::LoadError;
 use crate::config::Problem;
 
 /// Why a command ended with exit code 1.
@@ -14,22 +16,20 @@ impl Failure {
     pub fn said(text: impl Into<String>) -> Self {
         Self::Said(text.into())
     }
+
+    /// All that is wrong with a configuration, or why its tenants cannot be read.
+    pub fn load(error: LoadError) -> Self {
+        match error {
+            LoadError::Problems { path, problems } => Self::Config { path, problems },
+            other => other.into(),
+        }
+    }
 }
 
 /// An error with all its causes. `Failure` is itself no `Error`, so that this covers every one.
 impl<E: Error> From<E> for Failure {
     fn from(error: E) -> Self {
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            let more = error.to_string();
-            if !text.ends_with(&more) {
-                text.push_str(": ");
-                text.push_str(&more);
-            }
-            cause = error.source();
-        }
-        Self::Said(text)
+        Self::Said(causes(&error))
     }
 }
 

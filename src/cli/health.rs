@@ -19,7 +19,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
-    let settings = arguments.config.load()?;
+    let settings = arguments.config.outline()?;
     let Some(address) = settings.http else {
         return Err(Failure::said("the configuration has no http.address to ask"));
     };

@@ -2,6 +2,7 @@
 //! error), 2 called wrongly. `doctor` has more to say by them.
 
 mod audit;
+mod catalogue;
 mod check;
 mod classification;
 mod connect;
@@ -18,12 +19,13 @@ mod tenant;
 mod token;
 mod uninstall;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Settings};
+use crate::catalogue as shared;
+use crate::config::{self, Draft, Settings};
 use failure::Failure;
 
 /// A PostgreSQL proxy for many tenants: a JWT is the password, and a connection sees one tenant.
@@ -48,6 +50,7 @@ enum Command {
     Run(run::Arguments),
     Token(token::Arguments),
     Tenant(tenant::Arguments),
+    Catalogue(catalogue::Arguments),
     Install(install::Arguments),
     Uninstall(uninstall::Arguments),
     Doctor(doctor::Arguments),
@@ -66,13 +69,26 @@ struct ConfigArgument {
 }
 
 impl ConfigArgument {
+    /// With all tenants. Not for those who are in a runtime already.
     fn load(&self) -> Result<Settings, Failure> {
-        load(&self.path)
+        runtime()?.block_on(self.load_now())
+    }
+
+    /// The same.
+    async fn load_now(&self) -> Result<Settings, Failure> {
+        shared::load(&self.path).await.map_err(Failure::load)
+    }
+
+    /// For whoever has nothing to do with tenants, or is there to make the catalogue.
+    fn outline(&self) -> Result<Settings, Failure> {
+        outline(&self.path)
     }
 }
 
-fn load(path: &std::path::Path) -> Result<Settings, Failure> {
-    config::load(path).map_err(|problems| Failure::Config { path: path.to_owned(), problems })
+/// Without the tenants of the catalogue.
+fn outline(path: &Path) -> Result<Settings, Failure> {
+    let outline = Draft::read(path).and_then(|draft| draft.outline());
+    outline.map_err(|problems| Failure::Config { path: path.to_owned(), problems })
 }
 
 pub fn main() -> ExitCode {
@@ -81,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::command(&arguments),
         Command::Token(arguments) => token::command(&arguments),
         Command::Tenant(arguments) => tenant::command(&arguments),
+        Command::Catalogue(arguments) => catalogue::command(&arguments),
         Command::Install(arguments) => install::command(&arguments),
         Command::Uninstall(arguments) => uninstall::command(&arguments),
         Command::Audit(arguments) => audit::command(&arguments),

@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) enum Deed {
     Install,
     Uninstall,
+    InstallCatalogue,
+    ImportCatalogue,
     Mend,
     AddTenant,
     SuspendTenant,
@@ -33,6 +35,8 @@ impl Deed {
         match self {
             Self::Install => "install",
             Self::Uninstall => "uninstall",
+            Self::InstallCatalogue => "catalogue_install",
+            Self::ImportCatalogue => "catalogue_import",
             Self::Mend => "doctor_fix",
             Self::AddTenant => "tenant_add",
             Self::SuspendTenant => "tenant_suspend",

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::Problem;
 use super::forwarding::Forward;
 use super::settings::*;
+use super::{Problem, catalogue};
 use crate::base::TenantId;
 use crate::residency;
 
@@ -20,6 +20,7 @@ pub(super) fn across(settings: &Settings) -> Vec<Problem> {
     own_places(settings, &mut problems);
     forwarding(settings, &mut problems);
     grants(settings, &mut problems);
+    catalogue::check(settings, &mut problems);
     audit(settings, &mut problems);
     break_glass(settings, &mut problems);
     plain(settings, &mut problems);

@@ -7,6 +7,7 @@
 
 mod audit;
 mod break_glass;
+mod catalogue;
 mod check;
 mod clusters;
 mod forwarding;
@@ -23,8 +24,10 @@ mod settings;
 mod tenants;
 mod users;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+pub use catalogue::{Catalogue, Snapshot};
 pub use forwarding::{Forward, Forwarding, ServerNames};
 pub use grants::Grant;
 pub use places::{Node, Patroni, Url};
@@ -34,7 +37,7 @@ pub use settings::*;
 use reader::Reader;
 pub use reader::parse_duration;
 
-/// Reads and validates a configuration file. `Err` holds all problems found.
+/// Reads and validates a configuration file that has no `[catalogue]`. `Err` holds all problems found.
 pub fn load(path: &Path) -> Result<Settings, Vec<Problem>> {
     parse(&read(path)?, folder(path))
 }
@@ -42,6 +45,36 @@ pub fn load(path: &Path) -> Result<Settings, Vec<Problem>> {
 /// The same, as if this text stood in the tenants file that it names.
 pub fn load_with_tenants(path: &Path, tenants: &str) -> Result<Settings, Vec<Problem>> {
     parse_by(Reader::with_tenants(folder(path), tenants), &read(path)?)
+}
+
+/// A configuration file that was read once, whose tenants may stand elsewhere.
+pub struct Draft {
+    text: String,
+    folder: PathBuf,
+}
+
+impl Draft {
+    pub fn new(text: impl Into<String>, folder: &Path) -> Self {
+        Self { text: text.into(), folder: folder.to_owned() }
+    }
+
+    pub fn read(path: &Path) -> Result<Self, Vec<Problem>> {
+        Ok(Self::new(read(path)?, folder(path)))
+    }
+
+    /// Without the tenants of the catalogue, and not looked at as a whole: enough to get to the catalogue, and for
+    /// whoever has nothing to do with tenants.
+    pub fn outline(&self) -> Result<Settings, Vec<Problem>> {
+        let mut reader = Reader::with_snapshot(&self.folder, Arc::default());
+        let settings = sections::settings(&mut reader, table(&self.text)?);
+        let problems = reader.into_problems();
+        settings.filter(|_| problems.is_empty()).ok_or(problems)
+    }
+
+    /// As if these tenants stood in a tenants file, where the configuration has a catalogue.
+    pub fn with_catalogue(&self, snapshot: &Arc<Snapshot>) -> Result<Settings, Vec<Problem>> {
+        parse_by(Reader::with_snapshot(&self.folder, Arc::clone(snapshot)), &self.text)
+    }
 }
 
 fn read(path: &Path) -> Result<String, Vec<Problem>> {
@@ -59,11 +92,7 @@ pub fn parse(text: &str, folder: &Path) -> Result<Settings, Vec<Problem>> {
 }
 
 fn parse_by(mut reader: Reader, text: &str) -> Result<Settings, Vec<Problem>> {
-    let table: toml::Table = match text.parse() {
-        Ok(table) => table,
-        Err(error) => return Err(vec![Problem::syntax("the configuration file", &error)]),
-    };
-    let settings = sections::settings(&mut reader, table);
+    let settings = sections::settings(&mut reader, table(text)?);
     let mut problems = reader.into_problems();
     match settings {
         Some(settings) => {
@@ -72,4 +101,8 @@ fn parse_by(mut reader: Reader, text: &str) -> Result<Settings, Vec<Problem>> {
         }
         None => Err(problems),
     }
+}
+
+fn table(text: &str) -> Result<toml::Table, Vec<Problem>> {
+    text.parse().map_err(|error| vec![Problem::syntax("the configuration file", &error)])
 }

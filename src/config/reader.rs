@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::Problem;
+use super::{Problem, Snapshot};
 use crate::base::Secret;
 
 /// Remembers what was wrong, and where relative file names start.
@@ -15,15 +16,21 @@ pub(super) struct Reader {
     problems: Vec<Problem>,
     /// What is to be taken for the tenants file's content, before it is written.
     tenants: Option<String>,
+    /// What was read of the catalogue.
+    snapshot: Option<Arc<Snapshot>>,
 }
 
 impl Reader {
     pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), problems: Vec::new(), tenants: None }
+        Self { folder: folder.to_owned(), problems: Vec::new(), tenants: None, snapshot: None }
     }
 
     pub fn with_tenants(folder: &Path, tenants: &str) -> Self {
         Self { tenants: Some(tenants.to_owned()), ..Self::new(folder) }
+    }
+
+    pub fn with_snapshot(folder: &Path, snapshot: Arc<Snapshot>) -> Self {
+        Self { snapshot: Some(snapshot), ..Self::new(folder) }
     }
 
     pub fn into_problems(self) -> Vec<Problem> {
@@ -36,6 +43,11 @@ impl Reader {
 
     pub fn resolve(&self, name: &str) -> PathBuf {
         self.folder.join(name)
+    }
+
+    /// What was read of the catalogue. `None`: it was not read.
+    pub fn snapshot(&mut self) -> Option<Arc<Snapshot>> {
+        self.snapshot.take()
     }
 
     /// The content of the tenants file.

@@ -10,7 +10,7 @@ use super::clusters::clusters;
 use super::reader::{FromToml, Reader, Section, choose, empty, table};
 use super::regions::{Groups, Nodes};
 use super::settings::*;
-use super::{Forward, Problem, audit, break_glass, forwarding, grants, plain, reads, tenants};
+use super::{Forward, Problem, audit, break_glass, catalogue, forwarding, grants, plain, reads, tenants};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -47,7 +47,10 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
     let reads = reads::default_reads(reader, part);
     let forward = forwarding.as_ref().map_or(Forward::Off, |forwarding| forwarding.default);
     let defaults = tenants::Defaults { limits, reads: &reads, forward, groups: &groups };
-    let (tenants, tenants_file) = tenants::tenants(reader, &mut root, &defaults);
+    let part = root.section(reader, "catalogue");
+    let catalogue = part.and_then(|part| catalogue::catalogue(reader, part, &clusters, master_key.is_some()));
+    let elsewhere = catalogue.as_ref().map(|catalogue| &*catalogue.snapshot);
+    let (tenants, tenants_file) = tenants::tenants(reader, &mut root, elsewhere, &defaults);
     let break_glass = break_glass::break_glass(reader, &mut root);
     let grants = grants::grants(reader, &mut root, &groups);
     let part = root.section(reader, "plain");
@@ -73,6 +76,7 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
         break_glass,
         grants,
         tenants_file,
+        catalogue,
         plain,
     })
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::catalogue::Catalogue;
 use super::forwarding::{Forward, Forwarding};
 use super::grants::Grant;
 use super::places::{Node, Patroni};
@@ -39,6 +40,8 @@ pub struct Settings {
     pub grants: BTreeMap<GrantName, Arc<Grant>>,
     /// Where more of them stand.
     pub tenants_file: Option<TenantsFile>,
+    /// The same, instead of that file.
+    pub catalogue: Option<Catalogue>,
     pub plain: Plain,
 }
 
@@ -536,7 +539,7 @@ pub struct Plain {
 }
 
 impl Settings {
-    /// Roles that tenants' backends log in as, and pgward for them. Nobody else may.
+    /// Roles that tenants' backends log in as, and pgward for them or to know them. Nobody else may.
     pub fn tenants_roles(&self) -> HashSet<(ClusterName, String)> {
         let mut roles = HashSet::new();
         for cluster in self.clusters.values() {
@@ -548,6 +551,7 @@ impl Settings {
                 roles.extend(logins.values().map(|login| (tenant.cluster.clone(), login.role.clone())));
             }
         }
+        roles.extend(self.catalogue.iter().map(|it| (it.cluster.clone(), it.login.role.clone())));
         roles
     }
 }

@@ -1,4 +1,4 @@
-//! The tenants: in the configuration file itself, or in a file of their own that it names.
+//! The tenants: in the configuration file itself, and in a file of their own or a catalogue that it names.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::logins::login;
 use super::reader::{FromToml, Reader, Section, map, name_of, table};
 use super::regions::Groups;
 use super::settings::*;
-use super::{Forward, Problem, audit};
+use super::{Forward, Problem, Snapshot, audit, catalogue};
 use crate::base::{Access, Region, TenantId};
 
 /// What tenants have that say nothing, and what their regions may be called.
@@ -45,9 +45,19 @@ impl FileVersion {
     }
 }
 
-pub(super) fn tenants(reader: &mut Reader, root: &mut Section, defaults: &Defaults) -> (Tenants, Option<TenantsFile>) {
+pub(super) fn tenants(
+    reader: &mut Reader,
+    root: &mut Section,
+    elsewhere: Option<&Snapshot>,
+    defaults: &Defaults,
+) -> (Tenants, Option<TenantsFile>) {
     let mut entries = root.entries(reader, "tenants");
     let name = root.optional::<String>(reader, "tenants_file");
+    if name.is_some() && elsewhere.is_some() {
+        let what =
+            "stands beside [catalogue]; tenants are in one of the two, besides those of the configuration itself";
+        reader.problem(Problem::new("tenants_file", what));
+    }
     // Its version first: a change while it is read is one that comes after it.
     let file = name.as_deref().map(|name| {
         let path = reader.resolve(name);
@@ -65,13 +75,15 @@ pub(super) fn tenants(reader: &mut Reader, root: &mut Section, defaults: &Defaul
             Err(error) => reader.problem(Problem::syntax(&name, &error)),
         }
     }
+    entries.extend(elsewhere.map(|snapshot| catalogue::entries(reader, snapshot)).unwrap_or_default());
     let mut out = Tenants::with_capacity(entries.len());
     for (at, key, value) in entries {
         let Some(id) = name_of::<TenantId>(reader, &at, key) else { continue };
         let Some(section) = table(reader, &at, value) else { continue };
         let Some(tenant) = tenant(reader, &id, section, defaults) else { continue };
         if out.insert(id, Arc::new(tenant)).is_some() {
-            reader.problem(Problem::new(at, "is in the configuration file and in the tenants file"));
+            let other = if elsewhere.is_some() { "the catalogue" } else { "the tenants file" };
+            reader.problem(Problem::new(at, format!("is in the configuration file and in {other}")));
         }
     }
     (out, file)

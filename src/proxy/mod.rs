@@ -10,11 +10,12 @@
 //! (what still runs is ended), then stopped.
 
 mod balance;
-mod catalogues;
 mod cores;
 mod follow;
+mod functions;
 mod listen;
 mod reload;
+mod tenants;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,6 +30,8 @@ use tokio_util::sync::CancellationToken;
 use self::follow::Followers;
 use crate::admin::{Control, Request, http};
 use crate::audit::{Audit, AuditError, Event, Here, Source};
+use crate::base::clock;
+use crate::catalogue::Standing;
 use crate::config::Settings;
 use crate::session::{self, Command, Door, Kick, Shared, World, WorldError};
 use crate::telemetry;
@@ -106,12 +109,22 @@ async fn seal_anew(shared: Arc<Shared>, stop: CancellationToken) {
     }
 }
 
+/// What began with an old catalogue says so.
+fn tell_cached(control: &Control) {
+    let world = control.shared.world.load();
+    if let Some(catalogue) = world.settings.catalogue.as_ref().filter(|catalogue| catalogue.snapshot.cached) {
+        let (place, of) = (catalogue.place(), clock::timestamp(catalogue.snapshot.at));
+        tracing::warn!(catalogue = %place, %of, "the catalogue could not be read, so its cache is in force");
+    }
+}
+
 impl Proxy {
     /// Starts threads and listeners on the calling runtime. `path` is what a reload reads.
     pub async fn start(path: PathBuf, settings: Settings) -> Result<Self, RunError> {
         let listen = settings.listen.clone();
         let http = settings.http;
         let forwarding = settings.forwarding.as_ref().and_then(|forwarding| forwarding.listen);
+        let catalogue = Standing::of(&settings).map(Arc::new);
         let world = World::new(settings, None)?;
         let telemetry = Arc::new(telemetry::Telemetry::new());
         let audit = Audit::start(world.settings.audit.as_ref(), Here::from(&world.settings), &telemetry)?;
@@ -120,13 +133,13 @@ impl Proxy {
         let (cores, threads) = cores::start(&shared, listen.cores, &cell).map_err(RunError::Thread)?;
         let (sender, requests) = mpsc::unbounded_channel();
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
-        let control = Control::new(Arc::clone(&shared), cores, sender, draining.clone());
+        let control = Control::new(Arc::clone(&shared), cores, sender, draining.clone(), catalogue.clone());
         // Set once, here.
         let _ = cell.set(control.clone());
         reload::spawn_refreshers(&shared);
         let followers = Followers::default();
         followers.renew(&control);
-        tokio::spawn(catalogues::keep(Arc::clone(&shared), stop.clone()));
+        tokio::spawn(functions::keep(Arc::clone(&shared), stop.clone()));
         tokio::spawn(seal_anew(Arc::clone(&shared), stop.clone()));
         let mut addresses = Vec::new();
         for address in listen.addresses {
@@ -147,6 +160,11 @@ impl Proxy {
             tokio::spawn(http::serve(listener, control.clone(), draining.clone(), stop.clone()));
         }
         tokio::spawn(reload::watch(control.clone()));
+        if let Some(standing) = catalogue {
+            tell_cached(&control);
+            tenants::keep(&control);
+            tokio::spawn(tenants::watch(control.clone(), standing));
+        }
         Ok(Self { addresses, http: http_address, control, requests, path, draining, stop, threads, followers })
     }
 
@@ -160,9 +178,9 @@ impl Proxy {
             tokio::select! {
                 _ = terminate.recv() => break Source::Signal,
                 _ = interrupt.recv() => break Source::Signal,
-                _ = hangup.recv() => drop(self.reload(Source::Signal)),
+                _ = hangup.recv() => drop(self.reload(Source::Signal).await),
                 request = self.requests.recv() => match request {
-                    Some(Request::Reload(source, reply)) => drop(reply.send(self.reload(source))),
+                    Some(Request::Reload(source, reply)) => drop(reply.send(self.reload(source).await)),
                     Some(Request::Members) => self.take_members(),
                     Some(Request::Shutdown) | None => break Source::Console,
                 },
@@ -177,7 +195,7 @@ impl Proxy {
     pub async fn serve(mut self) {
         while let Some(request) = self.requests.recv().await {
             match request {
-                Request::Reload(source, reply) => drop(reply.send(self.reload(source))),
+                Request::Reload(source, reply) => drop(reply.send(self.reload(source).await)),
                 Request::Members => self.take_members(),
                 Request::Shutdown => break,
             }
@@ -186,10 +204,11 @@ impl Proxy {
         self.shutdown().await;
     }
 
-    fn reload(&self, source: Source) -> Result<(), crate::admin::ReloadError> {
-        let outcome = reload::reload(&self.path, &self.control);
+    async fn reload(&self, source: Source) -> Result<(), crate::admin::ReloadError> {
+        let outcome = reload::reload(&self.path, &self.control).await;
         if outcome.is_ok() {
             self.followers.renew(&self.control);
+            tenants::keep(&self.control);
         }
         self.control.shared.audit.record(|| Event::Reload { source, done: outcome.is_ok() });
         outcome

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::admin::{Control, ReloadError};
 use crate::audit::Source;
 use crate::base::{ClusterName, Party, causes};
-use crate::config::{self, Cluster, FileVersion, PlainDatabase, Settings, Tenant};
+use crate::config::{self, Cluster, Draft, FileVersion, PlainDatabase, Problem, Settings, Tenant};
 use crate::residency;
 use crate::session::{Command, Kick, Shared, World};
 use crate::topology::Topology;
@@ -18,8 +18,11 @@ use crate::topology::Topology;
 /// config maps as well, where notifications of changes do not.
 const LOOK: Duration = Duration::from_millis(250);
 
-pub(super) fn reload(path: &Path, control: &Control) -> Result<(), ReloadError> {
-    let outcome = replace(path, control);
+pub(super) async fn reload(path: &Path, control: &Control) -> Result<(), ReloadError> {
+    let outcome = match read(path, control).await {
+        Ok(settings) => replace(settings, control),
+        Err(problems) => Err(ReloadError(problems.iter().map(ToString::to_string).collect())),
+    };
     match &outcome {
         Ok(()) => tracing::info!(path = %path.display(), "the configuration was read again"),
         Err(error) => {
@@ -29,10 +32,20 @@ pub(super) fn reload(path: &Path, control: &Control) -> Result<(), ReloadError> 
     outcome
 }
 
-fn replace(path: &Path, control: &Control) -> Result<(), ReloadError> {
+/// With the tenants of the catalogue as they were read last. Apart from all else that is done meanwhile, since there
+/// may be many.
+async fn read(path: &Path, control: &Control) -> Result<Settings, Vec<Problem>> {
+    let (path, seen) = (path.to_owned(), control.catalogue.as_ref().map(|standing| standing.seen()));
+    let reading = tokio::task::spawn_blocking(move || match seen {
+        Some(seen) => Draft::read(&path)?.with_catalogue(&seen),
+        None => config::load(&path),
+    });
+    let ended = |error| vec![Problem::new("the configuration file", format!("was not read to its end: {error}"))];
+    reading.await.map_err(ended)?
+}
+
+fn replace(mut settings: Settings, control: &Control) -> Result<(), ReloadError> {
     let shared = &control.shared;
-    let mut settings =
-        config::load(path).map_err(|problems| ReloadError(problems.iter().map(ToString::to_string).collect()))?;
     add_members(&mut settings.clusters, &shared.topology);
     let before = shared.world.load_full();
     let mut problems = fixed(&before.settings, &settings);
@@ -159,6 +172,7 @@ fn fixed(before: &Settings, after: &Settings) -> Vec<String> {
         ("region or node", before.region != after.region),
         ("forwarding.listen", forwarding_listen(before) != forwarding_listen(after)),
         ("log", before.log != after.log),
+        ("catalogue", catalogue_moved(before, after)),
         ("audit", before.audit.is_some() != after.audit.is_some()),
         ("audit.file, audit.key or audit.buffer", audit_moved(before, after)),
     ];
@@ -167,6 +181,14 @@ fn fixed(before: &Settings, after: &Settings) -> Vec<String> {
 
 fn forwarding_listen(settings: &Settings) -> Option<SocketAddr> {
     settings.forwarding.as_ref()?.listen
+}
+
+/// One table is watched for as long as pgward runs.
+fn catalogue_moved(before: &Settings, after: &Settings) -> bool {
+    match (&before.catalogue, &after.catalogue) {
+        (Some(before), Some(after)) => !before.is_same(after),
+        (before, after) => before.is_some() || after.is_some(),
+    }
 }
 
 /// The chain and its queue are one for as long as pgward runs.

@@ -137,7 +137,7 @@ impl Session {
         let reads = match purpose {
             Purpose::Write | Purpose::Session => false,
             Purpose::Read(None) => true,
-            Purpose::Read(Some(functions)) => reading.catalogue.are_calm(functions),
+            Purpose::Read(Some(functions)) => reading.functions.are_calm(functions),
             Purpose::Begin { read_only } => read_only.unwrap_or_else(begins_read_only),
         };
         reading.trial.note_shape(key);

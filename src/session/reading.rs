@@ -19,13 +19,13 @@ use crate::pool::{AcquireError, Lease, Local, Place};
 use crate::route::{self, Before, Choice, Read, Server};
 use crate::sql::local_route;
 use crate::telemetry::add;
-use crate::topology::{Board, Catalogue, ServerView};
+use crate::topology::{Board, DatabaseFunctions, ServerView};
 use crate::wire::backend::Transaction;
 
 /// What a session that may read from replicas knows for that.
 pub(super) struct Reading {
     board: Arc<Board>,
-    pub catalogue: Arc<Catalogue>,
+    pub functions: Arc<DatabaseFunctions>,
     /// When its last transaction was over, and who served it. `None`: the primary.
     before: Option<(Instant, Option<Rc<Local>>)>,
     /// When it may have written something last.
@@ -244,10 +244,10 @@ impl Session {
         if self.reading.is_none() {
             let key = &self.local.pool.key;
             let Some(board) = self.core.shared.topology.board(&key.cluster) else { return false };
-            let catalogue = self.core.shared.functions.of(&key.cluster, &key.database);
+            let functions = self.core.shared.functions.of(&key.cluster, &key.database);
             // What it did before nobody has kept in mind: it may have written until now.
             let before = (!self.is_new).then(|| (Instant::now(), None));
-            self.reading = Some(Box::new(Reading::new(board, catalogue, before)));
+            self.reading = Some(Box::new(Reading::new(board, functions, before)));
         }
         true
     }
@@ -389,10 +389,10 @@ impl Session {
 }
 
 impl Reading {
-    fn new(board: Arc<Board>, catalogue: Arc<Catalogue>, before: Option<(Instant, Option<Rc<Local>>)>) -> Self {
+    fn new(board: Arc<Board>, functions: Arc<DatabaseFunctions>, before: Option<(Instant, Option<Rc<Local>>)>) -> Self {
         Self {
             board,
-            catalogue,
+            functions,
             wrote: before.as_ref().map(|(at, _)| *at),
             before,
             asks: Asks::MayWrite,

@@ -12,7 +12,10 @@ mod provision;
 pub use channels::ChannelKey;
 pub use context::{Context, Known, SEALED_ANEW, Sealer};
 pub use contexts::Contexts;
-pub use install::{InstallError, Installation, Installed, SCHEMA_VERSION, Scope, uninstall, uninstall_script};
+pub use install::{
+    InstallError, Installation, Installed, SCHEMA_VERSION, Scope, catalogue_script, install_catalogue, uninstall,
+    uninstall_script,
+};
 pub use password::login_password;
 pub use provision::{
     Applied, Database, Provision, ProvisionError, Provisioned, Removal, Seen, Template, TemplateError, TenantTable,

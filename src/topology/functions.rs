@@ -33,13 +33,13 @@ type Names = HashSet<Box<str>, RandomState>;
 /// Of all databases that somebody reads in.
 #[derive(Debug, Default)]
 pub struct Functions {
-    known: DashMap<(ClusterName, String), Arc<Catalogue>>,
+    known: DashMap<(ClusterName, String), Arc<DatabaseFunctions>>,
     wanted: Notify,
 }
 
 /// Of one database.
 #[derive(Debug)]
-pub struct Catalogue {
+pub struct DatabaseFunctions {
     pub cluster: ClusterName,
     pub database: String,
     calm: ArcSwapOption<Names>,
@@ -48,42 +48,47 @@ pub struct Catalogue {
 
 impl Functions {
     /// What is known of a database, from now on.
-    pub fn of(&self, cluster: &ClusterName, database: &str) -> Arc<Catalogue> {
+    pub fn of(&self, cluster: &ClusterName, database: &str) -> Arc<DatabaseFunctions> {
         let key = (cluster.clone(), database.to_owned());
         if let Some(known) = self.known.get(&key) {
             return Arc::clone(&known);
         }
         let fresh = || {
             let (cluster, database) = key.clone();
-            Arc::new(Catalogue { cluster, database, calm: ArcSwapOption::empty(), asked: std::sync::Mutex::new(None) })
+            Arc::new(DatabaseFunctions {
+                cluster,
+                database,
+                calm: ArcSwapOption::empty(),
+                asked: std::sync::Mutex::new(None),
+            })
         };
-        let catalogue = Arc::clone(&self.known.entry(key.clone()).or_insert_with(fresh));
+        let functions = Arc::clone(&self.known.entry(key.clone()).or_insert_with(fresh));
         self.wanted.notify_one();
-        catalogue
+        functions
     }
 
     /// Those that are to be asked for now. Waits until there may be some; forgets those that nobody has any more.
-    pub async fn due(&self) -> Vec<Arc<Catalogue>> {
+    pub async fn due(&self) -> Vec<Arc<DatabaseFunctions>> {
         let _ = tokio::time::timeout(AGAIN, self.wanted.notified()).await;
         // One is the map's own.
-        self.known.retain(|_, catalogue| Arc::strong_count(catalogue) > 1);
-        self.known.iter().filter(|catalogue| catalogue.is_due()).map(|catalogue| Arc::clone(&catalogue)).collect()
+        self.known.retain(|_, functions| Arc::strong_count(functions) > 1);
+        self.known.iter().filter(|functions| functions.is_due()).map(|functions| Arc::clone(&functions)).collect()
     }
 
     /// Takes note of what a database said. Databases that are alike share it.
-    fn note(&self, catalogue: &Catalogue, names: Names) {
+    fn note(&self, functions: &DatabaseFunctions, names: Names) {
         let alike = self.known.iter().find_map(|other| other.calm.load_full().filter(|known| **known == names));
-        catalogue.calm.store(Some(alike.unwrap_or_else(|| Arc::new(names))));
+        functions.calm.store(Some(alike.unwrap_or_else(|| Arc::new(names))));
     }
 
     /// Asks one database for its functions.
     pub async fn ask(
         &self,
-        catalogue: &Catalogue,
+        functions: &DatabaseFunctions,
         endpoint: &Endpoint,
         credentials: &Credentials,
     ) -> Result<(), BackendError> {
-        catalogue.begin();
+        functions.begin();
         let asked = async {
             let (mut backend, _) = backend::open(endpoint, credentials).await?;
             let rows = backend::ask(&mut backend, QUESTION, &[]).await;
@@ -92,12 +97,12 @@ impl Functions {
         let late = |_| BackendError::Timeout { server: endpoint.name(), seconds: endpoint.timeout.as_secs() };
         let rows = tokio::time::timeout(endpoint.timeout, asked).await.map_err(late)??;
         let names = rows.into_iter().flatten().flatten().map(String::into_boxed_str).collect();
-        self.note(catalogue, names);
+        self.note(functions, names);
         Ok(())
     }
 }
 
-impl Catalogue {
+impl DatabaseFunctions {
     /// Whether nothing is done by calling any of these.
     pub fn are_calm(&self, names: &[Box<str>]) -> bool {
         let known = self.calm.load();

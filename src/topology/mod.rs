@@ -12,6 +12,7 @@
 //!   functions  which of a database's may be called on a replica (I/O)
 //!   look       the same once, for commands (I/O)
 //!   snapshot   what is published: replaced, never changed
+//!   writers    who may take writes, before anybody follows (I/O)
 //! ```
 //!
 //! Who is promoted is for others to decide (Patroni, or a person); here it is found out and followed.
@@ -27,13 +28,15 @@ mod roster;
 mod samples;
 mod snapshot;
 mod urgency;
+mod writers;
 
 pub use board::{Board, Topology};
 pub use failover::Role;
-pub use functions::{Catalogue, Functions};
+pub use functions::{DatabaseFunctions, Functions};
 pub use health::Health;
 pub use look::{Look, look};
-pub use patroni::{Found, PatroniError, ask_once as ask_patroni, watch as watch_patroni};
+pub use patroni::{PatroniError, watch as watch_patroni};
 pub use probe::{Probed, watch};
 pub use samples::{Sample, Samples};
 pub use snapshot::{Balance, Lag, NotReplica, Seen, ServerView, Snapshot};
+pub use writers::{Writers, WritersError, writers};

@@ -129,6 +129,7 @@ pub fn parse(text: &str) -> Settings {
 /// A proxy in this process, stopped when dropped.
 pub struct Stage {
     pub address: std::net::SocketAddr,
+    pub http: Option<std::net::SocketAddr>,
     pub settings: Arc<Settings>,
     pub control: pgward::admin::Control,
     pub path: PathBuf,
@@ -154,11 +155,11 @@ impl Stage {
 
     /// With the configuration in a file of the caller's.
     pub async fn at(path: PathBuf) -> Self {
-        let settings = config::load(&path).unwrap_or_else(|problems| panic!("{problems:#?}"));
+        let settings = pgward::catalogue::load_to_run(&path).await.unwrap_or_else(|error| panic!("{error:#?}"));
         let proxy = Proxy::start(path.clone(), settings.clone()).await.unwrap();
-        let (address, control) = (proxy.addresses[0], proxy.control.clone());
+        let (address, http, control) = (proxy.addresses[0], proxy.http, proxy.control.clone());
         let stopped = Some(tokio::spawn(proxy.serve()));
-        Self { address, settings: Arc::new(settings), control, path, stopped, _folder: None }
+        Self { address, http, settings: Arc::new(settings), control, path, stopped, _folder: None }
     }
 
     pub fn token(&self, tenant: &str, role: &str) -> String {

@@ -3,14 +3,14 @@ use std::path::PathBuf;
 use toml_edit::{Array, InlineTable, Table, Value, value};
 
 use super::super::record::{Act, Deed};
-use super::file::{TenantsFile, put};
-use super::{Failure, TenantArgument, UrlArgument, cluster, runtime, seat};
+use super::store::{Change, Store};
+use super::{CatalogueUrlArgument, Failure, Reach, TenantArgument, UrlArgument, cluster, runtime, seat};
 use crate::base::Access;
 use crate::cli::output::{say, warn};
-use crate::config::{self, Settings, Tenant};
+use crate::config::{Settings, Tenant};
 use crate::tenant::{Applied, Database, Installed, Provision, Template};
 
-/// Add a tenant: its roles, schema or database in PostgreSQL, then its entry in the tenants file
+/// Add a tenant: its roles, schema or database in PostgreSQL, then its entry in the tenants file or catalogue
 ///
 /// What tenants share (the schema `pgward`, keys, shared logins) is installed where it is missing. Interrupted or
 /// failed, the same command again goes on where it ended. What is there already and does not belong to the tenant is
@@ -22,6 +22,9 @@ pub(super) struct Arguments {
 
     #[command(flatten)]
     url: UrlArgument,
+
+    #[command(flatten)]
+    catalogue: CatalogueUrlArgument,
 
     /// What keeps the tenant apart from others
     #[arg(long, value_parser = ["rows", "schema", "database", "cluster"])]
@@ -93,28 +96,26 @@ fn setting(text: &str) -> Result<(String, String), &'static str> {
 pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
     let id = &arguments.tenant.name;
     let settings = arguments.tenant.config.load()?;
-    let file = TenantsFile::of(&arguments.tenant.config.path, &settings)?;
+    let mut store = Store::of(&arguments.tenant, &settings)?;
     if settings.tenants.contains_key(id) {
-        file.must_have(id)?;
+        store.must_have(id)?;
     }
     let entry = arguments.entry()?;
     let template = arguments.template.as_deref().map(Template::read).transpose()?;
-    let proposed = file.proposed(|document| {
-        super::file::take_out(document, id);
-        put(document, id, entry.clone());
-    })?;
+    let proposed = store.proposed(id, &entry)?;
     let tenant = TenantArgument::find(&arguments.tenant, &proposed)?;
     same(&settings, &tenant)?;
     let provision = Provision { settings: &proposed, tenant: &tenant, template: template.as_ref() };
+    let reach = Reach { settings: &settings, tenant: &tenant, url: &arguments.url, catalogue: &arguments.catalogue };
     runtime()?.block_on(Act::on_tenant(&settings, Deed::AddTenant, id).recorded(async {
         arguments.provide(&provision).await?;
-        file.edit(|document| put(document, id, entry))?;
+        store.edit(id, Change::Put(entry), &reach).await?;
         // Somebody may have written another one of this name by hand.
-        same(&arguments.tenant.config.load()?, &tenant)
+        same(&arguments.tenant.config.load_now().await?, &tenant)
     }))?;
-    let (level, path) = (tenant.isolation.as_str(), file.path().display());
+    let (level, place) = (tenant.isolation.as_str(), store.place());
     say(format_args!(
-        "tenant {id} is there, at level {level}, and in {path}; a running pgward follows within a second"
+        "tenant {id} is there, at level {level}, and in {place}; a running pgward follows within a second"
     ));
     Ok(())
 }
@@ -136,7 +137,7 @@ impl Arguments {
         let administrator = self.url.administrator(cluster(provision.settings, tenant)?).await?;
         let seat = seat(&administrator, tenant).await?;
         // Who had the seat before may have added another of this name.
-        same(&config::load(&self.tenant.config.path).unwrap_or_else(|_| provision.settings.clone()), tenant)?;
+        same(&self.tenant.config.load_now().await.unwrap_or_else(|_| provision.settings.clone()), tenant)?;
         let provisioned = if tenant.isolation.shares_database() {
             provision.run(&seat).await?
         } else {
@@ -157,7 +158,7 @@ impl Arguments {
         Ok(())
     }
 
-    /// What the tenants file will have.
+    /// What the tenants file or the catalogue will have.
     fn entry(&self) -> Result<Table, Failure> {
         let mut entry = Table::new();
         entry.insert("isolation", value(&self.isolation));

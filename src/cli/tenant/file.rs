@@ -40,15 +40,9 @@ impl TenantsFile {
         Ok(tenants(&mut self.read()?).is_some_and(|tenants| tenants.contains_key(id.as_str())))
     }
 
-    /// Makes sure that the tenant, which the configuration has, is in this file.
-    pub fn must_have(&self, id: &TenantId) -> Result<(), Failure> {
-        if self.has(id)? {
-            return Ok(());
-        }
-        let (config, path) = (self.config.display(), self.path.display());
-        Err(Failure::said(format!(
-            "tenant {id} stands in {config}, which pgward does not write; move its table to {path}, or change it by hand"
-        )))
+    /// The configuration that names it.
+    pub fn config(&self) -> &Path {
+        &self.config
     }
 
     /// The configuration as a change would make it; nothing is written.
@@ -138,6 +132,11 @@ fn tenants(document: &mut DocumentMut) -> Option<&mut dyn TableLike> {
     document.get_mut("tenants")?.as_table_like_mut()
 }
 
+/// An entry by itself, with all that is below it.
+pub(in crate::cli) fn text(entry: &Table) -> String {
+    DocumentMut::from(entry.clone()).to_string()
+}
+
 /// Puts a tenant at the end of the file, or in its own place if it is there.
 pub(super) fn put(document: &mut DocumentMut, id: &TenantId, mut entry: Table) {
     // What stands at the end stays ahead of what comes now.
@@ -165,6 +164,10 @@ pub(super) fn set_suspended(document: &mut DocumentMut, id: &TenantId, suspended
     let Some(tenant) = tenants(document).and_then(|tenants| tenants.get_mut(id.as_str())?.as_table_like_mut()) else {
         return;
     };
+    suspend(tenant, suspended);
+}
+
+pub(super) fn suspend(tenant: &mut dyn TableLike, suspended: bool) {
     match tenant.get_mut("suspended").and_then(Item::as_value_mut) {
         Some(value) => {
             let decor = value.decor().clone();

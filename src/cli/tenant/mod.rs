@@ -1,7 +1,8 @@
-//! `pgward tenant`: the catalogue, which is the configuration's `tenants_file`, and what stands on the clusters for it.
+//! `pgward tenant`: the tenants of the configuration's `tenants_file` or `[catalogue]`, and what stands on the clusters
+//! for them.
 //!
-//! Adding makes everything in PostgreSQL first and writes the file last; removing suspends in the file first and
-//! takes the entry out last. So whatever the file has is there, and whatever was interrupted is finished by the same
+//! Adding makes everything in PostgreSQL first and writes the entry last; removing suspends in the entry first and
+//! takes it out last. So whatever has an entry is there, and whatever was interrupted is finished by the same
 //! command again.
 
 mod add;
@@ -10,18 +11,21 @@ mod file;
 mod list;
 mod remove;
 mod show;
+mod store;
 mod suspend;
+
+pub(super) use file::text;
 
 use std::sync::Arc;
 
 use tokio_postgres::Client;
 
-use super::connect::{Administrator, UrlArgument};
+use super::connect::{Administrator, CatalogueUrlArgument, UrlArgument};
 use super::failure::Failure;
 use super::output::warn;
 use super::{ConfigArgument, runtime};
-use crate::base::TenantId;
-use crate::config::{Cluster, Settings, Tenant};
+use crate::base::{ClusterName, TenantId};
+use crate::config::{Catalogue, Cluster, Settings, Tenant};
 use crate::tenant;
 
 /// Where databases are made and dropped from; every cluster has it.
@@ -30,7 +34,8 @@ const MAINTENANCE: &str = "postgres";
 /// Add, list, show, suspend, resume or remove tenants
 ///
 /// The tenants are those of the configuration. What is added, changed or removed stands in the file that its
-/// `tenants_file` names; a running pgward takes a change of it over by itself, within half a second.
+/// `tenants_file` names, or in the table of its `[catalogue]`; running pgwards take a change over by themselves, within
+/// half a second.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -76,10 +81,31 @@ impl TenantArgument {
     }
 }
 
+/// How to get to where a tenant stands, and to where its definition does.
+struct Reach<'a> {
+    settings: &'a Settings,
+    tenant: &'a Tenant,
+    url: &'a UrlArgument,
+    catalogue: &'a CatalogueUrlArgument,
+}
+
+impl Reach<'_> {
+    /// As the one who may change it.
+    async fn catalogue(&self, catalogue: &Catalogue) -> Result<Administrator, Failure> {
+        let cluster = known_cluster(self.settings, &catalogue.cluster)?;
+        let same = catalogue.cluster == self.tenant.cluster;
+        Ok(self.catalogue.administrator(cluster, same.then_some(self.url)).await?)
+    }
+}
+
 /// The tenant's cluster, which the configuration has.
 fn cluster<'a>(settings: &'a Settings, tenant: &Tenant) -> Result<&'a Cluster, Failure> {
-    let found = settings.clusters.get(&tenant.cluster).map(AsRef::as_ref);
-    found.ok_or_else(|| Failure::said(format!("there is no cluster {} in the configuration", tenant.cluster)))
+    known_cluster(settings, &tenant.cluster)
+}
+
+fn known_cluster<'a>(settings: &'a Settings, name: &ClusterName) -> Result<&'a Cluster, Failure> {
+    let found = settings.clusters.get(name).map(AsRef::as_ref);
+    found.ok_or_else(|| Failure::said(format!("there is no cluster {name} in the configuration")))
 }
 
 /// A connection that nobody else adds or removes this tenant by, as long as it lasts: to the tenant's database where

@@ -5,8 +5,8 @@ use tokio_postgres::Client;
 
 use super::super::record::{Act, Deed};
 use super::export::{Export, Source};
-use super::file::{TenantsFile, set_suspended, take_out};
-use super::{Failure, TenantArgument, UrlArgument, cluster, runtime, seat};
+use super::store::{Change, Store};
+use super::{CatalogueUrlArgument, Failure, Reach, TenantArgument, UrlArgument, cluster, runtime, seat};
 use crate::cli::connect::Administrator;
 use crate::cli::duration;
 use crate::cli::output::{say, table, warn};
@@ -16,7 +16,7 @@ use crate::tenant::Removal;
 /// Remove a tenant with all that it has, and look whether anything is left
 ///
 /// The tenant is suspended, exported if that is asked for, deleted from PostgreSQL and looked for again, and at last
-/// taken out of the tenants file. Interrupted or failed, the same command again goes on where it ended.
+/// taken out of the tenants file or catalogue. Interrupted or failed, the same command again goes on where it ended.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -24,6 +24,9 @@ pub(super) struct Arguments {
 
     #[command(flatten)]
     url: UrlArgument,
+
+    #[command(flatten)]
+    catalogue: CatalogueUrlArgument,
 
     /// Do it
     #[arg(long, required = true)]
@@ -50,12 +53,12 @@ const REST: Duration = Duration::from_secs(5);
 
 pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
     let settings = arguments.tenant.config.load()?;
-    let file = TenantsFile::of(&arguments.tenant.config.path, &settings)?;
+    let mut store = Store::of(&arguments.tenant, &settings)?;
     let tenant = arguments.tenant.find(&settings)?;
-    file.must_have(&tenant.id)?;
+    store.must_have(&tenant.id)?;
     let act = Act::on_tenant(&settings, Deed::RemoveTenant, &tenant.id);
-    runtime()?.block_on(act.recorded(arguments.remove(&settings, &file, &tenant)))?;
-    say(format_args!("nothing is left of tenant {}, and it is no longer in {}", tenant.id, file.path().display()));
+    runtime()?.block_on(act.recorded(arguments.remove(&settings, &mut store, &tenant)))?;
+    say(format_args!("nothing is left of tenant {}, and it is no longer in {}", tenant.id, store.place()));
     Ok(())
 }
 
@@ -69,14 +72,15 @@ struct Work<'a> {
 }
 
 impl Arguments {
-    async fn remove(&self, settings: &Settings, file: &TenantsFile, tenant: &Tenant) -> Result<(), Failure> {
+    async fn remove(&self, settings: &Settings, store: &mut Store, tenant: &Tenant) -> Result<(), Failure> {
         let cluster = cluster(settings, tenant)?;
+        let reach = Reach { settings, tenant, url: &self.url, catalogue: &self.catalogue };
         let administrator = self.url.administrator(cluster).await?;
         let seat = seat(&administrator, tenant).await?;
         let removal = Removal::begin(&seat, settings, tenant).await?;
         self.doubts(&removal)?;
         let export = self.export.as_deref().map(|folder| Export::into(folder, &tenant.id)).transpose()?;
-        file.edit(|document| set_suspended(document, &tenant.id, true))?;
+        store.edit(&tenant.id, Change::Suspended(true), &reach).await?;
         let work = Work { administrator, cluster, tenant, seat, removal };
         self.quieten(&work).await?;
         let mut exported = None;
@@ -97,7 +101,7 @@ impl Arguments {
             work.drop_all().await?;
         }
         work.prove().await?;
-        file.edit(|document| take_out(document, &tenant.id))
+        store.edit(&tenant.id, Change::TakeOut, &reach).await
     }
 
     /// What a removal at level rows would not reach.
@@ -201,7 +205,7 @@ impl Work<'_> {
             return Ok(());
         }
         Err(Failure::said(format!(
-            "something is left of tenant {0}; it stays suspended, and in the tenants file. Run the same command again",
+            "something is left of tenant {0}; it stays suspended, and among the tenants. Run the same command again",
             self.tenant.id
         )))
     }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::file::TenantsFile;
+use super::store::Store;
 use super::{Failure, MAINTENANCE, TenantArgument, UrlArgument, cluster, runtime};
 use crate::base::Access;
 use crate::cli::output::{say, table};
@@ -27,14 +27,13 @@ pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
     let settings = arguments.tenant.config.load()?;
     let tenant = arguments.tenant.find(&settings)?;
     let cluster = cluster(&settings, &tenant)?;
-    let editable = match &settings.tenants_file {
-        Some(_) => TenantsFile::of(&arguments.tenant.config.path, &settings)?.has(&tenant.id)?,
-        None => false,
-    };
+    let elsewhere = settings.tenants_file.is_some() || settings.catalogue.is_some();
+    let editable = elsewhere && Store::of(&arguments.tenant, &settings)?.has(&tenant.id)?;
     // A cluster that cannot be reached is no reason not to show the rest.
     let seen = runtime()?.block_on(look(arguments, &settings, &tenant, cluster));
     let mut facts = facts(&tenant, cluster);
-    facts.insert("in_tenants_file", editable.into());
+    facts.insert("in_tenants_file", (editable && settings.catalogue.is_none()).into());
+    facts.insert("in_catalogue", (editable && settings.catalogue.is_some()).into());
     if arguments.json {
         let seen = match &seen {
             Ok(seen) => seen

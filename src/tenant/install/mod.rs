@@ -3,11 +3,14 @@
 //! What stands in the files beside this one is the same for everybody; [`sql`] writes what depends on the
 //! configuration. All of it can be run again, and over what an older version installed.
 
+mod catalogue;
 pub(super) mod sql;
 
 use std::collections::BTreeMap;
 
 use tokio_postgres::Client;
+
+pub use catalogue::{catalogue_script, install_catalogue};
 
 use super::{channels, login_password};
 use crate::base::{ClusterName, TenantId};
@@ -123,14 +126,7 @@ impl<'a> Installation<'a> {
     pub async fn run(&self, client: &Client) -> Result<Installed, InstallError> {
         let (batches, mut installed) = self.plan()?;
         installed.settings_removed = self.strange_settings(client).await?;
-        let mut tries = 1;
-        while let Err(error) = transaction(client, &batches).await {
-            // Roles are the cluster's: another installation may have changed one at the same moment.
-            if !met_another(&error) || tries == TRIES {
-                return Err(error);
-            }
-            tries += 1;
-        }
+        transaction(client, &batches).await?;
         installed.left_open = self.left_open(client).await?;
         Ok(installed)
     }
@@ -166,12 +162,7 @@ impl<'a> Installation<'a> {
 
     /// The same as text, for a DBA to read. `secrets`: to run it as well; without, keys and passwords are left out.
     pub fn script(&self, secrets: bool) -> Result<String, InstallError> {
-        let (batches, _) = self.plan()?;
-        let shown = |batch: &Batch| match batch.secret && !secrets {
-            true => format!("-- {}: left out, it is secret\n", batch.doing),
-            false => format!("-- {}\n{}\n", batch.doing, batch.sql),
-        };
-        Ok(format!("begin;\n{}commit;\n", batches.iter().map(shown).collect::<String>()))
+        Ok(script(&self.plan()?.0, secrets))
     }
 
     fn cluster(&self) -> Result<&'a Cluster, InstallError> {
@@ -284,9 +275,7 @@ impl<'a> Installation<'a> {
     }
 
     fn verifier(&self, login: &Login) -> Result<String, InstallError> {
-        let password = login_password(self.settings.master_key.as_ref(), self.cluster, login);
-        let password = password.ok_or_else(|| InstallError::NoPassword(login.role.clone()))?;
-        Ok(postgres_protocol::password::scram_sha_256(password.expose()))
+        verifier(self.settings, self.cluster, login)
     }
 
     /// Settings that the login roles have and are going to lose.
@@ -328,6 +317,21 @@ fn met_another(error: &InstallError) -> bool {
     }
 }
 
+/// What a login's password is checked by.
+fn verifier(settings: &Settings, cluster: &ClusterName, login: &Login) -> Result<String, InstallError> {
+    let password = login_password(settings.master_key.as_ref(), cluster, login);
+    let password = password.ok_or_else(|| InstallError::NoPassword(login.role.clone()))?;
+    Ok(postgres_protocol::password::scram_sha_256(password.expose()))
+}
+
+fn script(batches: &[Batch], secrets: bool) -> String {
+    let shown = |batch: &Batch| match batch.secret && !secrets {
+        true => format!("-- {}: left out, it is secret\n", batch.doing),
+        false => format!("-- {}\n{}\n", batch.doing, batch.sql),
+    };
+    format!("begin;\n{}commit;\n", batches.iter().map(shown).collect::<String>())
+}
+
 async fn transaction(client: &Client, batches: &[Batch]) -> Result<(), InstallError> {
     let work = async || {
         for batch in batches {
@@ -335,7 +339,15 @@ async fn transaction(client: &Client, batches: &[Batch]) -> Result<(), InstallEr
         }
         Ok(())
     };
-    atomically(client, BEGIN, work).await
+    let mut tries = 1;
+    while let Err(error) = atomically(client, BEGIN, work).await {
+        // Roles are the cluster's: another installation may have changed one at the same moment.
+        if !met_another(&error) || tries == TRIES {
+            return Err(error);
+        }
+        tries += 1;
+    }
+    Ok(())
 }
 
 /// All or nothing. `begin` begins the transaction.

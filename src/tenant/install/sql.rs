@@ -71,6 +71,12 @@ pub(super) fn prober(role: &str) -> String {
     )
 }
 
+/// What the catalogue is read as. It changes nothing.
+pub(super) fn catalogue_reader(role: &str) -> String {
+    let role = identifier(role);
+    format!("grant usage on schema pgward_catalogue to {role};\ngrant select on pgward_catalogue.tenants to {role};")
+}
+
 pub(super) fn schema<'a>(name: &str, logins: impl Iterator<Item = &'a Login>) -> String {
     let logins = array(logins.map(|login| login.role.as_str()), "name");
     format!("select pg_temp.pgward_schema({}, {logins});", literal(name))

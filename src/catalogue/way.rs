@@ -1,0 +1,84 @@
+//! Which server the catalogue is read from, and as whom.
+
+use std::time::Duration;
+
+use tokio_postgres::Config;
+use tokio_postgres::config::{SslMode, TargetSessionAttrs};
+
+use crate::backend::Endpoint;
+use crate::base::ClusterName;
+use crate::config::{Catalogue, Settings};
+use crate::net::{self, AdministrationTls, TlsError};
+use crate::tenant::login_password;
+use crate::topology;
+
+#[derive(Debug, thiserror::Error)]
+pub enum WayError {
+    #[error("cluster {0} is not in the configuration")]
+    UnknownCluster(ClusterName),
+    #[error("role {0} has no password, and there is no master key to derive one from")]
+    NoPassword(String),
+    #[error(transparent)]
+    Servers(#[from] topology::WritersError),
+    #[error("TLS for cluster {cluster} cannot be set up (clusters.{cluster}.tls)")]
+    Tls {
+        cluster: ClusterName,
+        #[source]
+        source: TlsError,
+    },
+}
+
+/// How long one server may take to let somebody in.
+const EACH: Duration = Duration::from_secs(5);
+
+/// How long nothing may come of a connection, or be acknowledged on it, before it is asked whether it lives.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// To a server that takes writes: replicas tell of no changes.
+#[derive(Clone)]
+pub struct Way {
+    pub(super) config: Config,
+    pub(super) tls: Option<AdministrationTls>,
+}
+
+impl Way {
+    /// Before anybody follows the cluster: its servers are tried, the one that is configured as the primary first.
+    pub async fn find(settings: &Settings, catalogue: &Catalogue) -> Result<Self, WayError> {
+        let Some(cluster) = settings.clusters.get(&catalogue.cluster) else {
+            return Err(WayError::UnknownCluster(catalogue.cluster.clone()));
+        };
+        // Where Patroni does not tell who leads, it shows in who takes writes.
+        let writers = topology::writers(cluster).await?;
+        let failed = |source| WayError::Tls { cluster: cluster.name.clone(), source };
+        let tls = net::connector(&cluster.tls).map_err(failed)?.map(AdministrationTls::new);
+        let places = writers.servers.iter().map(|server| (server.host.as_str(), server.port));
+        Self::new(settings, catalogue, places, tls)
+    }
+
+    /// To the server that the cluster's pools lead to.
+    pub fn to(settings: &Settings, catalogue: &Catalogue, endpoint: &Endpoint) -> Result<Self, WayError> {
+        let tls = endpoint.tls.clone().map(AdministrationTls::new);
+        Self::new(settings, catalogue, [(endpoint.host.as_str(), endpoint.port)].into_iter(), tls)
+    }
+
+    fn new<'a>(
+        settings: &Settings,
+        catalogue: &Catalogue,
+        places: impl Iterator<Item = (&'a str, u16)>,
+        tls: Option<AdministrationTls>,
+    ) -> Result<Self, WayError> {
+        let login = &catalogue.login;
+        let password = login_password(settings.master_key.as_ref(), &catalogue.cluster, login);
+        let password = password.ok_or_else(|| WayError::NoPassword(login.role.clone()))?;
+        let mut config = Config::new();
+        for (host, port) in places {
+            config.host(host).port(port);
+        }
+        config.user(&login.role).password(password.expose()).dbname(&catalogue.database);
+        config.application_name("pgward catalogue").target_session_attrs(TargetSessionAttrs::ReadWrite);
+        config.connect_timeout(EACH).ssl_mode(if tls.is_some() { SslMode::Require } else { SslMode::Disable });
+        config.keepalives(true).keepalives_idle(QUIET).keepalives_interval(QUIET / 4).keepalives_retries(4);
+        config.tcp_user_timeout(2 * QUIET);
+        Ok(Self { config, tls })
+    }
+}

@@ -1,0 +1,157 @@
+//! Where tenants are added, changed and removed: the tenants file, or the catalogue that several pgwards share.
+
+use std::path::PathBuf;
+
+use toml_edit::{DocumentMut, Table};
+
+use super::file::{self, TenantsFile};
+use super::{Failure, Reach, TenantArgument};
+use crate::base::TenantId;
+use crate::catalogue::{self, WriteError};
+use crate::cli::catalogue::{judged, name};
+use crate::config::{Catalogue, Settings, Snapshot};
+
+pub(super) enum Store {
+    File(TenantsFile),
+    Table(TenantsTable),
+}
+
+/// What becomes of a tenant's entry.
+#[derive(Clone)]
+pub(super) enum Change {
+    /// It is made, unless there is one.
+    Put(Table),
+    Suspended(bool),
+    TakeOut,
+}
+
+impl Store {
+    pub fn of(argument: &TenantArgument, settings: &Settings) -> Result<Self, Failure> {
+        let config = &argument.config.path;
+        match &settings.catalogue {
+            Some(catalogue) => Ok(Self::Table(TenantsTable { config: config.clone(), catalogue: catalogue.clone() })),
+            None => Ok(Self::File(TenantsFile::of(config, settings)?)),
+        }
+    }
+
+    /// For people.
+    pub fn place(&self) -> String {
+        match self {
+            Self::File(file) => file.path().display().to_string(),
+            Self::Table(table) => table.place(),
+        }
+    }
+
+    pub fn has(&self, id: &TenantId) -> Result<bool, Failure> {
+        match self {
+            Self::File(file) => file.has(id),
+            Self::Table(table) => Ok(table.definition(id).is_some()),
+        }
+    }
+
+    /// Makes sure that the tenant, which the configuration has, is in here.
+    pub fn must_have(&self, id: &TenantId) -> Result<(), Failure> {
+        if self.has(id)? {
+            return Ok(());
+        }
+        let config = match self {
+            Self::File(file) => file.config(),
+            Self::Table(table) => &table.config,
+        };
+        Err(Failure::said(format!(
+            "tenant {id} stands in {}, which pgward does not write; move its table to {}, or change it by hand",
+            config.display(),
+            self.place()
+        )))
+    }
+
+    /// The configuration as it would be with this entry for the tenant, whatever it has now; nothing is written.
+    pub fn proposed(&self, id: &TenantId, entry: &Table) -> Result<Settings, Failure> {
+        match self {
+            Self::File(file) => file.proposed(|document| {
+                file::take_out(document, id);
+                file::put(document, id, entry.clone());
+            }),
+            Self::Table(table) => {
+                let mut snapshot = Snapshot::clone(&table.catalogue.snapshot);
+                snapshot.entries.insert(id.to_string(), file::text(entry));
+                table.judged(snapshot)
+            }
+        }
+    }
+
+    /// Changes the tenant's entry, unless the configuration would then have problems.
+    pub async fn edit(&mut self, id: &TenantId, change: Change, reach: &Reach<'_>) -> Result<(), Failure> {
+        match self {
+            Self::File(file) => file.edit(|document| match change {
+                Change::Put(entry) => file::put(document, id, entry),
+                Change::Suspended(suspended) => file::set_suspended(document, id, suspended),
+                Change::TakeOut => file::take_out(document, id),
+            }),
+            Self::Table(table) => table.edit(id, &change, reach).await,
+        }
+    }
+}
+
+/// The catalogue as it was read, and the configuration that names it.
+pub(super) struct TenantsTable {
+    config: PathBuf,
+    catalogue: Catalogue,
+}
+
+impl TenantsTable {
+    fn place(&self) -> String {
+        name(&self.catalogue)
+    }
+
+    fn definition(&self, id: &TenantId) -> Option<&str> {
+        self.catalogue.snapshot.entries.get(id.as_str()).map(String::as_str)
+    }
+
+    /// The configuration with these tenants.
+    fn judged(&self, snapshot: Snapshot) -> Result<Settings, Failure> {
+        judged(&self.config, &self.catalogue, snapshot)
+    }
+
+    /// Refuses where the row is not the one that was read: somebody else has other ideas of it.
+    async fn edit(&mut self, id: &TenantId, change: &Change, reach: &Reach<'_>) -> Result<(), Failure> {
+        let before = self.definition(id).map(str::to_owned);
+        let after = self.changed(id, before.as_deref(), change)?;
+        let row = catalogue::Change { id: id.clone(), before, after };
+        let administrator = reach.catalogue(&self.catalogue).await?;
+        let mut client = administrator.connect(&self.catalogue.database).await?;
+        let judge = |snapshot| self.judged(snapshot).map(|settings| settings.catalogue);
+        match catalogue::change(&mut client, &[row], judge).await {
+            Ok(Some(Some(catalogue))) => self.catalogue = catalogue,
+            // Nothing was to do, or the configuration has just lost its catalogue.
+            Ok(Some(None) | None) => {}
+            Err(WriteError::Refused(failure)) => return Err(failure),
+            Err(WriteError::Changed(id)) => {
+                return Err(Failure::said(format!(
+                    "somebody else has changed tenant {id} in {} meanwhile; nothing was written there. Look again, \
+                     and repeat the command",
+                    self.place()
+                )));
+            }
+            Err(WriteError::Failed(error)) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// What the row will have. `None`: there will be none.
+    fn changed(&self, id: &TenantId, before: Option<&str>, change: &Change) -> Result<Option<String>, Failure> {
+        Ok(match (before, change) {
+            (Some(before), Change::Put(_)) => Some(before.to_owned()),
+            (None, Change::Put(entry)) => Some(file::text(entry)),
+            (Some(before), Change::Suspended(suspended)) => {
+                // It was judged before, so that this does not fail.
+                let mut document: DocumentMut = before.parse().map_err(|_| {
+                    Failure::said(format!("what {} has of tenant {id} is not valid TOML", self.place()))
+                })?;
+                file::suspend(document.as_table_mut(), *suspended);
+                Some(document.to_string())
+            }
+            (None, Change::Suspended(_)) | (_, Change::TakeOut) => None,
+        })
+    }
+}

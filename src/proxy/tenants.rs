@@ -1,0 +1,128 @@
+//! Keeps up with the catalogue: is told of changes, reads it again, and has what it reads taken up.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use crate::admin::Control;
+use crate::audit::Source;
+use crate::backend::Endpoint;
+use crate::base::causes;
+use crate::catalogue::{ListenError, Listener, ReadError, Reader, Standing, Way, WayError};
+use crate::config::Catalogue;
+use crate::pool::Place;
+
+/// Between two readings. Changes that come closer together are taken up together.
+const GAP: Duration = Duration::from_millis(100);
+
+/// How often it is looked whether another server takes the writes.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The first wait after a failure, and the longest.
+const WAITS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error("nobody takes writes there")]
+    NoPrimary,
+    #[error(transparent)]
+    Way(#[from] WayError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("the connection that tells of changes is gone")]
+    Gone,
+    #[error("another server takes the writes")]
+    Moved,
+}
+
+/// What is in force stays in force for as long as the table cannot be read.
+pub(super) async fn watch(control: Control, standing: Arc<Standing>) {
+    let mut wait = WAITS.0;
+    let mut trouble = None;
+    loop {
+        let draining = control.draining.clone();
+        let begin = Instant::now();
+        let Some(ended) = draining.run_until_cancelled(follow(&control, &standing, &mut trouble)).await else { return };
+        let Err(fault) = ended;
+        standing.set_told(false);
+        let why = causes(&fault);
+        // Said once for as long as it is the same.
+        if trouble.as_ref() != Some(&why) {
+            tracing::warn!(cluster = %standing.cluster, %why, "the catalogue is not watched; what is in force stays, and pgward goes on trying");
+            trouble = Some(why);
+        }
+        if begin.elapsed() > WAITS.1 {
+            wait = WAITS.0;
+        }
+        // Nodes that lost the same server are not to come back at the same moment.
+        let jittered = wait.mul_f64(rand::random_range(0.5..1.0));
+        if draining.run_until_cancelled(sleep(jittered)).await.is_none() {
+            return;
+        }
+        wait = (wait * 2).min(WAITS.1);
+    }
+}
+
+/// For as long as one server tells of changes.
+async fn follow(
+    control: &Control,
+    standing: &Arc<Standing>,
+    trouble: &mut Option<String>,
+) -> Result<Infallible, Fault> {
+    let endpoint = leader(control, standing).ok_or(Fault::NoPrimary)?;
+    let world = control.shared.world.load_full();
+    let Some(catalogue) = &world.settings.catalogue else { return Err(Fault::Gone) };
+    let way = Way::to(&world.settings, catalogue, &endpoint)?;
+    let mut listener = Listener::connect(&way).await?;
+    let reader = Reader::new(&way)?;
+    let mut poll = interval(catalogue.poll);
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        // The first tick comes at once: what was told before anybody listened is read then.
+        tokio::select! {
+            changed = listener.changed() => changed.ok_or(Fault::Gone)?,
+            _ = poll.tick() => {}
+            _ = look.tick() => {
+                if !leader(control, standing).is_some_and(|now| now.same_place(&endpoint)) {
+                    return Err(Fault::Moved);
+                }
+                continue;
+            }
+        }
+        let new = standing.note(reader.read().await?);
+        standing.set_told(true);
+        if trouble.take().is_some() {
+            tracing::info!(cluster = %standing.cluster, "the catalogue is watched again");
+        }
+        if new {
+            // Refused or not is told there, and not tried again before something changes.
+            let _ = control.reload_for(Source::Catalogue).await;
+        }
+        sleep(GAP).await;
+    }
+}
+
+fn leader(control: &Control, standing: &Standing) -> Option<Arc<Endpoint>> {
+    control.shared.pools.leads_to(&standing.cluster, &Place::Primary)
+}
+
+fn in_force(control: &Control) -> Option<Catalogue> {
+    control.shared.world.load().settings.catalogue.clone()
+}
+
+/// Has the cache say what is in force. A file that cannot be written is told of and tried again at the next change.
+pub(super) fn keep(control: &Control) {
+    let Some(standing) = control.catalogue.clone() else { return };
+    let control = control.clone();
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = standing.keep(|| in_force(&control)) {
+            tracing::error!(cluster = %standing.cluster, %error, "the cache of the catalogue cannot be written");
+        }
+    });
+}
