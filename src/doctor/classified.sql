@@ -1,7 +1,7 @@
 -- Goes on where prelude.sql ends: by which ways roles read the columns that they may not see.
 -- Roles that a column is hidden from; 0 is PUBLIC.
-barred (oid, attnum, role, name) as (
-    select distinct c.oid, c.attnum, r.oid, r.name
+barred (oid, attnum, role, name, class) as (
+    select distinct c.oid, c.attnum, r.oid, r.name, c.class
     from classified c cross join jsonb_array_elements_text(c.hidden_from) h
     join role_name r on r.name = quote_ident(h)
     where c.attnum is not null
@@ -123,8 +123,8 @@ exposed (oid, attnum, view, number) as (
     from seen s join marked m on m.oid = s.view join pg_catalog.pg_rewrite r on r.ev_class = s.view and r.ev_type = '1'
     where r.ev_action::text ~ ':varattno 0 ' or r.ev_action::text !~ ':resorigtbl '
 ),
-leak (oid, attnum, role, how, object, grantee) as (
-    select b.oid, b.attnum, b.role,
+leak (oid, attnum, role, name, class, how, object, grantee) as (
+    select b.oid, b.attnum, b.role, b.name, b.class,
         case when g.privilege = 'TRIGGER' then 'trigger' when g.number = 0 then 'table' else 'column' end,
         p.relation, g.grantee
     from barred b
@@ -134,13 +134,13 @@ leak (oid, attnum, role, how, object, grantee) as (
     join barred_reach r on r.role = b.role and r.holder = g.grantee
     join pg_catalog.pg_class c on c.oid = p.relation and c.relowner <> g.grantee
     union
-    select b.oid, b.attnum, b.role, 'owner', p.relation, c.relowner
+    select b.oid, b.attnum, b.role, b.name, b.class, 'owner', p.relation, c.relowner
     from barred b
     join place p on p.oid = b.oid and p.attnum = b.attnum
     join pg_catalog.pg_class c on c.oid = p.relation
     join barred_reach r on r.role = b.role and r.holder = c.relowner
     union
-    select b.oid, b.attnum, b.role, 'power', b.oid, o.oid
+    select b.oid, b.attnum, b.role, b.name, b.class, 'power', b.oid, o.oid
     from barred b
     join barred_reach r on r.role = b.role
     join pg_catalog.pg_roles o on o.oid = r.holder
@@ -148,19 +148,19 @@ leak (oid, attnum, role, how, object, grantee) as (
     where o.rolsuper or o.rolreplication or o.rolcreaterole and current_setting('server_version_num')::int < 160000
     or o.rolname in ('pg_read_all_data', 'pg_read_server_files', 'pg_execute_server_program')
     union
-    select b.oid, b.attnum, b.role, 'view', s.view, v.grantee
+    select b.oid, b.attnum, b.role, b.name, b.class, 'view', s.view, v.grantee
     from barred b
     join seen s on s.oid = b.oid and s.attnum = b.attnum
     join barred_view v on v.role = b.role and v.view = s.view
     where s.view not in (select m.oid from marked m where m.oid is not null)
     union
-    select b.oid, b.attnum, b.role, 'marked', m.oid, v.grantee
+    select b.oid, b.attnum, b.role, b.name, b.class, 'marked', m.oid, v.grantee
     from barred b
     join exposed e on e.oid = b.oid and e.attnum = b.attnum
     join marked m on m.oid = e.view
     join barred_view v on v.role = b.role and v.view = m.oid
     union
-    select b.oid, b.attnum, b.role, 'function', t.function, f.grantee
+    select b.oid, b.attnum, b.role, b.name, b.class, 'function', t.function, f.grantee
     from barred b
     join telling t on t.oid = b.oid and t.attnum = b.attnum
     join barred_function f on f.role = b.role and f.function = t.function

@@ -441,6 +441,8 @@ pub fn classification() -> Vec<Case> {
             .right("alter table {S}.t owner to postgres"),
         case(reads, "column {S}.t.mail for {name}_group", &format!("{group} alter role {{name}}_group superuser"))
             .right("alter role {name}_group nosuperuser"),
+        case(reads, "column {S}.t.mail for {name}_group", &format!("{group} alter role {{name}}_group replication"))
+            .right("alter role {name}_group noreplication"),
         case(reads, "column {S}.t.mail for {name}_group", &format!("{group} grant pg_read_all_data to {{name}}_group"))
             .right("revoke pg_read_all_data from {name}_group"),
         case(
