@@ -520,6 +520,17 @@ pub fn classification() -> Vec<Case> {
             ),
         )
         .right("revoke select on {S}.v from {ro}"),
+        // By way of a view upon it.
+        case(
+            exposes,
+            "view {S}.v",
+            &format!(
+                "{hidden} create view {{S}}.v as select mail from {{S}}.t; {} create view {{S}}.w as select mail from {{S}}.v;
+                 grant select on {{S}}.w to {{ro}}",
+                vouch("masked", "")
+            ),
+        )
+        .right("revoke select on {S}.w from {ro}"),
         // Also where it is a quasi-identifier, for those that it is hidden from.
         case(exposes, "view {S}.v", &format!("{hidden} {} {}", view("select mail from {S}.t"), vouch("anonymised", "mail")))
             .right("revoke select on {S}.v from {ro}"),
