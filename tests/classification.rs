@@ -315,16 +315,19 @@ async fn groups_that_are_too_small_are_counted_and_no_value_is_told() {
     };
     let (status, text) = count(&["--view", "public.cities"]).await;
     assert_eq!(status, 0, "{text}");
-    assert!(text.contains("by city, decade: 10 people in 2 groups, the smallest of 3"), "{text}");
+    assert!(text.contains("by city, decade\npeople: 10, groups: 2, people in the smallest group: 3"), "{text}");
     let (status, text) = count(&["--view", "public.cities", "--k", "4"]).await;
     assert_eq!(status, 1);
-    assert!(text.contains("smaller than 4: 1 groups with 3 people") && text.contains("is not 4-anonymous"), "{text}");
+    assert!(
+        text.contains("groups smaller than 4: 1, people in them: 3") && text.contains("is not 4-anonymous"),
+        "{text}"
+    );
     let (status, text) = count(&["--view", "public.cities", "--by", "name", "--json"]).await;
     assert_eq!(status, 1);
     assert!(text.contains("\"groups_too_small\": 10") && !text.contains("name 1"), "{text}");
     let (status, text) = count(&["--view", "public.figures"]).await;
     assert_eq!(status, 1, "a row of it stands for several people");
-    assert!(text.contains("10 people in 2 groups, the smallest of 3"), "{text}");
+    assert!(text.contains("people: 10, groups: 2, people in the smallest group: 3"), "{text}");
     assert_eq!(count(&["--view", "public.figures", "--k", "3"]).await.0, 0);
     assert_eq!(count(&["--view", "public.kept", "--k", "7", "--by", "city"]).await.0, 1);
     assert_eq!(count(&["--view", "public.kept", "--k", "2", "--by", "city"]).await.0, 0);

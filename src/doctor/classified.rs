@@ -84,7 +84,7 @@ pub enum ClassificationError {
 /// Asks in a transaction that reads and nothing else. It takes a role that may read the two tables, and no superuser.
 pub async fn classified(client: &Client) -> Result<Classification, ClassificationError> {
     reading(client, async || {
-        let mut question = Question::without_tenants();
+        let mut question = Question::default();
         question.classification = rows(client, &COLUMNS).await?;
         question.export_views = rows(client, &EXPORT_VIEWS).await?;
         let given = serde_json::to_string(&question).map_err(ExamineError::Question)?;

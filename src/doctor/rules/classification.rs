@@ -288,7 +288,8 @@ fn named(row: Named) -> Judged {
         Finding::new(&NO_COLUMN, &object, danger, advice("correct the row of pgward.classification, or delete it"))
     });
     let roles = (!row.strangers.is_empty()).then(|| {
-        let danger = format!("nothing is hidden from {:?}; the role that was meant may read the column", row.strangers);
+        let danger =
+            format!("{} stands for nobody; the role that was meant may read the column", row.strangers.join(", "));
         Finding::new(&NO_ROLE, &object, danger, advice("correct hidden_from in pgward.classification"))
     });
     column.into_iter().chain(roles).collect::<Vec<_>>().into()
