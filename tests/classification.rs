@@ -361,7 +361,14 @@ async fn what_a_tenant_made_is_not_run_with_an_administrators_rights() {
             create function handmade_own.trap() returns text language plpgsql volatile as $$ begin
                 copy (select 1) to program 'false'; return 'sprung'; end $$;
             create view handmade_own.v as select city, handmade_own.trap() as x from handmade_own.t;
-            create view handmade_own.plain as select city from handmade_own.t; reset role;
+            create view handmade_own.plain as select city from handmade_own.t; 
+            create function handmade_own.same(text, text) returns bool language sql as 'select true';
+            create operator handmade_own.=== (function = handmade_own.same, leftarg = text, rightarg = text);
+            create domain handmade_own.checked as text check (handmade_own.same(value, 'x')); reset role;
+            create table ours (city text);
+            create view by_operator as select city from ours where city operator(handmade_own.===) 'x';
+            create view by_domain as select city::handmade_own.checked as city from ours;
+            create view by_policy as select city from ours;
             create view around as select city, x from handmade_own.v",
         )
         .await;
@@ -374,6 +381,17 @@ async fn what_a_tenant_made_is_not_run_with_an_administrators_rights() {
         let (status, text) = count("", view).await;
         assert_eq!(status, 1);
         assert!(text.contains("is not read") && text.contains("view handmade_own.v"), "{text}");
+    }
+    for (view, why) in [
+        ("public.by_operator", "function handmade_own.same(text, text)"),
+        ("public.by_domain", "type handmade_own.checked"),
+        ("public.by_policy", "function handmade_own.same(text, text)"),
+    ] {
+        if view == "public.by_policy" {
+            place.run("create policy p on ours using (handmade_own.same(city, 'x'))").await;
+        }
+        let (status, text) = count("", view).await;
+        assert!(status == 1 && text.contains("is not read") && text.contains(why), "{view}: {text}");
     }
     // A role that gains nothing by it may ask.
     place.run("alter role handmade_own password 'x'; grant select on pgward.export_view to handmade_own").await;
