@@ -217,7 +217,10 @@ async fn looking_needs_no_superuser_writes_nothing_and_takes_no_transaction_id()
     assert_eq!(one(&fixture.client, next).await, before, "not as a superuser either");
     assert_eq!(all.not_examined, []);
     let missed: Vec<&str> = seen.not_examined.iter().flat_map(|missed| missed.rules.iter().copied()).collect();
-    assert_eq!(missed, ["key-missing", "key-left-over", "login-setting"], "it says what it could not see");
+    let classified = |id: &&str| id.starts_with("classif") || id.starts_with("export-view");
+    let (classified, others): (Vec<&str>, Vec<&str>) = missed.into_iter().partition(classified);
+    assert_eq!(others, ["key-missing", "key-left-over", "login-setting"], "it says what it could not see");
+    assert_eq!(classified.len(), 20, "ten rules, which hang upon two tables: {classified:?}");
     assert!(seen.not_examined.iter().all(|missed| missed.reason.contains("permission denied")), "{seen:?}");
     assert_eq!(seen.findings, all.findings, "all the rest is the same");
     assert!(seen.findings.iter().any(|finding| finding.rule.id == "table-without-force"));

@@ -8,8 +8,8 @@ use crate::tenant;
 /// Take the schema `pgward` out of a cluster's databases again
 ///
 /// PUBLIC gets back what `pgward install` took from it. Nothing is done where tables, views or functions still use
-/// the schema; the error names them (`select pgward.unprotect('table')`). Login roles stay, as do the tenants' schemas
-/// and data.
+/// the schema; the error names them (`select pgward.unprotect('table')`). Nor is it where pgward.classification or
+/// pgward.export_view have rows. Login roles stay, as do the tenants' schemas and data.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]

@@ -169,12 +169,11 @@ async fn count(
     k: i32,
     timeout_ms: u64,
 ) -> Result<Anonymity, AnonymityError> {
-    let by: Vec<String> = view.quasi_identifiers.iter().map(|column| identifier(column)).collect();
+    let by: Vec<String> = view.quasi_identifiers.iter().map(|column| format!("v.{}", identifier(column))).collect();
     let people = match &view.counted {
         Some(column) => format!("coalesce(sum(v.{}), 0)::numeric", identifier(column)),
         None => "count(*)::numeric".to_owned(),
     };
-    let by: Vec<String> = by.iter().map(|column| format!("v.{column}")).collect();
     let sql = format!(
         "select count(*), count(*) filter (where g.people < {k}), coalesce(min(floor(g.people)), 0)::bigint,
             coalesce(sum(floor(g.people)), 0)::bigint,

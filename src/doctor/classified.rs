@@ -9,15 +9,16 @@ use super::question::Question;
 const READERS: &str = concat!(
     ", found as (with recursive ",
     include_str!("classified.sql"),
-    "select c.schema, c.relation, c.column_name as column, c.class, c.hidden_from, c.note, c.attnum is not null as exists,
-        array(
-            select distinct b.name from leak l
-            join barred b on b.oid = l.oid and b.attnum = l.attnum and b.role = l.role
-            where l.oid = c.oid and l.attnum = c.attnum order by 1) as readers,
+    ", read_by (oid, attnum, roles) as (
+        select l.oid, l.attnum, array_agg(distinct l.name order by l.name) from leak l group by l.oid, l.attnum
+    )
+    select c.schema, c.relation, c.column_name as column, c.class, c.hidden_from, c.note, c.attnum is not null as exists,
+        coalesce(r.roles, '{}') as readers,
         array(
             select h from jsonb_array_elements_text(c.hidden_from) h
             where quote_ident(h) not in (select name from role_name) order by h) as strangers
-    from classified c) select to_jsonb(found)::text from found order by schema, relation, \"column\""
+    from classified c left join read_by r on r.oid = c.oid and r.attnum = c.attnum
+    ) select to_jsonb(found)::text from found order by schema, relation, \"column\""
 );
 
 /// A row of `pgward.classification`.
@@ -83,7 +84,7 @@ pub enum ClassificationError {
 /// Asks in a transaction that reads and nothing else. It takes a role that may read the two tables, and no superuser.
 pub async fn classified(client: &Client) -> Result<Classification, ClassificationError> {
     reading(client, async || {
-        let mut question = Question::without_tenants();
+        let mut question = Question::default();
         question.classification = rows(client, &COLUMNS).await?;
         question.export_views = rows(client, &EXPORT_VIEWS).await?;
         let given = serde_json::to_string(&question).map_err(ExamineError::Question)?;

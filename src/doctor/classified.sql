@@ -1,7 +1,7 @@
 -- Goes on where prelude.sql ends: by which ways roles read the columns that they may not see.
 -- Roles that a column is hidden from; 0 is PUBLIC.
-barred (oid, attnum, role, name) as (
-    select distinct c.oid, c.attnum, r.oid, r.name
+barred (oid, attnum, role, name, class) as (
+    select distinct c.oid, c.attnum, r.oid, r.name, c.class
     from classified c cross join jsonb_array_elements_text(c.hidden_from) h
     join role_name r on r.name = quote_ident(h)
     where c.attnum is not null
@@ -69,8 +69,18 @@ shown (oid, attnum, relation, number) as (
     select s.oid, s.attnum, p.view, p.number
     from shown s join plain p on p.origin = s.relation and p.origin_number = s.number
 ),
+-- Views that are vouched for, and those that read them.
+above (marked, view) as (
+    select m.oid, m.oid from marked m where m.oid is not null
+    union
+    select a.marked, r.ev_class
+    from above a
+    join pg_catalog.pg_depend d on d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = a.view
+        and d.classid = 'pg_catalog.pg_rewrite'::regclass
+    join pg_catalog.pg_rewrite r on r.oid = d.objid and r.ev_type = '1' and r.ev_class <> a.view
+),
 watched (relation) as (
-    select relation from place union select view from seen
+    select relation from place union select view from seen union select view from above
 ),
 -- What is granted on the whole (number 0) or on one column.
 granted (relation, number, grantee, privilege) as (
@@ -94,6 +104,15 @@ barred_view (role, view, grantee) as (
             where x.option_name = 'security_invoker'), false)
         or exists (select from barred_reach o where o.role = r.role and o.holder = v.relowner)))
 ),
+-- What views that are vouched for show all the same; no number where it is a whole row, or cannot be told.
+exposed (oid, attnum, view, number) as (
+    select s.oid, s.attnum, m.oid, s.number
+    from shown s join marked m on m.oid = s.relation
+    union
+    select s.oid, s.attnum, s.view, null
+    from seen s join marked m on m.oid = s.view join pg_catalog.pg_rewrite r on r.ev_class = s.view and r.ev_type = '1'
+    where r.ev_action::text ~ ':varattno 0 ' or r.ev_action::text !~ ':resorigtbl '
+),
 -- SECURITY DEFINER functions whose body PostgreSQL keeps as a tree, so that it knows what they read.
 telling (oid, attnum, function) as (
     select w.oid, w.attnum, f.oid
@@ -101,6 +120,8 @@ telling (oid, attnum, function) as (
         select oid, attnum, relation, number::int from place
         union all
         select oid, attnum, view, null from seen where view not in (select m.oid from marked m where m.oid is not null)
+        union all
+        select e.oid, e.attnum, a.view, null from exposed e join above a on a.marked = e.view
     ) w
     join pg_catalog.pg_depend d on d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = w.relation
         and d.classid = 'pg_catalog.pg_proc'::regclass
@@ -114,17 +135,8 @@ barred_function (role, function, grantee) as (
     where f.prosecdef and a.privilege_type = 'EXECUTE'
     and not exists (select from barred_reach o where o.role = r.role and o.holder = f.proowner)
 ),
--- What views that are vouched for show all the same; no number where it is a whole row, or cannot be told.
-exposed (oid, attnum, view, number) as (
-    select s.oid, s.attnum, m.oid, s.number
-    from shown s join marked m on m.oid = s.relation
-    union
-    select s.oid, s.attnum, s.view, null
-    from seen s join marked m on m.oid = s.view join pg_catalog.pg_rewrite r on r.ev_class = s.view and r.ev_type = '1'
-    where r.ev_action::text ~ ':varattno 0 ' or r.ev_action::text !~ ':resorigtbl '
-),
-leak (oid, attnum, role, how, object, grantee) as (
-    select b.oid, b.attnum, b.role,
+leak (oid, attnum, role, name, class, how, object, grantee) as (
+    select b.oid, b.attnum, b.role, b.name, b.class,
         case when g.privilege = 'TRIGGER' then 'trigger' when g.number = 0 then 'table' else 'column' end,
         p.relation, g.grantee
     from barred b
@@ -134,13 +146,13 @@ leak (oid, attnum, role, how, object, grantee) as (
     join barred_reach r on r.role = b.role and r.holder = g.grantee
     join pg_catalog.pg_class c on c.oid = p.relation and c.relowner <> g.grantee
     union
-    select b.oid, b.attnum, b.role, 'owner', p.relation, c.relowner
+    select b.oid, b.attnum, b.role, b.name, b.class, 'owner', p.relation, c.relowner
     from barred b
     join place p on p.oid = b.oid and p.attnum = b.attnum
     join pg_catalog.pg_class c on c.oid = p.relation
     join barred_reach r on r.role = b.role and r.holder = c.relowner
     union
-    select b.oid, b.attnum, b.role, 'power', b.oid, o.oid
+    select b.oid, b.attnum, b.role, b.name, b.class, 'power', b.oid, o.oid
     from barred b
     join barred_reach r on r.role = b.role
     join pg_catalog.pg_roles o on o.oid = r.holder
@@ -148,19 +160,19 @@ leak (oid, attnum, role, how, object, grantee) as (
     where o.rolsuper or o.rolreplication or o.rolcreaterole and current_setting('server_version_num')::int < 160000
     or o.rolname in ('pg_read_all_data', 'pg_read_server_files', 'pg_execute_server_program')
     union
-    select b.oid, b.attnum, b.role, 'view', s.view, v.grantee
+    select b.oid, b.attnum, b.role, b.name, b.class, 'view', s.view, v.grantee
     from barred b
     join seen s on s.oid = b.oid and s.attnum = b.attnum
     join barred_view v on v.role = b.role and v.view = s.view
     where s.view not in (select m.oid from marked m where m.oid is not null)
     union
-    select b.oid, b.attnum, b.role, 'marked', m.oid, v.grantee
+    select b.oid, b.attnum, b.role, b.name, b.class, 'marked', e.view, v.grantee
     from barred b
     join exposed e on e.oid = b.oid and e.attnum = b.attnum
-    join marked m on m.oid = e.view
-    join barred_view v on v.role = b.role and v.view = m.oid
+    join above a on a.marked = e.view
+    join barred_view v on v.role = b.role and v.view = a.view
     union
-    select b.oid, b.attnum, b.role, 'function', t.function, f.grantee
+    select b.oid, b.attnum, b.role, b.name, b.class, 'function', t.function, f.grantee
     from barred b
     join telling t on t.oid = b.oid and t.attnum = b.attnum
     join barred_function f on f.role = b.role and f.function = t.function

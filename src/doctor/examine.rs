@@ -77,8 +77,10 @@ async fn look(client: &Client, question: &Question, breadth: Breadth) -> Result<
     question.classification = stored(client, &COLUMNS, &mut found.database).await?.unwrap_or_default();
     question.export_views = stored(client, &EXPORT_VIEWS, &mut found.database).await?.unwrap_or_default();
     let given = serde_json::to_string(&question).map_err(ExamineError::Question)?;
+    let unclassified = question.classification.is_empty() && question.export_views.is_empty();
     for check in CHECKS.iter().flat_map(|checks| checks.iter()) {
-        if check.scope == Scope::Cluster && breadth == Breadth::Database {
+        let idle = unclassified && check.rules.iter().all(|rule| CLASSIFICATION.contains(rule));
+        if idle || check.scope == Scope::Cluster && breadth == Breadth::Database {
             continue;
         }
         let place = match check.scope {

@@ -15,8 +15,8 @@ pub enum Breadth {
     DatabaseAndCluster,
 }
 
-/// Handed to the queries as JSON.
-#[derive(Debug, Clone, Serialize)]
+/// Handed to the queries as JSON. The default is about what does not depend on tenants.
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Question {
     pub(super) cluster: String,
     pub(super) database: String,
@@ -81,30 +81,7 @@ impl Question {
             tenant_columns: tenant_columns.to_vec(),
             search_path: here().flat_map(|tenant| tenant.search_path.iter().cloned()).collect(),
             keys,
-            approved_settings: Vec::new(),
-            stored_keys: None,
-            classification: Vec::new(),
-            export_views: Vec::new(),
-        }
-    }
-
-    /// About what does not depend on tenants.
-    pub(super) fn without_tenants() -> Self {
-        Self {
-            cluster: String::new(),
-            database: String::new(),
-            rows: false,
-            shares: false,
-            logins: Vec::new(),
-            own_schemas: Vec::new(),
-            own_databases: BTreeSet::new(),
-            tenant_columns: Vec::new(),
-            search_path: BTreeSet::new(),
-            keys: Vec::new(),
-            approved_settings: Vec::new(),
-            stored_keys: None,
-            classification: Vec::new(),
-            export_views: Vec::new(),
+            ..Self::default()
         }
     }
 }

@@ -13,8 +13,8 @@ use tokio_postgres::Client;
 use super::install::{BEGIN, InstallError, atomically, texts};
 use crate::sql::{leading_identifier, one_line};
 
-/// As a class is written, in the table too.
-const LONGEST_CLASS: usize = 63;
+/// Of a class, in the table too, and of a role's name, which PostgreSQL would cut.
+const LONGEST: usize = 63;
 
 /// What a comment says of its column.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,7 +158,7 @@ impl Tag {
         let mut letters = class.bytes();
         let sound = letters.next().is_some_and(|first| first.is_ascii_lowercase())
             && letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'_' | b'-'))
-            && class.len() <= LONGEST_CLASS;
+            && class.len() <= LONGEST;
         if !sound {
             return Err(format!(
                 "has the tag {text:?}, which names no class; write: pgward: personal, hidden from reports"
@@ -176,6 +176,7 @@ impl Tag {
             }
             loop {
                 let (role, rest) = leading_identifier(words)
+                    .filter(|(role, _)| role.len() <= LONGEST)
                     .ok_or_else(|| format!("names a role in no way that SQL has: {words:?}"))?;
                 if !hidden_from.contains(&role) {
                     hidden_from.push(role);
@@ -230,7 +231,9 @@ mod tests {
         ] {
             assert!(Tag::find(wrong).is_err(), "{wrong}");
         }
-        assert!(Tag::find(&format!("pgward: {}", "a".repeat(64))).is_err());
+        for long in [format!("pgward: {}", "a".repeat(64)), format!("pgward: a, hidden from {}", "b".repeat(64))] {
+            assert!(Tag::find(&long).is_err(), "{long}");
+        }
     }
 
     #[test]

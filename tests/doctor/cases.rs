@@ -441,6 +441,8 @@ pub fn classification() -> Vec<Case> {
             .right("alter table {S}.t owner to postgres"),
         case(reads, "column {S}.t.mail for {name}_group", &format!("{group} alter role {{name}}_group superuser"))
             .right("alter role {name}_group nosuperuser"),
+        case(reads, "column {S}.t.mail for {name}_group", &format!("{group} alter role {{name}}_group replication"))
+            .right("alter role {name}_group noreplication"),
         case(reads, "column {S}.t.mail for {name}_group", &format!("{group} grant pg_read_all_data to {{name}}_group"))
             .right("revoke pg_read_all_data from {name}_group"),
         case(
@@ -518,6 +520,17 @@ pub fn classification() -> Vec<Case> {
             ),
         )
         .right("revoke select on {S}.v from {ro}"),
+        // By way of a view upon it.
+        case(
+            exposes,
+            "view {S}.v",
+            &format!(
+                "{hidden} create view {{S}}.v as select mail from {{S}}.t; {} create view {{S}}.w as select mail from {{S}}.v;
+                 grant select on {{S}}.w to {{ro}}",
+                vouch("masked", "")
+            ),
+        )
+        .right("revoke select on {S}.w from {ro}"),
         // Also where it is a quasi-identifier, for those that it is hidden from.
         case(exposes, "view {S}.v", &format!("{hidden} {} {}", view("select mail from {S}.t"), vouch("anonymised", "mail")))
             .right("revoke select on {S}.v from {ro}"),

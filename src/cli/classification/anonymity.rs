@@ -39,7 +39,7 @@ pub(super) struct Arguments {
     #[arg(long, value_parser = clap::value_parser!(i32).range(2..))]
     k: Option<i32>,
 
-    /// The quasi-identifiers, separated by commas; unless said, those of pgward.export_view
+    /// The quasi-identifiers by their exact names, separated by commas; unless said, those of pgward.export_view
     #[arg(long, value_delimiter = ',', value_name = "COLUMN,COLUMN")]
     by: Vec<String>,
 
@@ -96,8 +96,9 @@ pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
 fn tell(name: &str, found: &Anonymity) {
     let Anonymity { k, groups, groups_too_small, smallest, people, people_in_groups_too_small, .. } = found;
     let by = one_line(&found.by.join(", "));
-    say(format_args!("view {name} by {by}: {people} people in {groups} groups, the smallest of {smallest}"));
-    say(format_args!("smaller than {k}: {groups_too_small} groups with {people_in_groups_too_small} people"));
+    say(format_args!("view {name} by {by}"));
+    say(format_args!("people: {people}, groups: {groups}, people in the smallest group: {smallest}"));
+    say(format_args!("groups smaller than {k}: {groups_too_small}, people in them: {people_in_groups_too_small}"));
 }
 
 fn as_json(found: &Anonymity) -> serde_json::Value {

@@ -51,9 +51,15 @@ pub(super) const CHECKS: &[Check] = &[
         sql: concat!(
             "with recursive ",
             include_str!("../classified.sql"),
-            "select l.how, format('%I.%I.%I', c.schema, c.relation, c.column_name) as column,
-                quote_ident(c.column_name) as name, c.class, b.name as role, g.name as grantee,
-                l.grantee in (0, l.role) as alone,
+            ", hidden_here (relation, number, role) as (
+                select p.relation, p.number, r.role
+                from place p join barred b on b.oid = p.oid and b.attnum = p.attnum
+                cross join lateral (values (b.role), (0::oid)) r (role)
+            )
+            select l.how, l.name as role, l.class, l.grantee in (0, l.role) as alone,
+                format('%I.%I.%I', n.nspname, t.relname, c.attname) as column, quote_ident(c.attname) as name,
+                coalesce((select quote_ident(r.rolname) from pg_catalog.pg_roles r where r.oid = l.grantee), 'public')
+                    as grantee,
                 case when l.how = 'function' then (
                     select format('%I.%I(%s)', n.nspname, f.proname, oidvectortypes(f.proargtypes))
                     from pg_catalog.pg_proc f join pg_catalog.pg_namespace n on n.oid = f.pronamespace
@@ -62,15 +68,16 @@ pub(super) const CHECKS: &[Check] = &[
                     select format('%I.%I', n.nspname, o.relname)
                     from pg_catalog.pg_class o join pg_catalog.pg_namespace n on n.oid = o.relnamespace
                     where o.oid = l.object) end as object,
+                -- What the grantee may go on seeing.
                 case when l.how = 'table' then (
                     select array_agg(quote_ident(a.attname) order by a.attnum) from pg_catalog.pg_attribute a
-                    where a.attrelid = l.object and a.attnum > 0 and not a.attisdropped and not exists (
-                        select from place p join barred h on h.oid = p.oid and h.attnum = p.attnum
-                        where p.relation = l.object and p.number = a.attnum and l.grantee in (0, h.role))) end as others
+                    where a.attrelid = l.object and a.attnum > 0 and not a.attisdropped
+                    and (l.object, a.attnum, l.grantee) not in (select relation, number, role from hidden_here))
+                end as others
             from leak l
-            join classified c on c.oid = l.oid and c.attnum = l.attnum
-            join barred b on b.oid = l.oid and b.attnum = l.attnum and b.role = l.role
-            join role_name g on g.oid = l.grantee
+            join pg_catalog.pg_class t on t.oid = l.oid
+            join pg_catalog.pg_namespace n on n.oid = t.relnamespace
+            join pg_catalog.pg_attribute c on c.attrelid = l.oid and c.attnum = l.attnum
             where l.how <> 'marked'"
         ),
         judge: |_, text| row(text, leak),
@@ -85,13 +92,14 @@ pub(super) const CHECKS: &[Check] = &[
             r#"select format('%I.%I(%s)', n.nspname, f.proname, oidvectortypes(f.proargtypes)) as function,
                 array_agg(distinct t.relation::regclass::text) as tables, array_agg(distinct r.name) as roles
             from (
-                select distinct p.relation, b.role, format('(^|\W)%s($|\W)',
+                select distinct p.relation, b.role, lower(replace(c.relname, '"', '""')) as mark, format('(^|\W)%s($|\W)',
                     regexp_replace(replace(c.relname, '"', '""'), '(\W)', '\\\1', 'g')) as pattern
                 from barred b join place p on p.oid = b.oid and p.attnum = b.attnum
                 join pg_catalog.pg_class c on c.oid = p.relation
             ) t
             join barred_function bf on bf.role = t.role
-            join pg_catalog.pg_proc f on f.oid = bf.function and f.prosqlbody is null and f.prosrc ~* t.pattern
+            join pg_catalog.pg_proc f on f.oid = bf.function and f.prosqlbody is null
+                and strpos(lower(f.prosrc), t.mark) > 0 and f.prosrc ~* t.pattern
             join pg_catalog.pg_language l on l.oid = f.prolang and l.lanname not in ('internal', 'c')
             join pg_catalog.pg_namespace n on n.oid = f.pronamespace and n.nspname not in ('pg_catalog', 'pgward')
             join role_name r on r.oid = t.role
@@ -143,20 +151,19 @@ pub(super) const CHECKS: &[Check] = &[
         sql: concat!(
             "with recursive ",
             include_str!("../classified.sql"),
-            "select distinct m.name, format('%I.%I.%I', c.schema, c.relation, c.column_name) as column, c.class,
-                quote_ident(a.attname) as shown_as,
-                array(
-                    select distinct n.name from leak l join role_name n on n.oid = l.role
-                    where l.how = 'marked' and l.object = m.oid and l.oid = c.oid and l.attnum = c.attnum
-                    order by 1) as readers
+            ", marked_leak (view, oid, attnum, readers) as (
+                select l.object, l.oid, l.attnum, array_agg(distinct l.name order by l.name)
+                from leak l where l.how = 'marked' group by l.object, l.oid, l.attnum
+            )
+            select distinct m.name, format('%I.%I.%I', c.schema, c.relation, c.column_name) as column, c.class,
+                quote_ident(a.attname) as shown_as, coalesce(l.readers, '{}') as readers
             from exposed e
             join marked m on m.oid = e.view
             join classified c on c.oid = e.oid and c.attnum = e.attnum
             left join pg_catalog.pg_attribute a on a.attrelid = m.oid and a.attnum = e.number
+            left join marked_leak l on l.view = e.view and l.oid = e.oid and l.attnum = e.attnum
             where m.kind <> 'masked' and not coalesce(m.quasi_identifiers ? a.attname::text, false)
-            or exists (
-                select from leak l
-                where l.how = 'marked' and l.object = m.oid and l.oid = c.oid and l.attnum = c.attnum)"
+            or l.view is not null"
         ),
         judge: |_, text| row(text, exposed),
     },
@@ -281,7 +288,8 @@ fn named(row: Named) -> Judged {
         Finding::new(&NO_COLUMN, &object, danger, advice("correct the row of pgward.classification, or delete it"))
     });
     let roles = (!row.strangers.is_empty()).then(|| {
-        let danger = format!("nothing is hidden from {:?}; the role that was meant may read the column", row.strangers);
+        let danger =
+            format!("{} stands for nobody; the role that was meant may read the column", row.strangers.join(", "));
         Finding::new(&NO_ROLE, &object, danger, advice("correct hidden_from in pgward.classification"))
     });
     column.into_iter().chain(roles).collect::<Vec<_>>().into()
