@@ -204,3 +204,24 @@ fn a_grant_that_says_too_little_is_named() {
         assert!(problems.iter().any(|problem| problem.path == path), "{path}: {problems:?}");
     }
 }
+
+#[tokio::test]
+async fn a_report_has_the_grants_that_were_used_and_finds_no_fault_with_them() {
+    let log = Log::new();
+    let stage = stage(&log, FIGURES).await;
+    let client = stage.try_connect(&stage.url("acme", "abroad")).await.unwrap();
+    one(&client, "select sum(orders) from reports.orders_by_size").await;
+    drop(client);
+    log.await_line("session_end", &[("tenant", "acme")]).await;
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pgward"));
+    command.args(["residency", "report", "--json", "--classified", "--tenant", "acme", "--config"]).arg(&stage.path);
+    command.args(["--url", &cluster().await.primary().url()]);
+    let done = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert!(done.status.success(), "{report:#}");
+    let acme = &report["tenants"][0];
+    assert_eq!((&acme["grants"][0]["grant"], &acme["grants"][0]["count"]), (&"figures".into(), &1.into()));
+    let served = &acme["served"][0];
+    assert_eq!((&served["grant"], &served["node_region"]), (&"figures".into(), &"de".into()), "{acme:#}");
+    assert_eq!(report["classified"][0]["export_views"][0]["view"], "orders_by_size");
+}

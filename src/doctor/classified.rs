@@ -1,10 +1,11 @@
 //! What is classified in a database, and whether it is hidden now.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
 use super::examine::{COLUMNS, EXPORT_VIEWS, ExamineError, PRELUDE, Stored, read, reading};
 use super::question::Question;
+use crate::sql::one_line;
 
 const READERS: &str = concat!(
     ", found as (with recursive ",
@@ -22,7 +23,7 @@ const READERS: &str = concat!(
 );
 
 /// A row of `pgward.classification`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Column {
     pub schema: String,
     pub relation: String,
@@ -44,10 +45,36 @@ impl Column {
     pub fn holds(&self) -> bool {
         self.exists && self.readers.is_empty() && self.strangers.is_empty()
     }
+
+    pub fn name(&self) -> String {
+        one_line(&format!("{}.{}.{}", self.schema, self.relation, self.column))
+    }
+
+    /// Whether that holds, and why not.
+    pub fn standing(&self) -> String {
+        let text = if !self.exists {
+            "no such column".to_owned()
+        } else if !self.strangers.is_empty() {
+            format!("no such role: {}", self.strangers.join(", "))
+        } else if !self.readers.is_empty() {
+            format!("no: {} can read it", self.readers.join(", "))
+        } else if self.hidden_from.is_empty() {
+            "-".to_owned()
+        } else {
+            "yes".to_owned()
+        };
+        one_line(&text)
+    }
+
+    /// Its name, its class, from whom it is hidden, and whether that holds.
+    pub fn cells(&self) -> [String; 4] {
+        let hidden = if self.hidden_from.is_empty() { "-".to_owned() } else { one_line(&self.hidden_from.join(", ")) };
+        [self.name(), one_line(&self.class), hidden, self.standing()]
+    }
 }
 
 /// A row of `pgward.export_view`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct ExportView {
     pub schema: String,
     pub view: String,

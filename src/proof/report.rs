@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::classified::ClassifiedDatabase;
 use super::finding::{Finding, Severity};
 use super::history::{Counted, History, Log, Passed, Past, Refused, Served, Way};
 use super::standing::{self, NodeStanding, Standing, names};
@@ -23,6 +24,7 @@ pub struct Found<'a> {
     pub history: History,
     /// Whether there is a log to be read at all.
     pub audited: bool,
+    pub classified: Option<Vec<ClassifiedDatabase>>,
     /// RFC 3339, and so is `since`.
     pub made: String,
     pub since: Option<String>,
@@ -38,6 +40,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     pub logs: Vec<Log>,
     pub clusters: Vec<ClusterStanding>,
+    /// `None`: that was not asked for.
+    pub classified: Option<Vec<ClassifiedDatabase>>,
     pub tenants: Vec<TenantReport>,
 }
 
@@ -137,7 +141,7 @@ pub struct ActRow {
 impl Report {
     /// `tenants`: those that are asked for; all that the configuration or a log knows where there are none.
     pub fn new(found: Found<'_>, tenants: &[String]) -> Self {
-        let Found { settings, looks, mut history, audited, made, since } = found;
+        let Found { settings, looks, mut history, audited, classified, made, since } = found;
         let mut findings = std::mem::take(&mut history.findings);
         findings.extend(unlogged(settings, &history, audited));
         let wanted: BTreeSet<String> = match tenants {
@@ -163,6 +167,7 @@ impl Report {
         let clusters: Vec<ClusterStanding> = looks.iter().map(|(name, look)| ClusterStanding::of(name, look)).collect();
         findings.extend(copies(&configured, looks));
         findings.extend(clusters.iter().flat_map(ClusterStanding::findings));
+        findings.extend(classified.iter().flatten().flat_map(ClassifiedDatabase::findings));
         findings.sort();
         Self {
             version: env!("CARGO_PKG_VERSION"),
@@ -172,6 +177,7 @@ impl Report {
             findings,
             logs: history.logs,
             clusters,
+            classified,
             tenants: reports,
         }
     }

@@ -1,5 +1,6 @@
 //! Reports and explanations as people read them.
 
+use super::classified::ClassifiedDatabase;
 use super::explain::{Choice, Explanation};
 use super::finding::Severity;
 use super::history::{Counted, Kind, Log};
@@ -44,6 +45,14 @@ impl Report {
             page.line(note.clone());
         }
         self.tenants.iter().for_each(|tenant| tenant.put(&mut page));
+        if let Some(classified) = &self.classified {
+            page.heading(2, "Classified columns");
+            let head = ["cluster", "database", "column", "class", "hidden from", "holds"];
+            page.table(&head, classified.iter().flat_map(ClassifiedDatabase::cells).collect(), "None.");
+            page.heading(3, "Views that somebody vouches for");
+            let head = ["cluster", "database", "view", "kind", "k", "quasi-identifiers"];
+            page.table(&head, classified.iter().flat_map(ClassifiedDatabase::views).collect(), "None.");
+        }
         page
     }
 }

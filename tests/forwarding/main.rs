@@ -144,3 +144,26 @@ async fn a_forwarded_session_gets_nothing_that_the_home_would_not_give() {
     assert_eq!(gists(&raw.query(&switch("acme")).await), ["C SET\0", "Z I"]);
     assert_eq!(raw.one("select count(*) from orders").await, "100");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_of_both_logs_tells_who_was_forwarded() {
+    let nodes = Nodes::start(Rules::default()).await;
+    let client = nodes.abroad.connect("acme").await;
+    one(&client, "select count(*) from orders").await;
+    drop(client);
+    nodes.home_log.await_line("session_end", &[("tenant", "acme")]).await;
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pgward"));
+    command.args(["residency", "report", "--json", "--tenant", "acme", "--config"]).arg(&nodes.home.path);
+    command.arg("--audit").arg(&nodes.home_log.path).arg("--audit").arg(&nodes.abroad_log.path);
+    let done = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert!(done.status.success(), "{report:#}");
+    let acme = &report["tenants"][0];
+    let [passed] = acme["forwarded"].as_array().unwrap().as_slice() else { panic!("{acme:#}") };
+    let gist = ["node", "node_region", "forwarded_to", "region"].map(|key| passed[key].as_str().unwrap());
+    assert_eq!((gist, &passed["direct_tls"]), (["mumbai", "in", "colombo", "lk"], &serde_json::json!(false)));
+    // By the node at home alone, of which nothing is wrong.
+    let [served] = acme["served"].as_array().unwrap().as_slice() else { panic!("{acme:#}") };
+    assert_eq!((served["node"].as_str(), served["came_by"].as_str()), (Some("colombo"), Some("mumbai")));
+    assert_eq!(served["allowed"], true);
+}

@@ -33,7 +33,7 @@ pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
         let Classification { columns: found, export_views } = doctor::classified(&client).await?;
         let wanted = |column: &&Column| arguments.class.as_ref().is_none_or(|class| *class == column.class);
         for column in found.iter().filter(wanted) {
-            let [name, class, hidden, holds] = cells(column);
+            let [name, class, hidden, holds] = column.cells();
             lines.push([cluster.name.to_string(), one_line(database), name, class, hidden, holds]);
             columns.push(column_json(cluster.name.as_str(), database, column));
         }
@@ -48,23 +48,6 @@ pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
     let lines = lines.iter().map(|line| line.each_ref().map(String::as_str));
     table(std::iter::once(HEAD).chain(lines).collect());
     Ok(())
-}
-
-fn cells(column: &Column) -> [String; 4] {
-    let holds = if !column.exists {
-        "no such column".to_owned()
-    } else if !column.strangers.is_empty() {
-        format!("no such role: {}", column.strangers.join(", "))
-    } else if !column.readers.is_empty() {
-        format!("no: {} can read it", column.readers.join(", "))
-    } else if column.hidden_from.is_empty() {
-        "-".to_owned()
-    } else {
-        "yes".to_owned()
-    };
-    let name = format!("{}.{}.{}", column.schema, column.relation, column.column);
-    let hidden = if column.hidden_from.is_empty() { "-".to_owned() } else { column.hidden_from.join(", ") };
-    [name, column.class.clone(), hidden, holds].map(|cell| one_line(&cell))
 }
 
 fn column_json(cluster: &str, database: &str, column: &Column) -> Value {

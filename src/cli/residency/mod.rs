@@ -1,5 +1,6 @@
 //! `pgward residency`: what can be shown of where tenants' data is. It needs no running pgward.
 
+mod classified;
 mod explain;
 mod live;
 mod logs;

@@ -7,9 +7,10 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{ConfigArgument, Failure, live, logs};
+use super::{ConfigArgument, Failure, classified, live, logs};
 use crate::base::{ClusterName, TenantId, clock};
 use crate::cli::audit::KeyArguments;
+use crate::cli::connect::UrlArgument;
 use crate::cli::output::say;
 use crate::cli::runtime;
 use crate::config::{self, Cluster, Settings};
@@ -39,6 +40,13 @@ pub(super) struct Arguments {
 
     #[command(flatten)]
     keys: KeyArguments,
+
+    /// List what pgward.classification has of the tenants' databases, too; it takes an administrator's connection
+    #[arg(long)]
+    classified: bool,
+
+    #[command(flatten)]
+    url: UrlArgument,
 
     /// Print one JSON object instead of text
     #[arg(long)]
@@ -79,10 +87,18 @@ pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(name) = unknown {
         return Err(Failure::said(format!("there is no tenant {name} in the configuration, nor in the logs")));
     }
-    let looks = runtime()?.block_on(live::look(&settings, clusters(&settings, &names), settings.region.as_ref()))?;
+    let (looks, classified) = runtime()?.block_on(async {
+        let looks = live::look(&settings, clusters(&settings, &names), settings.region.as_ref()).await?;
+        let classified = match arguments.classified {
+            true => Some(classified::read(&settings, &names, &arguments.url).await?),
+            false => None,
+        };
+        Ok::<_, Failure>((looks, classified))
+    })?;
     let made = clock::rfc3339(SystemTime::now());
     let (audited, since) = (!files.is_empty(), arguments.since.clone());
-    let report = Report::new(Found { settings: &settings, looks: &looks, history, audited, made, since }, &names);
+    let found = Found { settings: &settings, looks: &looks, history, audited, classified, made, since };
+    let report = Report::new(found, &names);
     if let Some(file) = &arguments.html {
         let written = std::fs::write(file, report.page().html());
         written.map_err(|error| Failure::said(format!("{} cannot be written: {error}", file.display())))?;

@@ -50,7 +50,10 @@ fn reported(settings: &Settings, members: &[&str], tenants: &[&str]) -> Report {
     let look = look(settings);
     let looks = BTreeMap::from([(look.cluster.name.clone(), look)]);
     let made = "2026-11-02T00:00:00.000Z".to_owned();
-    Report::new(Found { settings, looks: &looks, history, audited: true, made, since: None }, &tenants)
+    Report::new(
+        Found { settings, looks: &looks, history, audited: true, classified: None, made, since: None },
+        &tenants,
+    )
 }
 
 fn served(tenant: &str, server: &str, region: &str, here: &str, regions: &str) -> String {
@@ -105,7 +108,15 @@ fn a_node_whose_log_is_not_given_is_a_hole_and_so_is_no_log_at_all() {
     assert_eq!((report.sound, kinds(&report)), (false, vec![("log_missing", None)]));
     assert!(report.findings[0].text.contains("node mumbai"));
     let (history, looks) = (History::new(None, []), BTreeMap::new());
-    let found = Found { settings: &settings, looks: &looks, history, audited: false, made: String::new(), since: None };
+    let found = Found {
+        settings: &settings,
+        looks: &looks,
+        history,
+        audited: false,
+        classified: None,
+        made: String::new(),
+        since: None,
+    };
     let report = Report::new(found, &[]);
     assert_eq!((report.sound, kinds(&report)), (false, vec![("log_missing", None)]));
 }
