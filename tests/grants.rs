@@ -225,3 +225,22 @@ async fn a_report_has_the_grants_that_were_used_and_finds_no_fault_with_them() {
     assert_eq!((&served["grant"], &served["node_region"]), (&"figures".into(), &"de".into()), "{acme:#}");
     assert_eq!(report["classified"][0]["export_views"][0]["view"], "orders_by_size");
 }
+
+#[tokio::test]
+async fn what_is_notified_at_home_is_not_heard_abroad() {
+    let log = Log::new();
+    let stage = stage(&log, FIGURES).await;
+    let home =
+        Stage::with(&configuration(cluster().await, &Log::new(), "").replace("region = \"de\"", "region = \"lk\""))
+            .await;
+    let (mut abroad, mut at_home) =
+        (support::raw::Raw::open(&stage.url("acme", "abroad")).await, home.raw("acme").await);
+    for listener in [&mut abroad, &mut at_home] {
+        assert!(errors(&listener.query("listen news").await).is_empty());
+    }
+    let mut teller = home.raw("acme").await;
+    assert!(errors(&teller.query("notify news, 'rows'").await).is_empty());
+    assert_eq!(at_home.until(|message| message.tag == b'A').await.len(), 1);
+    let heard = [abroad.query("select 1").await, abroad.query("select 2").await].concat();
+    assert!(heard.iter().all(|message| message.tag != b'A'), "{:?}", support::raw::gists(&heard));
+}

@@ -24,8 +24,9 @@ const KEEPALIVE: TcpKeepalive =
 /// A ClientHello that has not ended by then is none.
 const LONGEST_HELLO: usize = 16 * 1024;
 
-/// How often a hello that is not whole yet is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// When a hello that is not whole yet is looked at again: soon, and later each time.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+const LOOK_SELDOM: Duration = Duration::from_millis(250);
 
 /// How this node shows itself to others, and whom it believes.
 #[derive(Clone)]
@@ -87,7 +88,7 @@ fn names(certificate: &[u8]) -> Vec<String> {
 /// The host name that a client asks for which has begun TLS. Nothing is taken off its connection.
 pub async fn host_asked_for(tcp: &TcpStream) -> Option<String> {
     let mut seen = vec![0; LONGEST_HELLO];
-    let mut before = 0;
+    let (mut before, mut pause) = (0, LOOK_AGAIN);
     loop {
         let length = tcp.peek(&mut seen).await.ok()?;
         if length == 0 || length == seen.len() {
@@ -105,7 +106,8 @@ pub async fn host_asked_for(tcp: &TcpStream) -> Option<String> {
             }
             before = length;
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LOOK_SELDOM);
     }
 }
 

@@ -68,6 +68,10 @@ fn replace(mut settings: Settings, control: &Control) -> Result<(), ReloadError>
             control.cores.iter().for_each(|core| core.send(Command::KickOf(Arc::clone(&parties), kick)));
         }
     }
+    let now = shared.world.load();
+    let gone = before.settings.nodes.keys().filter(|node| !now.settings.nodes.contains_key(*node));
+    // Whoever has come by such a node is not to stay for ever.
+    gone.for_each(|node| control.cores.iter().for_each(|core| core.send(Command::DrainOf(node.clone()))));
     spawn_refreshers(shared);
     Ok(())
 }

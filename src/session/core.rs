@@ -46,6 +46,8 @@ pub struct Shared {
     pub cancel_keys: CancelKeys,
     pub telemetry: Arc<Telemetry>,
     pub audit: Audit,
+    /// To hand cancel requests to other nodes.
+    pub(super) cancels_elsewhere: Semaphore,
     pub clients: Arc<AtomicUsize>,
     /// Those of them whom another node serves.
     pub forwarded: Arc<AtomicUsize>,
@@ -69,12 +71,16 @@ impl Shared {
             cancel_keys: CancelKeys::default(),
             telemetry,
             audit,
+            cancels_elsewhere: Semaphore::new(CANCELS_ELSEWHERE),
             clients: Arc::default(),
             forwarded: Arc::default(),
             next_statement: AtomicU64::new(1),
         }
     }
 }
+
+/// Cancel requests that are handed to other nodes at one time.
+const CANCELS_ELSEWHERE: usize = 16;
 
 /// Bytes that one read may bring. Large enough that big results need few system calls, small enough to
 /// stay in the cache.

@@ -181,6 +181,10 @@ impl Entry {
         .await;
     }
 
+    pub fn party(&self) -> Option<Party> {
+        self.profile.borrow().party.clone()
+    }
+
     /// By which other node it has come.
     pub fn came(&self) -> Option<Arc<Came>> {
         self.profile.borrow().came.clone()

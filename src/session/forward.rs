@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use super::cancel::{CancelKey, CancelKeys};
 use super::command::Place;
 use super::core::{Core, Shared};
-use super::entry::{Entry, Phase, Profile};
+use super::entry::{Entry, Kick, Phase, Profile};
 use super::handshake::{Refused, Started, close};
 use super::login::{Login, decide};
 use super::world::World;
@@ -146,7 +146,7 @@ impl Started {
                 let text = |name| self.startup.get(name).unwrap_or_default().into();
                 let names = [text("user"), text("database"), text("application_name")];
                 let Self { stream, visitor, input, .. } = self;
-                let mut forwarded = Forwarded::new(core, way, stream, node, visitor.peer, names);
+                let mut forwarded = Forwarded::new(core, world, way, stream, node, visitor.peer, names);
                 (forwarded.to_client, forwarded.to_node) = (to_client, input);
                 core.stats.login("forwarded");
                 Ok(Login::Forwarded(Box::new(forwarded)))
@@ -227,18 +227,26 @@ pub(super) async fn forward_tls(
     // It has begun TLS, and there is none here to tell it anything by.
     let (node, stream) = called.inspect_err(unreachable(core)).ok()?;
     record(core, who, node, true).await.ok()?;
-    let forwarded = Forwarded::new(core, way, Stream::Plain(tcp), stream, peer, Default::default());
+    let forwarded = Forwarded::new(core, world, way, Stream::Plain(tcp), stream, peer, Default::default());
     core.stats.login("forwarded");
     Some(Login::Forwarded(Box::new(forwarded)))
 }
 
 /// Hands a cancel request to the nodes whose session it may be for. `false`: it can be no other node's.
-pub(super) async fn forward_cancel(world: &World, id: u32, secret: &Secret, peer: Option<SocketAddr>) -> bool {
+pub(super) async fn forward_cancel(
+    shared: &Shared,
+    world: &World,
+    id: u32,
+    secret: &Secret,
+    peer: Option<SocketAddr>,
+) -> bool {
     let Some(peers) = &world.peers else { return false };
     let nodes: Vec<&Arc<Node>> = others(world).filter(|node| tag(&node.name) == id & TAG).collect();
     let mut request = BytesMut::new();
     cancel_request(id, secret, &mut request);
     let preamble = Preamble::Session { peer, tls: true };
+    // Anybody may ask for this, and each takes both nodes a TLS handshake. Never closed, so there is no error.
+    let _turn = shared.cancels_elsewhere.acquire().await;
     let sent = nodes.iter().map(async |node| match call(world, peers, node, &preamble, &request).await {
         // It is done with it when it closes.
         Ok(mut stream) => drop(stream.read(&mut [0; 1]).await),
@@ -281,6 +289,7 @@ pub(super) fn tagged(world: &World, id: u32) -> u32 {
 impl Forwarded {
     fn new(
         core: &Rc<Core>,
+        world: &World,
         way: Way,
         client: Stream,
         node: Stream,
@@ -305,6 +314,11 @@ impl Forwarded {
         }));
         entry.set(Phase::Forwarded, std::time::Instant::now());
         core.enter(&entry);
+        let same = entry.party().is_some_and(|party| core.shared.world.load().has_same(world, &party));
+        if !same || core.draining.get() {
+            // A reload meanwhile, or the beginning of the drain, has not seen it.
+            entry.kick(Kick::Stop);
+        }
         let (place, _) = Place::take(&core.shared.forwarded);
         let (to_client, to_node) = (BytesMut::new(), BytesMut::new());
         Self { core: Rc::clone(core), client, node, entry, to_client, to_node, _key: key, _place: place }

@@ -35,7 +35,7 @@ use crate::net::Stream;
 use crate::pool::{Local, Pool};
 use crate::route::{self, Route};
 use crate::sql::identifier;
-use crate::tenant::Context;
+use crate::tenant::{ChannelKey, Context};
 use crate::wire::encode;
 use crate::wire::startup::Startup;
 
@@ -434,7 +434,10 @@ pub(super) fn serve_identity(
     let grace = settings.session.expiry_grace.as_secs();
     let over = route.grant.as_ref().map_or(u64::MAX, |grant| grant.until.saturating_sub(grace));
     let expires_at = Some(identity.expires_at.min(over));
-    let key = world.channel_key.clone().filter(|_| tenant.isolation.shares_database());
+    // What is told at home is not told abroad: no grant says so.
+    let apart = || ChannelKey::random().map(Arc::new).filter(|_| route.grant.is_some());
+    let shared = || world.channel_key.clone().filter(|_| tenant.isolation.shares_database());
+    let key = apart().or_else(shared);
     let hearing = Hearing { key, by: core.shard.local(&listening) };
     let local = core.shard.local(&pool);
     let token = Some(stay::token(identity));

@@ -150,5 +150,9 @@ async fn enter(core: &Rc<Core>, accepted: Accepted, crowded: bool) -> Entering {
 async fn cancel(core: &Core, world: &World, id: u32, secret: &Secret, visitor: &Visitor) -> Cancelled {
     let cancelled = core.shared.cancel_keys.cancel(id, secret).await;
     let is_stranger = cancelled == Cancelled::WrongKey && visitor.came.is_none();
-    if is_stranger && forward_cancel(world, id, secret, visitor.peer).await { Cancelled::Nothing } else { cancelled }
+    if is_stranger && forward_cancel(&core.shared, world, id, secret, visitor.peer).await {
+        Cancelled::Nothing
+    } else {
+        cancelled
+    }
 }
