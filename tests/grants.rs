@@ -244,3 +244,53 @@ async fn what_is_notified_at_home_is_not_heard_abroad() {
     let heard = [abroad.query("select 1").await, abroad.query("select 2").await].concat();
     assert!(heard.iter().all(|message| message.tag != b'A'), "{:?}", support::raw::gists(&heard));
 }
+
+#[tokio::test]
+async fn a_login_that_began_before_a_grant_was_withdrawn_is_not_let_out() {
+    let log = Log::new();
+    let stage = stage(&log, FIGURES).await;
+    let mut raw = support::raw::Raw::connect(stage.address).await;
+    raw.send(support::raw::startup(support::raw::V3_0, &[("user", "acme"), ("database", "app")])).await;
+    assert_eq!(raw.next().await.unwrap().tag, b'R', "it is asked for its token");
+    let text = std::fs::read_to_string(&stage.path).unwrap();
+    std::fs::write(&stage.path, text.replace("regions = [\"de\"]", "regions = [\"fr\"]")).unwrap();
+    stage.control.reload().await.unwrap();
+    raw.send(support::raw::password(&stage.token("acme", "abroad"))).await;
+    assert_eq!(errors(&raw.rest().await), ["28000"]);
+    assert!(log.of("grant_used").is_empty());
+}
+
+/// What the role of a tenant with a database of its own may have done there beforehand.
+const BLINDING: &str = "
+    create table secrets (); grant select on secrets to galle_abroad;
+    create schema evil; grant usage on schema evil to galle_abroad;
+    create function evil.never(name, name) returns boolean language sql immutable as 'select false';
+    create operator evil.<> (leftarg = name, rightarg = name, function = evil.never);
+    alter role galle_abroad set search_path = evil, pg_catalog;";
+
+#[tokio::test]
+async fn a_tenants_own_operators_do_not_blind_the_check_of_its_scope() {
+    let server = cluster().await.primary();
+    let admin = server.connect("postgres").await.unwrap();
+    admin.batch_execute("create role galle_abroad login password 'pw'").await.unwrap();
+    admin.batch_execute("create database galle").await.unwrap();
+    let inside = server.connect("galle").await.unwrap();
+    let figures = "create schema reports; create view reports.figures as select 1 as one;
+        grant usage on schema reports to galle_abroad; grant select on reports.figures to galle_abroad";
+    inside.batch_execute(figures).await.unwrap();
+    let grants = FIGURES
+        .replace("\"acme\"", "\"galle\"")
+        .replace("reports.orders_by_size", "reports.figures")
+        .replace("until", "anonymised = false\nuntil");
+    let galle = "[tenants.galle]\nisolation = \"database\"\ncluster = \"main\"\ndatabase = \"galle\"\nhome = \"lk\"\n\
+           roles = { abroad = { role = \"galle_abroad\", password = \"pw\" } }\n";
+    let (log, log_after) = (Log::new(), Log::new());
+    let stage = Stage::with(&format!("{}{galle}", configuration(cluster().await, &log, &grants))).await;
+    let client = stage.try_connect(&stage.url("galle", "abroad")).await.unwrap();
+    assert_eq!(one(&client, "select one from reports.figures").await, "1");
+    drop(client);
+    drop(stage);
+    inside.batch_execute(BLINDING).await.unwrap();
+    let stage = Stage::with(&format!("{}{galle}", configuration(cluster().await, &log_after, &grants))).await;
+    assert_eq!(refusal(&stage, "galle", "abroad").await, "F0000");
+}

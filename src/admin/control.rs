@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::Source;
+use crate::base::NodeName;
 use crate::catalogue::Standing;
 use crate::pool::{BackendRow, PoolRow};
 use crate::session::{ClientRow, Command, CoreHandle, Shared};
@@ -18,6 +19,9 @@ pub enum Request {
     Reload(Source, oneshot::Sender<Result<(), ReloadError>>),
     /// Take up the servers that Patroni has told of.
     Members,
+    /// Let sessions finish that have come by this node. By the control plane, as all that is sent to all cores: they get
+    /// it in one order.
+    DrainOf(NodeName),
     /// Drain and end.
     Shutdown,
 }
@@ -54,6 +58,11 @@ impl Control {
     pub fn members_changed(&self) {
         // A proxy that has ended has no use for them.
         let _ = self.requests.send(Request::Members);
+    }
+
+    /// Another node is shutting down.
+    pub fn drain_of(&self, node: NodeName) {
+        let _ = self.requests.send(Request::DrainOf(node));
     }
 
     /// As somebody at the console asks for it.

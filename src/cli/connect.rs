@@ -52,6 +52,11 @@ impl UrlArgument {
     pub async fn administrator(&self, cluster: &Cluster) -> Result<Administrator, ConnectError> {
         Administrator::new(self.url.as_deref(), cluster).await
     }
+
+    /// It leads to one place, whichever cluster is meant.
+    pub fn is_given(&self) -> bool {
+        self.url.is_some()
+    }
 }
 
 /// For commands that change the catalogue.

@@ -175,6 +175,10 @@ fn forwarding(settings: &Settings, problems: &mut Vec<Problem>) {
         let what = "cannot be a host name, and certificates of nodes are made out to their names";
         problems.push(Problem::new(format!("nodes.{name}"), what));
     }
+    if forwarding.connect_timeout >= settings.listen.startup_timeout {
+        let what = "leaves nothing of listen.startup_timeout for the login";
+        problems.push(Problem::new("forwarding.connect_timeout", what).example("\"5s\""));
+    }
     let own = settings.node.as_ref().and_then(|own| settings.nodes.get(own));
     if let Some(own) = own.filter(|own| own.peer_address.is_some() && forwarding.listen.is_none()) {
         let what = format!("is missing, and other nodes are told to come to nodes.{}.peer_address", own.name);

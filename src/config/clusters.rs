@@ -44,9 +44,10 @@ fn cluster(
     let logins: BTreeMap<Access, Login> =
         map(reader, entries, |reader, at, _: &Access, value| login(reader, at, value));
     let service = logins::service(reader, &mut section, master_key);
-    let patroni =
-        section.section(reader, "patroni").and_then(|section| patroni(reader, section, &confined)).map(Arc::new);
-    let servers = servers(reader, &mut section, patroni.is_none(), &confined);
+    let mut patroni = section.section(reader, "patroni").and_then(|section| patroni(reader, section, &confined));
+    let (servers, left_alone) = servers(reader, &mut section, patroni.is_none(), &confined);
+    patroni.iter_mut().for_each(|patroni| patroni.left_alone.clone_from(&left_alone));
+    let patroni = patroni.map(Arc::new);
     let failover_timeout = section.duration(
         reader,
         "failover_timeout",
@@ -69,8 +70,13 @@ fn cluster(
     Some(Cluster { name, servers, members, tls, logins, service, probe, patroni, failover_timeout, slow_start })
 }
 
-/// Those that are left alone count as not there.
-fn servers(reader: &mut Reader, section: &mut Section, required: bool, confined: &Confined) -> Vec<Arc<Server>> {
+/// Those that are used, and those that are left alone, which count as not there.
+fn servers(
+    reader: &mut Reader,
+    section: &mut Section,
+    required: bool,
+    confined: &Confined,
+) -> (Vec<Arc<Server>>, Vec<Arc<Server>>) {
     let at = section.at("servers");
     let items = if required {
         section.require(reader, "servers", "[[clusters.main.servers]]")
@@ -94,11 +100,11 @@ fn servers(reader: &mut Reader, section: &mut Section, required: bool, confined:
     let all: Vec<Arc<Server>> = each.collect();
     let (used, left): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|server| residency::confined(confined.to.as_deref(), &server.region));
-    for server in left.into_iter().filter(|server| server.role == ServerRole::Primary) {
+    for server in left.iter().filter(|server| server.role == ServerRole::Primary) {
         let what = format!("does not have region {}, where the configured primary {} is", server.region, server.name);
         reader.problem(Problem::new(section.at("regions"), what));
     }
-    used
+    (used, left)
 }
 
 /// Where servers may be that are used at all, and what regions may be called.
@@ -127,7 +133,20 @@ fn patroni(reader: &mut Reader, mut section: Section, confined: &Confined) -> Op
     let (max_backends, weight) = share(reader, &mut section);
     section.finish(reader);
     let regions = confined.to.clone();
-    Some(Patroni { urls: known, interval, timeout, ca, certificate, key, region, regions, max_backends, weight })
+    let left_alone = Vec::new();
+    Some(Patroni {
+        urls: known,
+        interval,
+        timeout,
+        ca,
+        certificate,
+        key,
+        region,
+        regions,
+        left_alone,
+        max_backends,
+        weight,
+    })
 }
 
 /// Servers are asked where there is a choice between them, or where it is said.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::grants::Grant;
-use super::settings::Settings;
+use super::settings::{Server, Settings};
 use crate::base::{Access, NodeName, Region, TenantId};
 use crate::residency;
 
@@ -51,6 +51,8 @@ pub struct Patroni {
     pub region: Option<Region>,
     /// As of the cluster: members elsewhere are left alone. `None`: none are.
     pub regions: Option<Arc<[Region]>>,
+    /// Configured servers elsewhere: whoever is one of these is there, whatever is said of members without a region.
+    pub left_alone: Vec<Arc<Server>>,
     pub max_backends: usize,
     pub weight: usize,
 }

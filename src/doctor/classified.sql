@@ -158,7 +158,7 @@ leak (oid, attnum, role, name, class, how, object, grantee) as (
     join pg_catalog.pg_roles o on o.oid = r.holder
     -- Before PostgreSQL 16, CREATEROLE makes its bearer a member of whatever it likes.
     where o.rolsuper or o.rolreplication or o.rolcreaterole and current_setting('server_version_num')::int < 160000
-    or o.rolname in ('pg_read_all_data', 'pg_read_server_files', 'pg_execute_server_program')
+    or o.rolname in ('pg_read_all_data', 'pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program')
     union
     select b.oid, b.attnum, b.role, b.name, b.class, 'view', s.view, v.grantee
     from barred b

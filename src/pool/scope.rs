@@ -39,7 +39,27 @@ const BEYOND: &str = "
         or pg_catalog.has_table_privilege(session_user, oid, 'delete, truncate, trigger'))
     order by 1 limit 3)
     union all
-    (select pg_catalog.format('it may call %s, which does what its owner may', p.oid::pg_catalog.regprocedure)
+    (select pg_catalog.format('it may create objects in schema %I', nspname) from pg_catalog.pg_namespace n
+    where not pg_catalog.pg_is_other_temp_schema(n.oid) and n.oid <> pg_catalog.pg_my_temp_schema()
+        and pg_catalog.has_schema_privilege(session_user, n.oid, 'create')
+    order by 1 limit 3)
+    union all
+    select 'it may create schemas' where pg_catalog.has_database_privilege(session_user, pg_catalog.current_database(), 'create')
+    union all
+    (select pg_catalog.format('it may use large object %s', m.oid) from pg_catalog.pg_largeobject_metadata m
+    where pg_catalog.pg_has_role(session_user, m.lomowner, 'member') or exists (
+        select from pg_catalog.aclexplode(m.lomacl) a
+        where a.grantee = 0 or pg_catalog.pg_has_role(session_user, a.grantee, 'member'))
+    order by 1 limit 3)
+    union all
+    (select pg_catalog.format('it may call %s, which is not for everybody', p.oid::pg_catalog.regprocedure)
+    from pg_catalog.pg_proc p
+    where p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace and p.proacl is not null
+        and not exists (select from pg_catalog.aclexplode(p.proacl) a where a.grantee = 0)
+        and pg_catalog.has_function_privilege(session_user, p.oid, 'execute')
+    order by 1 limit 3)
+    union all
+    (select pg_catalog.format('it may call %s, which does does what its owner may', p.oid::pg_catalog.regprocedure)
     from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
     where p.prosecdef and n.nspname not in ('pg_catalog', 'information_schema', 'pgward')
         and pg_catalog.has_schema_privilege(session_user, n.oid, 'usage')

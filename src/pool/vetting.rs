@@ -165,24 +165,33 @@ impl Vetting {
                 return Err(BackendError::Unsound { server, role });
             }
         }
-        if let Some(scope) = &self.scope {
-            let reasons = within(endpoint, scope.broken(backend)).await?;
-            let reasons = reasons.map_err(|source| BackendError::Ask { server: server.clone(), source })?;
-            if !reasons.is_empty() {
-                return Err(BackendError::OutOfScope { server, role, reasons: reasons.join("; ") });
-            }
+        let failed = |source| BackendError::Ask { server: server.clone(), source };
+        let (beyond, reasons) = within(endpoint, self.judged(backend)).await?.map_err(failed)?;
+        if !beyond.is_empty() {
+            return Err(BackendError::OutOfScope { server, role, reasons: beyond.join("; ") });
         }
-        if self.allow_unsafe {
-            return Ok(());
-        }
-        let rows = if self.rows { "true" } else { "false" };
-        let reasons = within(endpoint, backend::ask(backend, UNSAFE, &[rows])).await?;
-        let reasons = reasons.map_err(|source| BackendError::Ask { server: server.clone(), source })?;
         if reasons.is_empty() {
             return Ok(());
         }
-        let reasons: Vec<String> = reasons.into_iter().flatten().flatten().collect();
         Err(BackendError::Unsafe { server, role, reasons: reasons.join("; ") })
+    }
+
+    /// What the login could do beyond its scope, and to get around isolation.
+    async fn judged(&self, backend: &mut Backend) -> Result<(Vec<String>, Vec<String>), AskError> {
+        // In a database of its own a tenant may have given its login settings: operators are to be PostgreSQL's all the same.
+        for settled in ["begin", "set local search_path = pg_catalog, pg_temp"] {
+            backend::ask(backend, settled, &[]).await?;
+        }
+        let beyond = match &self.scope {
+            Some(scope) => scope.broken(backend).await?,
+            None => Vec::new(),
+        };
+        let reasons = match self.allow_unsafe {
+            true => Vec::new(),
+            false => backend::ask(backend, UNSAFE, &[if self.rows { "true" } else { "false" }]).await?,
+        };
+        backend::ask(backend, "rollback", &[]).await?;
+        Ok((beyond, reasons.into_iter().flatten().flatten().collect()))
     }
 }
 

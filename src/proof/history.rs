@@ -130,6 +130,9 @@ pub struct Refused {
     pub region: Option<String>,
 }
 
+/// Faults of one log that are told one by one.
+const MOST: usize = 100;
+
 /// Reads one log, file by file.
 #[derive(Debug)]
 pub struct LogReader<'a> {
@@ -246,13 +249,25 @@ impl LogReader<'_> {
         let file = &log.file;
         let broken = |what: String| Finding::danger("log_broken", format!("{file}: the proof has a hole: {what}"));
         history.findings.extend(missing.into_iter().map(broken));
+        if log.kind == Kind::Sessions && begin.is_none() && log.files > 0 {
+            let text = format!(
+                "{file}: it has no good line, and a pgward that runs has written one: it was emptied, or is not the log"
+            );
+            history.findings.push(Finding::danger("log_missing", text));
+        }
         let late = match (&history.since, &log.first) {
             (Some(since), Some(first)) => first > since,
             _ => true,
         };
         // What is not there is not asked for either.
         let asked = |fault: &&Fault| late || !matches!(fault, Fault::BeginRemoved { .. });
-        history.findings.extend(verdict.findings.iter().filter(asked).map(|fault| broken(fault.to_string())));
+        // With a wrong key, each line is one.
+        let mut faults = verdict.findings.iter().filter(asked);
+        history.findings.extend(faults.by_ref().take(MOST).map(|fault| broken(fault.to_string())));
+        match faults.count() {
+            0 => {}
+            more => history.findings.push(broken(format!("{more} more"))),
+        }
         let removed = begin.is_some_and(|seq| seq > 1);
         let begins = log.first.as_deref().unwrap_or_default();
         let text = |what: &str| format!("{file}: the log begins at {begins}, {what}");

@@ -157,6 +157,7 @@ impl Report {
             let tenant = settings.tenants.get(name.as_str()).map(AsRef::as_ref);
             let look = tenant.and_then(|tenant| looks.get(&tenant.cluster));
             for (way, served) in &past.served {
+                findings.extend(nowhere(settings, &name, way, served).map(|finding| finding.of(&name)));
                 let ends = ends((settings, looks), way, served);
                 let found = ends.iter().flat_map(|end| outside(&name, tenant, served, end));
                 findings.extend(found.map(|finding| finding.of(&name)));
@@ -231,6 +232,20 @@ fn ends<'a>(found: (&'a Settings, &'a BTreeMap<ClusterName, Look>), way: &'a Way
         ends.push(End { kind: "node_outside", how, region, outside: at_node, configured });
     }
     ends
+}
+
+/// A pgward that is not known to be anywhere serves all tenants, wherever it is.
+fn nowhere(settings: &Settings, name: &str, way: &Way, served: &Served) -> Option<Finding> {
+    if way.node_region.is_some() {
+        return None;
+    }
+    let text = format!(
+        "{name} was served up to {} through a pgward of which the log does not say where it was: its configuration has to \
+         have node or region",
+        served.last
+    );
+    let told = settings.region.is_some() || !settings.nodes.is_empty();
+    Some(if told { Finding::danger("node_unknown", text) } else { Finding::warning("node_unknown", text) })
 }
 
 /// What was served where it could not be then, or may not be now.
@@ -311,8 +326,8 @@ impl TenantReport {
     fn new(settings: &Settings, name: String, tenant: Option<&Tenant>, look: Option<&Look>, past: Past) -> Self {
         let may = |region: &str| tenant.is_some_and(|tenant| allowed(tenant, region));
         let served = past.served.into_iter().map(|(way, served)| {
-            let here = way.node_region.as_deref().filter(|_| way.grant.is_none());
-            let allowed = may(&way.region) && here.is_none_or(may);
+            let here = way.grant.is_some() || way.node_region.as_deref().is_some_and(may);
+            let allowed = may(&way.region) && here;
             ServedRow { way, served, allowed }
         });
         let forwarded = past.passed.into_iter().map(|(passed, counted)| PassedRow { passed, counted });

@@ -145,7 +145,11 @@ impl Place {
             nodes.map(|node| vec![node.node.clone(), node.region.clone(), node.address.clone(), yes(node.allowed)]);
         page.table(&["node", "region", "address", "allowed"], nodes.collect(), "The configuration names none.");
         page.heading(3, "Backups");
-        page.table(&["repository"], self.backups.iter().map(|name| vec![name.clone()]).collect(), "None configured.");
+        page.table(
+            &["repository"],
+            self.backups.iter().map(|name| vec![name.clone()]).collect(),
+            "None is known: pgward takes none, and of others' it is not told.",
+        );
     }
 }
 

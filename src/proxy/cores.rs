@@ -93,9 +93,7 @@ async fn attend(served: impl Future<Output = Outcome>, places: [Place; 2], contr
     let Some(control) = control.get() else { return };
     match outcome {
         Outcome::Over => {}
-        Outcome::Drains(node) => {
-            control.cores.iter().for_each(|core| core.send(Command::DrainOf(node.clone())));
-        }
+        Outcome::Drains(node) => control.drain_of(node),
         Outcome::Console(admin) => Box::pin(console::serve(*admin, control.clone())).await,
         Outcome::Leaves(to, parcel) => {
             let Some(core) = control.cores.get(to) else { return };

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use self::follow::Followers;
 use crate::admin::{Control, Request, http};
 use crate::audit::{Audit, AuditError, Event, Here, Source};
-use crate::base::clock;
+use crate::base::{NodeName, clock};
 use crate::catalogue::Standing;
 use crate::config::Settings;
 use crate::session::{self, Command, Door, Kick, Shared, World, WorldError};
@@ -182,6 +182,7 @@ impl Proxy {
                 request = self.requests.recv() => match request {
                     Some(Request::Reload(source, reply)) => drop(reply.send(self.reload(source).await)),
                     Some(Request::Members) => self.take_members(),
+                    Some(Request::DrainOf(node)) => self.drain_of(&node),
                     Some(Request::Shutdown) | None => break Source::Console,
                 },
             }
@@ -197,6 +198,7 @@ impl Proxy {
             match request {
                 Request::Reload(source, reply) => drop(reply.send(self.reload(source).await)),
                 Request::Members => self.take_members(),
+                Request::DrainOf(node) => self.drain_of(&node),
                 Request::Shutdown => break,
             }
         }
@@ -246,6 +248,10 @@ impl Proxy {
         // Last, since the ends of sessions are recorded too.
         self.control.shared.audit.stop().await;
         tracing::info!("stopped");
+    }
+
+    fn drain_of(&self, node: &NodeName) {
+        self.control.cores.iter().for_each(|core| core.send(Command::DrainOf(node.clone())));
     }
 
     fn kick(&self, kick: Kick) {

@@ -68,10 +68,6 @@ fn replace(mut settings: Settings, control: &Control) -> Result<(), ReloadError>
             control.cores.iter().for_each(|core| core.send(Command::KickOf(Arc::clone(&parties), kick)));
         }
     }
-    let now = shared.world.load();
-    let gone = before.settings.nodes.keys().filter(|node| !now.settings.nodes.contains_key(*node));
-    // Whoever has come by such a node is not to stay for ever.
-    gone.for_each(|node| control.cores.iter().for_each(|core| core.send(Command::DrainOf(node.clone()))));
     spawn_refreshers(shared);
     Ok(())
 }
@@ -173,7 +169,7 @@ fn fixed(before: &Settings, after: &Settings) -> Vec<String> {
         ("listen.address", before.listen.addresses != after.listen.addresses),
         ("listen.cores", before.listen.cores != after.listen.cores),
         ("http.address", before.http != after.http),
-        ("region or node", before.region != after.region),
+        ("region or node", (&before.region, &before.node) != (&after.region, &after.node)),
         ("forwarding.listen", forwarding_listen(before) != forwarding_listen(after)),
         ("log", before.log != after.log),
         ("catalogue", catalogue_moved(before, after)),

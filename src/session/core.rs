@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use dashmap::DashMap;
 use tokio::sync::Semaphore;
 
 use super::cancel::CancelKeys;
@@ -46,8 +47,8 @@ pub struct Shared {
     pub cancel_keys: CancelKeys,
     pub telemetry: Arc<Telemetry>,
     pub audit: Audit,
-    /// To hand cancel requests to other nodes.
-    pub(super) cancels_elsewhere: Semaphore,
+    /// Who may hand a cancel request to another node next.
+    pub(super) cancels_elsewhere: DashMap<NodeName, Arc<Semaphore>>,
     pub clients: Arc<AtomicUsize>,
     /// Those of them whom another node serves.
     pub forwarded: Arc<AtomicUsize>,
@@ -71,16 +72,13 @@ impl Shared {
             cancel_keys: CancelKeys::default(),
             telemetry,
             audit,
-            cancels_elsewhere: Semaphore::new(CANCELS_ELSEWHERE),
+            cancels_elsewhere: DashMap::new(),
             clients: Arc::default(),
             forwarded: Arc::default(),
             next_statement: AtomicU64::new(1),
         }
     }
 }
-
-/// Cancel requests that are handed to other nodes at one time.
-const CANCELS_ELSEWHERE: usize = 16;
 
 /// Bytes that one read may bring. Large enough that big results need few system calls, small enough to
 /// stay in the cache.
@@ -318,7 +316,7 @@ impl Core {
         let settings = &world.settings;
         // Waking a session only puts it on the runtime's list, so the borrow is not in its way.
         for entry in self.entries.borrow().values() {
-            if let Some(kick) = entry.overdue(now, unix_now, &settings.session) {
+            if let Some(kick) = entry.overdue(now, unix_now, settings) {
                 entry.kick(kick);
             }
             entry.limit_wait(now, settings.pool.acquire_timeout);

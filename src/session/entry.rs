@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::incoming::Came;
+use super::incoming::Hop;
 use crate::base::{NodeName, Party};
-use crate::config::{PoolMode, SessionRules};
+use crate::config::{PoolMode, Settings};
 use crate::pool::BackendRow;
 
 /// Why a session is asked to end.
@@ -97,8 +97,8 @@ pub struct Profile {
     pub expires_at: Option<u64>,
     /// It is in a tenant that its token does not name.
     pub break_glass: bool,
-    /// It has come by another node.
-    pub came: Option<Arc<Came>>,
+    /// Another node has to do with it.
+    pub hop: Option<Arc<Hop>>,
 }
 
 /// One session in its core's list.
@@ -185,13 +185,12 @@ impl Entry {
         self.profile.borrow().party.clone()
     }
 
-    /// By which other node it has come.
-    pub fn came(&self) -> Option<Arc<Came>> {
-        self.profile.borrow().came.clone()
+    pub fn hop(&self) -> Option<Arc<Hop>> {
+        self.profile.borrow().hop.clone()
     }
 
     pub fn came_by(&self, node: &NodeName) -> bool {
-        self.profile.borrow().came.as_ref().is_some_and(|came| came.node == *node)
+        self.profile.borrow().hop.as_ref().and_then(|hop| hop.came()).is_some_and(|came| came.node.name == *node)
     }
 
     pub fn set(&self, phase: Phase, now: Instant) {
@@ -238,7 +237,11 @@ impl Entry {
         }
     }
 
-    pub fn overdue(&self, now: Instant, unix_now: u64, rules: &SessionRules) -> Option<Kick> {
+    pub fn overdue(&self, now: Instant, unix_now: u64, settings: &Settings) -> Option<Kick> {
+        let rules = &settings.session;
+        if self.profile.borrow().hop.as_ref().is_some_and(|hop| !hop.stands(settings)) {
+            return Some(Kick::Narrowed);
+        }
         let grace = rules.expiry_grace.as_secs();
         if self.profile.borrow().expires_at.is_some_and(|at| unix_now >= at.saturating_add(grace)) {
             return Some(Kick::Expired);

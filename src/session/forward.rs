@@ -5,25 +5,29 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use futures_util::future::join_all;
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, copy_buf};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 
 use super::cancel::{CancelKey, CancelKeys};
 use super::command::Place;
 use super::core::{Core, Shared};
 use super::entry::{Entry, Kick, Phase, Profile};
 use super::handshake::{Refused, Started, close};
+use super::incoming::Hop;
 use super::login::{Login, decide};
 use super::world::World;
 use super::{refuse, stay};
 use crate::audit::{Event, Who};
 use crate::auth::Identity;
-use crate::base::{NodeName, Party, Region, Report, Secret};
+use crate::base::{NodeName, Party, Region, Report, Secret, SqlState};
 use crate::config::{Forward, Node, PoolMode, Tenant};
+use crate::limits::{ClientSlot, Held};
 use crate::net::{Peers, Stream, host_asked_for};
 use crate::residency;
 use crate::route;
@@ -53,6 +57,33 @@ pub(super) struct Forwarded {
     // Held for as long as it lasts.
     _key: CancelKey,
     _place: Place,
+    _slot: ClientSlot,
+}
+
+/// The node that serves a client, which is counted among its tenant's.
+struct Goes {
+    stream: Stream,
+    node: Arc<Node>,
+    slot: ClientSlot,
+}
+
+/// A place among the tenant's clients here, unless nobody of it is to come in.
+fn slot(core: &Core, world: &World, way: &Way) -> Result<ClientSlot, Report> {
+    let tenant = way.tenant.tenant().and_then(|id| world.settings.tenants.get(id)).ok_or_else(refuse::no_access)?;
+    if tenant.suspended {
+        core.stats.login("suspended");
+        return Err(refuse::suspended().because("suspended"));
+    }
+    let usage = core.shared.usages.of(&way.tenant);
+    if usage.hold.state() == Held::Drained {
+        core.stats.login("drained");
+        return Err(refuse::drained(SqlState::CANNOT_CONNECT_NOW));
+    }
+    let limit = tenant.limits.max_clients;
+    usage.client(limit).ok_or_else(|| {
+        core.stats.login("tenant_clients");
+        refuse::tenant_clients(limit)
+    })
 }
 
 impl Way {
@@ -95,9 +126,8 @@ fn others(world: &World) -> impl Iterator<Item = &Arc<Node>> {
 }
 
 /// Calls a node and tells it what comes.
-async fn call(world: &World, peers: &Peers, node: &Node, preamble: &Preamble, then: &[u8]) -> io::Result<Stream> {
+async fn call(peers: &Peers, node: &Node, preamble: &Preamble, then: &[u8], limit: Duration) -> io::Result<Stream> {
     let address = node.peer_address.as_deref().ok_or(io::ErrorKind::NotFound)?;
-    let limit = world.settings.forwarding.as_ref().map(|forwarding| forwarding.connect_timeout).unwrap_or_default();
     let mut out = BytesMut::new();
     preamble.encode(&mut out).map_err(io::Error::other)?;
     out.extend_from_slice(then);
@@ -110,16 +140,29 @@ async fn call(world: &World, peers: &Peers, node: &Node, preamble: &Preamble, th
     tokio::time::timeout(limit, called).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Calls one node after the other until one is there.
+/// How long calling one node may take.
+fn call_limit(world: &World) -> Duration {
+    world.settings.forwarding.as_ref().map(|forwarding| forwarding.connect_timeout).unwrap_or_default()
+}
+
+/// Cancel requests that are handed to one node at one time.
+fn turns() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(16))
+}
+
+/// Calls one node after the other until one is there. Each has its share of the time that a login has, and something is
+/// left for the login.
 async fn call_any<'a>(
     world: &World,
     way: &'a Way,
     preamble: &Preamble,
     then: &[u8],
-) -> Result<(&'a Node, Stream), Report> {
+) -> Result<(&'a Arc<Node>, Stream), Report> {
+    let shares = u32::try_from(way.nodes.len()).unwrap_or(u32::MAX).saturating_add(1);
+    let limit = call_limit(world).min(world.settings.listen.startup_timeout / shares);
     for node in &way.nodes {
         let Some(peers) = &world.peers else { break };
-        match call(world, peers, node, preamble, then).await {
+        match call(peers, node, preamble, then, limit).await {
             Ok(stream) => return Ok((node, stream)),
             Err(error) => {
                 let (node, address) = (&node.name, &node.peer_address);
@@ -142,11 +185,11 @@ impl Started {
     ) -> Result<Login, (Option<Stream>, Refused)> {
         let who = stay::proved(identity, self.who());
         match self.open(core, world, &way, who.clone(), token).await {
-            Ok((node, to_client)) => {
+            Ok((goes, to_client)) => {
                 let text = |name| self.startup.get(name).unwrap_or_default().into();
                 let names = [text("user"), text("database"), text("application_name")];
                 let Self { stream, visitor, input, .. } = self;
-                let mut forwarded = Forwarded::new(core, world, way, stream, node, visitor.peer, names);
+                let mut forwarded = Forwarded::new(core, world, way, stream, goes, visitor.peer, names);
                 (forwarded.to_client, forwarded.to_node) = (to_client, input);
                 core.stats.login("forwarded");
                 Ok(Login::Forwarded(Box::new(forwarded)))
@@ -166,7 +209,8 @@ impl Started {
         way: &Way,
         who: Who,
         token: &Secret,
-    ) -> Result<(Stream, BytesMut), Refused> {
+    ) -> Result<(Goes, BytesMut), Refused> {
+        let slot = slot(core, world, way)?;
         let preamble = Preamble::Session { peer: self.visitor.peer, tls: self.stream.is_tls() };
         let mut out = BytesMut::new();
         self.startup.encode(&mut out).map_err(|_| Refused::Gone)?;
@@ -181,7 +225,7 @@ impl Started {
                 return Err(gone(io::ErrorKind::UnexpectedEof.into()));
             }
         }
-        Ok((stream, answers))
+        Ok((Goes { stream, node: Arc::clone(node), slot }, answers))
     }
 }
 
@@ -223,11 +267,13 @@ pub(super) async fn forward_tls(
     way: Way,
 ) -> Option<Login> {
     let who = Who { party: Some(way.tenant.clone()), peer, ..Who::default() };
+    let slot = slot(core, world, &way).ok()?;
     let called = call_any(world, &way, &Preamble::DirectTls { peer }, &[]).await;
     // It has begun TLS, and there is none here to tell it anything by.
     let (node, stream) = called.inspect_err(unreachable(core)).ok()?;
     record(core, who, node, true).await.ok()?;
-    let forwarded = Forwarded::new(core, world, way, Stream::Plain(tcp), stream, peer, Default::default());
+    let goes = Goes { stream, node: Arc::clone(node), slot };
+    let forwarded = Forwarded::new(core, world, way, Stream::Plain(tcp), goes, peer, Default::default());
     core.stats.login("forwarded");
     Some(Login::Forwarded(Box::new(forwarded)))
 }
@@ -245,12 +291,17 @@ pub(super) async fn forward_cancel(
     let mut request = BytesMut::new();
     cancel_request(id, secret, &mut request);
     let preamble = Preamble::Session { peer, tls: true };
-    // Anybody may ask for this, and each takes both nodes a TLS handshake. Never closed, so there is no error.
-    let _turn = shared.cancels_elsewhere.acquire().await;
-    let sent = nodes.iter().map(async |node| match call(world, peers, node, &preamble, &request).await {
-        // It is done with it when it closes.
-        Ok(mut stream) => drop(stream.read(&mut [0; 1]).await),
-        Err(error) => tracing::warn!(node = %node.name, %error, "a cancel request could not be handed to a node"),
+    let limit = call_limit(world);
+    let sent = nodes.iter().map(async |node| {
+        // Anybody may ask for this, and each takes both nodes a TLS handshake. One that cannot be reached is in nobody's way
+        // but its own. Never closed, so there is no error.
+        let turns = Arc::clone(&shared.cancels_elsewhere.entry(node.name.clone()).or_insert_with(turns));
+        let _turn = turns.acquire().await;
+        match call(peers, node, &preamble, &request, limit).await {
+            // It is done with it when it closes.
+            Ok(mut stream) => drop(tokio::time::timeout(limit, stream.read(&mut [0; 1])).await),
+            Err(error) => tracing::warn!(node = %node.name, %error, "a cancel request could not be handed to a node"),
+        }
     });
     join_all(sent).await;
     !nodes.is_empty()
@@ -261,7 +312,7 @@ pub async fn drain(shared: &Shared) {
     let world = shared.world.load_full();
     let Some(peers) = &world.peers else { return };
     join_all(others(&world).map(async |node| {
-        if let Err(error) = call(&world, peers, node, &Preamble::Drain, &[]).await {
+        if let Err(error) = call(peers, node, &Preamble::Drain, &[], call_limit(&world)).await {
             tracing::warn!(node = %node.name, %error, "a node could not be told that this one is shutting down");
         }
     }))
@@ -292,7 +343,7 @@ impl Forwarded {
         world: &World,
         way: Way,
         client: Stream,
-        node: Stream,
+        Goes { stream, node, slot }: Goes,
         peer: Option<SocketAddr>,
         [user, database, application]: [Box<str>; 3],
     ) -> Self {
@@ -310,9 +361,9 @@ impl Forwarded {
             mode: PoolMode::Session,
             expires_at: None,
             break_glass: false,
-            came: None,
+            hop: Some(Arc::new(Hop::Goes(node))),
         }));
-        entry.set(Phase::Forwarded, std::time::Instant::now());
+        entry.set(Phase::Forwarded, Instant::now());
         core.enter(&entry);
         let same = entry.party().is_some_and(|party| core.shared.world.load().has_same(world, &party));
         if !same || core.draining.get() {
@@ -321,7 +372,17 @@ impl Forwarded {
         }
         let (place, _) = Place::take(&core.shared.forwarded);
         let (to_client, to_node) = (BytesMut::new(), BytesMut::new());
-        Self { core: Rc::clone(core), client, node, entry, to_client, to_node, _key: key, _place: place }
+        Self {
+            core: Rc::clone(core),
+            client,
+            node: stream,
+            entry,
+            to_client,
+            to_node,
+            _key: key,
+            _place: place,
+            _slot: slot,
+        }
     }
 
     /// Passes bytes on until either side ends it, or it is not to go on.

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::forward::Way;
-use super::incoming::{self, Came, Incoming};
+use super::incoming::{self, Came, Hop, Incoming};
 use super::refuse;
 use super::world::World;
 use crate::base::{NodeName, Report, Secret};
@@ -40,7 +40,18 @@ pub enum Door {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Visitor {
     pub peer: Option<SocketAddr>,
-    pub came: Option<Arc<Came>>,
+    pub hop: Option<Arc<Hop>>,
+}
+
+impl Visitor {
+    fn came(peer: Option<SocketAddr>, came: Came) -> Self {
+        Self { peer, hop: Some(Arc::new(Hop::Came(came))) }
+    }
+
+    /// The node that it has come by.
+    pub fn by_node(&self) -> Option<&Came> {
+        self.hop.as_ref()?.came()
+    }
 }
 
 /// A client that has said who it wants to be.
@@ -98,15 +109,13 @@ impl Accepted {
     pub(super) async fn handshake(self, world: &World) -> Entering {
         let Self { tcp, peer, door } = self;
         if door == Door::Clients {
-            return on_socket(tcp, Visitor { peer, came: None }, world).await;
+            return on_socket(tcp, Visitor { peer, hop: None }, world).await;
         }
         match incoming::receive(tcp, peer, world).await.ok_or((None, Refused::Gone))? {
             Incoming::Session { stream, input, peer, tls, came } => {
-                on_stream(stream, input, Visitor { peer, came: Some(Arc::new(came)) }, world, tls).await
+                on_stream(stream, input, Visitor::came(peer, came), world, tls).await
             }
-            Incoming::DirectTls { tcp, peer, came } => {
-                on_socket(tcp, Visitor { peer, came: Some(Arc::new(came)) }, world).await
-            }
+            Incoming::DirectTls { tcp, peer, came } => on_socket(tcp, Visitor::came(peer, came), world).await,
             Incoming::Drain(node) => Ok(Handshake::Drains(node)),
         }
     }
@@ -123,7 +132,7 @@ async fn on_socket(tcp: TcpStream, visitor: Visitor, world: &World) -> Entering 
     };
     // Who has come by another node goes no further.
     if first == [TLS_HANDSHAKE]
-        && visitor.came.is_none()
+        && visitor.hop.is_none()
         && let Some(way) = Way::by_host_name(world, &tcp).await
     {
         return Ok(Handshake::Elsewhere { tcp, way });

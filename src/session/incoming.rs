@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional_with_sizes};
@@ -11,14 +12,14 @@ use super::forward::COPIED;
 use super::refuse;
 use super::world::World;
 use crate::base::{NodeName, Report};
-use crate::config::{Forward, Tenant};
+use crate::config::{Forward, Node, Settings, Tenant};
 use crate::net::Stream;
 use crate::wire::forward::{Preamble, PreambleError};
 
 /// By which node a client has come, and what of it that one saw.
 #[derive(Debug)]
 pub struct Came {
-    pub node: NodeName,
+    pub node: Arc<Node>,
     /// Its own TLS ends here.
     pub direct_tls: bool,
 }
@@ -68,9 +69,9 @@ async fn read(tcp: TcpStream, world: &World) -> Result<Incoming, Refused> {
     let peers = world.peers.as_ref().ok_or(Refused::Closed)?;
     let (mut stream, names) = peers.accept(tcp).await?;
     let settings = &world.settings;
-    let others = settings.nodes.keys().filter(|node| Some(*node) != settings.node.as_ref());
-    let named = others.into_iter().find(|node| names.iter().any(|name| name.as_str() == node.as_str())).cloned();
-    let node = named.ok_or(Refused::Unknown(names))?;
+    let mut others = settings.nodes.values().filter(|node| Some(&node.name) != settings.node.as_ref());
+    let named = others.find(|node| names.iter().any(|name| name.as_str() == node.name.as_str()));
+    let node = Arc::clone(named.ok_or(Refused::Unknown(names))?);
     let mut input = BytesMut::new();
     let preamble = loop {
         if let Some(preamble) = Preamble::read(&mut input)? {
@@ -89,7 +90,7 @@ async fn read(tcp: TcpStream, world: &World) -> Result<Incoming, Refused> {
             let tcp = unwrapped(stream, input).await?;
             Incoming::DirectTls { tcp, peer, came: Came { node, direct_tls: true } }
         }
-        Preamble::Drain => Incoming::Drain(node),
+        Preamble::Drain => Incoming::Drain(node.name.clone()),
     })
 }
 
@@ -118,6 +119,30 @@ async fn pair() -> io::Result<(TcpStream, TcpStream)> {
             far.set_nodelay(true)?;
             return Ok((near, far));
         }
+    }
+}
+
+/// Another node that has to do with a client.
+#[derive(Debug)]
+pub enum Hop {
+    Came(Came),
+    /// It serves the client.
+    Goes(Arc<Node>),
+}
+
+impl Hop {
+    /// The node that the client has come by.
+    pub fn came(&self) -> Option<&Came> {
+        match self {
+            Self::Came(came) => Some(came),
+            Self::Goes(_) => None,
+        }
+    }
+
+    /// Whether that node is still what it was.
+    pub(super) fn stands(&self, settings: &Settings) -> bool {
+        let (Self::Came(Came { node, .. }) | Self::Goes(node)) = self;
+        settings.nodes.get(&node.name) == Some(node)
     }
 }
 

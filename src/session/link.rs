@@ -174,6 +174,7 @@ impl Session {
     /// Gives the backend back if the session is done with it.
     pub(super) fn release_if_done(&mut self) {
         if !self.is_done() {
+            self.note_kept();
             return;
         }
         let now = Instant::now();
@@ -186,6 +187,14 @@ impl Session {
             });
         } else {
             self.core.shard.release(lease, now);
+        }
+    }
+
+    /// A session that keeps its backend is served by its server for as long as it has it.
+    fn note_kept(&mut self) {
+        let at_rest = self.link.as_ref().filter(|link| link.at_rest && !self.pins.is_empty());
+        if let (Some(link), Some(stay)) = (at_rest, &mut self.stay) {
+            stay.note_still(&link.lease.conn.cancel.endpoint, Instant::now());
         }
     }
 

@@ -104,11 +104,11 @@ impl Started {
     ) -> Result<Login, (Option<Stream>, Refused)> {
         let mut identity = None;
         match self.admit(core, world, &mut identity).await {
-            Ok(Entered::Elsewhere(way, token)) => match identity {
-                Some(identity) => self.forward(core, world, way, &identity, &token).await,
+            Ok(Entered::Elsewhere(way, token, world)) => match identity {
+                Some(identity) => self.forward(core, &world, way, &identity, &token).await,
                 None => Err((Some(self.stream), Refused::Gone)),
             },
-            Ok(Entered::Here(login)) => login.finish(self, core, world).await,
+            Ok(Entered::Here(login, by)) => login.finish(self, core, by.as_ref().unwrap_or(world)).await,
             Err(refused) => {
                 self.audit_refusal(core, &refused, identity.as_ref());
                 Err((Some(self.stream), refused))
@@ -137,14 +137,14 @@ impl Started {
             core.stats.login("parameters");
             return Err(refuse::no_break_glass().because("parameters").into());
         }
-        if self.visitor.came.is_some() && (console || world.plain(&name).is_some()) {
+        if self.visitor.hop.is_some() && (console || world.plain(&name).is_some()) {
             core.stats.login("not_forwarded");
             return Err(refuse::not_forwarded().into());
         }
         if !console && let Some(database) = world.plain(&name) {
             let wish = Wish { user: &user, name: &name, database, settings };
             let (admitted, context, reported) = self.admit_plain(core, world, wish).await?;
-            return Ok(Entered::Here(Here::Session(Box::new((admitted, context, reported)))));
+            return Ok(Entered::Here(Here::Session(Box::new((admitted, context, reported))), None));
         }
         let password = self.password().await?;
         core.take_turn().await;
@@ -152,14 +152,14 @@ impl Started {
         if console {
             let known = world.settings.console.users.get(&user);
             if known.is_some_and(|known| known.matches(password.expose())) {
-                return Ok(Entered::Here(Here::Console(user, None, None)));
+                return Ok(Entered::Here(Here::Console(user, None, None), None));
             }
             if let Some(role) = &world.settings.console.token_role
                 && let Ok(identity) = world.verifier.verify(password.expose(), now).await
                 && identity.access == *role
             {
                 let token = Some(stay::token(&identity));
-                return Ok(Entered::Here(Here::Console(user, Some(identity.expires_at), token)));
+                return Ok(Entered::Here(Here::Console(user, Some(identity.expires_at), token), None));
             }
             core.stats.login("console_refused");
             return Err(refuse::bad_password().because("console_refused").into());
@@ -176,25 +176,29 @@ impl Started {
         if let Some(entering) = entering {
             identity = proved.insert(entering);
         }
+        // A reload may have been meanwhile, while the client was asked for its token. From here to where it is served nothing
+        // is waited for.
+        let world = &core.shared.world.load_full();
         names_tenant(core, world, &self.startup, identity, &user)?;
-        let came = self.visitor.came.as_deref();
+        let came = self.visitor.by_node();
         // Who has come by another node goes no further.
         if came.is_none()
             && let Some(way) = Way::by_token(world, identity)
         {
-            return Ok(Entered::Elsewhere(way, password));
+            return Ok(Entered::Elsewhere(way, password, Arc::clone(world)));
         }
         drop(password);
         let admitted = serve_identity(core, world, identity, &self.who(), came)?;
         let (context, reported) = introduce(core, &admitted, settings).await?;
-        Ok(Entered::Here(Here::Session(Box::new((admitted, context, reported)))))
+        Ok(Entered::Here(Here::Session(Box::new((admitted, context, reported))), Some(Arc::clone(world))))
     }
 }
 
 enum Entered {
     /// To be forwarded, with its token.
-    Elsewhere(Way, Secret),
-    Here(Here),
+    Elsewhere(Way, Secret, Arc<World>),
+    /// By another configuration than the login began with, perhaps.
+    Here(Here, Option<Arc<World>>),
 }
 
 enum Here {
@@ -267,12 +271,15 @@ impl Here {
             mode: admitted.terms.mode,
             expires_at: admitted.expires_at,
             break_glass: admitted.token.as_ref().is_some_and(|token| token.break_glass.is_some()),
-            came: visitor.came,
+            hop: visitor.hop,
         }));
         core.enter(&entry);
         if !core.shared.world.load().has_same(world, &admitted.terms.id) {
             // A reload meanwhile has moved it, and has not seen this session.
             entry.kick(super::Kick::Moved);
+        }
+        if !core.shared.world.load().grants(admitted.grant.as_ref()) {
+            entry.kick(super::Kick::Narrowed);
         }
         if is_drained(&admitted.local.pool, &admitted.usage) {
             // Begun meanwhile, too.

@@ -70,6 +70,7 @@ pub use command::{Command, CoreHandle, Place};
 pub use entry::{ClientRow, Kick, Phase, Profile};
 pub use forward::drain;
 pub use handshake::{Accepted, Door, tell};
+pub use incoming::Hop;
 pub use login::Admin;
 pub use run::{Outcome, arrive, run};
 pub use stay::Stay;

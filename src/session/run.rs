@@ -149,7 +149,7 @@ async fn enter(core: &Rc<Core>, accepted: Accepted, crowded: bool) -> Entering {
 /// A request whose key is none of this node's sessions may be for one of another's, unless that is who sent it.
 async fn cancel(core: &Core, world: &World, id: u32, secret: &Secret, visitor: &Visitor) -> Cancelled {
     let cancelled = core.shared.cancel_keys.cancel(id, secret).await;
-    let is_stranger = cancelled == Cancelled::WrongKey && visitor.came.is_none();
+    let is_stranger = cancelled == Cancelled::WrongKey && visitor.hop.is_none();
     if is_stranger && forward_cancel(&core.shared, world, id, secret, visitor.peer).await {
         Cancelled::Nothing
     } else {

@@ -50,6 +50,16 @@ impl Served {
         }
     }
 
+    /// The session has this server's backend still, and is at rest between two requests.
+    pub fn still(&mut self, audit: &Audit, who: &Arc<Who>, at: &Arc<Endpoint>, now: Instant) {
+        if let Some(server) = self.0.iter_mut().find(|server| Arc::ptr_eq(&server.endpoint, at))
+            && now.saturating_duration_since(server.told) >= ANEW
+        {
+            server.last = now;
+            server.tell(audit, who);
+        }
+    }
+
     /// The session gives a backend of this server back.
     pub fn part(&mut self, from: &Arc<Endpoint>, now: Instant) {
         if let Some(server) = self.0.iter_mut().find(|server| Arc::ptr_eq(&server.endpoint, from)) {
@@ -140,6 +150,10 @@ mod tests {
         assert_eq!(note(&new, 3_599), [4, 0]);
         assert_eq!(note(&new, 3_600), [0, 0], "the log is told");
         assert_eq!(note(&new, 3_601), [1, 0]);
+        served.still(&audit, &who, &new, begin + Duration::from_secs(3_602));
+        assert_eq!(served.0[0].times, 1, "it was told a moment ago");
+        served.still(&audit, &who, &new, begin + Duration::from_secs(7_200));
+        assert_eq!(served.0[0].times, 0, "it keeps that one, and the log is told");
         served.part(&new, begin + Duration::from_secs(9_000));
         assert_eq!(served.0[0].last, begin + Duration::from_secs(9_000), "it kept that one for long");
         served.end(&audit, &who);

@@ -80,6 +80,11 @@ impl Stay {
         self.served.note(&self.audit, &self.who, Serving { cluster, by, regions, since });
     }
 
+    /// It keeps the backend that it has of this server.
+    pub(super) fn note_still(&mut self, at: &Arc<Endpoint>, now: Instant) {
+        self.served.still(&self.audit, &self.who, at, now);
+    }
+
     /// It gives the backend back that it had of this server.
     pub(super) fn note_part(&mut self, from: &Arc<Endpoint>, now: Instant) {
         self.served.part(from, now);
@@ -140,7 +145,7 @@ impl Started {
     }
 
     fn came_by(&self) -> Option<NodeName> {
-        self.visitor.came.as_ref().map(|came| came.node.clone())
+        self.visitor.by_node().map(|came| came.node.name.clone())
     }
 
     /// Who has come in.

@@ -86,6 +86,7 @@ impl Session {
                     return Ok(Err(report));
                 }
                 core.stats.login("switched");
+                let grant = admitted.grant.clone();
                 self.enter_tenant(admitted, context, &reported);
                 // Nobody has seen the session in this tenant meanwhile.
                 if is_drained(&self.local.pool, &self.usage) {
@@ -93,6 +94,9 @@ impl Session {
                 }
                 if !core.shared.world.load().has_same(&world, &self.terms.id) {
                     self.entry.kick(Kick::Moved);
+                }
+                if !core.shared.world.load().grants(grant.as_ref()) {
+                    self.entry.kick(Kick::Narrowed);
                 }
                 Ok(Ok(self.terms.id.tenant().map(ToString::to_string).unwrap_or_default()))
             }
@@ -110,7 +114,8 @@ impl Session {
             refuse::bad_token(error.hint()).because(error.outcome())
         })?;
         let who = self.stay.as_ref().map(|stay| Arc::clone(&stay.who)).unwrap_or_default();
-        let admitted = serve_identity(core, world, &identity, &who, self.entry.came().as_deref())?;
+        let hop = self.entry.hop();
+        let admitted = serve_identity(core, world, &identity, &who, hop.as_ref().and_then(|hop| hop.came()))?;
         let (context, reported) =
             introduce(core, &admitted, self.wanted.as_deref().cloned().unwrap_or_default()).await?;
         Ok((admitted, context, reported))

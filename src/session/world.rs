@@ -131,6 +131,11 @@ impl World {
         }
     }
 
+    /// Whether a grant is what it was, if there is one.
+    pub(super) fn grants(&self, grant: Option<&Arc<Grant>>) -> bool {
+        grant.is_none_or(|grant| self.settings.grants.get(&grant.name) == Some(grant))
+    }
+
     /// The database without tenants that a name leads to.
     pub fn plain(&self, name: &str) -> Option<&Arc<PlainDatabase>> {
         self.directory.database(&self.settings, name)

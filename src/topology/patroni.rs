@@ -122,6 +122,9 @@ impl Member {
 
     /// Where it is, if that is known and it may be used there.
     fn place(&self, rules: &Patroni) -> Option<Region> {
+        if self.position(rules.left_alone.iter()).is_some() {
+            return None;
+        }
         let region = self.region.clone().ok()?.or_else(|| rules.region.clone())?;
         residency::confined(rules.regions.as_deref(), &region).then_some(region)
     }

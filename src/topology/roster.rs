@@ -202,4 +202,12 @@ mod tests {
         assert_eq!(scene.hears(0, "p.1 p-1", false, ""), "p-1");
         assert_eq!(scene.roster.servers(&scene.cluster).1, ["p.1"]);
     }
+
+    #[test]
+    fn a_member_that_is_configured_abroad_is_not_at_home_since_it_says_nothing() {
+        let abroad = r#"regions = ["lk"]
+            servers = [{ name = "b", host = "10.0.0.1", region = "de", role = "replica" }]"#;
+        let mut scene = Scene { cluster: cluster(", region = \"lk\"", abroad), ..Scene::new("") };
+        assert_eq!(scene.hears(0, "a b", false, ""), "a");
+    }
 }

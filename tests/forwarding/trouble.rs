@@ -151,3 +151,36 @@ async fn a_client_that_is_gone_leaves_nothing_at_either_node() {
     nodes.abroad.at_rest(0).await;
     until("all sessions' end", async || nodes.home.control.client_count() == 0).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_came_by_a_node_that_is_taken_out_ends_and_so_does_what_went_by_one() {
+    let nodes = Nodes::start(Rules::default()).await;
+    for (stage, node) in [(&nodes.home, "mumbai"), (&nodes.abroad, "colombo")] {
+        let mut busy = nodes.abroad.raw("acme").await;
+        assert_eq!(gists(&busy.query("begin").await), ["C BEGIN\0", "Z T"]);
+        let whole = std::fs::read_to_string(&stage.path).unwrap();
+        let begin = whole.find(&format!("[nodes.{node}]")).unwrap();
+        let end = begin + 1 + whole[begin + 1..].find("\n[").unwrap();
+        std::fs::write(&stage.path, format!("{}{}", &whole[..begin], &whole[end..])).unwrap();
+        stage.control.reload().await.unwrap();
+        busy.rest().await;
+        nodes.home.at_rest(0).await;
+        nodes.abroad.at_rest(0).await;
+        assert!(nodes.abroad.try_connect(&nodes.abroad.url("acme", "app")).await.is_err());
+        std::fs::write(&stage.path, whole).unwrap();
+        stage.control.reload().await.unwrap();
+    }
+    assert_eq!(one(&nodes.abroad.connect("acme").await, "select 1").await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_that_is_suspended_here_is_not_forwarded_though_its_home_has_not_heard_of_it() {
+    let nodes = Nodes::start(Rules::default()).await;
+    let text = std::fs::read_to_string(&nodes.abroad.path).unwrap();
+    std::fs::write(&nodes.abroad.path, text.replace("forward = \"any\"", "forward = \"any\"\nsuspended = true"))
+        .unwrap();
+    nodes.abroad.control.reload().await.unwrap();
+    let refused = nodes.abroad.try_connect(&nodes.abroad.url("acme", "app")).await.err().unwrap();
+    assert_eq!(refused.as_db_error().unwrap().message(), "the tenant is suspended");
+    assert!(nodes.home_log.of("login").is_empty());
+}

@@ -57,6 +57,6 @@ fn row(client: ClientRow, now: u64) -> Row {
         client.pinned.into(),
         client.in_phase.as_secs().into(),
         Value::from(if client.profile.break_glass { "yes" } else { "no" }),
-        client.profile.came.as_ref().map(|came| came.node.to_string()).into(),
+        client.profile.hop.as_ref().and_then(|hop| hop.came()).map(|came| came.node.name.to_string()).into(),
     ]
 }

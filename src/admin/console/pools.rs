@@ -108,7 +108,7 @@ mod tests {
                 mode: if pool == 2 { PoolMode::Session } else { PoolMode::Transaction },
                 expires_at: None,
                 break_glass: false,
-                came: None,
+                hop: None,
             },
             phase,
             in_phase: Duration::from_millis(millis),

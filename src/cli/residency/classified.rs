@@ -21,6 +21,11 @@ pub(super) async fn read(
         .filter(|tenant| names.is_empty() || names.iter().any(|name| *name == *tenant.id.as_str()));
     let places: BTreeSet<(&ClusterName, &str)> =
         wanted.map(|tenant| (&tenant.cluster, tenant.database.as_str())).collect();
+    let clusters: BTreeSet<&ClusterName> = places.iter().map(|(cluster, _)| *cluster).collect();
+    if url.is_given() && clusters.len() > 1 {
+        let what = "--url (PGWARD_INSTALL_URL) leads to one cluster, and the tenants are on several; name tenants of one with --tenant";
+        return Err(Failure::said(what));
+    }
     let mut found = Vec::new();
     for (name, database) in places {
         let Some(cluster) = settings.clusters.get(name) else { continue };

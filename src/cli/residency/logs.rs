@@ -1,5 +1,6 @@
 //! The audit logs that a report is made of.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::Failure;
@@ -10,7 +11,15 @@ use crate::proof::{History, Kind};
 
 /// Reads each log with the files that were put aside, and that of the commands beside it.
 pub(super) fn read_all(history: &mut History, files: &[PathBuf], seals: &[Seal]) -> Result<(), Failure> {
+    let mut read = BTreeSet::new();
     for file in files {
+        let all = put_aside(file)?.into_iter().chain([file.clone()]);
+        for part in all.map(|part| std::fs::canonicalize(&part).unwrap_or(part)) {
+            if !read.insert(part.clone()) {
+                let what = "is given twice, by itself or with the log that it was put aside of";
+                return Err(Failure::said(format!("--audit: {} {what}", part.display())));
+            }
+        }
         read_log(history, file, Kind::Sessions, seals)?;
         let commands = beside(file);
         if commands.exists() || !put_aside(&commands)?.is_empty() {
