@@ -43,7 +43,8 @@ pub fn run(core: Rc<Core>, accepted: Accepted, crowded: bool, place: Place) -> i
             Some(Login::Session(session)) => session.serve().await,
             Some(Login::Console(admin)) => Outcome::Console(admin),
             Some(Login::Forwarded(forwarded)) => {
-                forwarded.relay().await;
+                // Boxed: whoever is served here has no room for it.
+                Box::pin(forwarded.relay()).await;
                 Outcome::Over
             }
             Some(Login::Drains(node)) => Outcome::Drains(node),
