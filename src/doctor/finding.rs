@@ -1,7 +1,10 @@
 //! What is looked for and what was found.
 
+use serde::Serialize;
+
 /// How much depends on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// A tenant could see or harm another's.
     Danger,

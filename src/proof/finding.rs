@@ -2,23 +2,8 @@
 
 use serde::Serialize;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Data was where it may not be, or that it was not cannot be shown.
-    Danger,
-    /// Somebody should look at it.
-    Warning,
-}
-
-impl Severity {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Danger => "danger",
-            Self::Warning => "warning",
-        }
-    }
-}
+/// Danger: data was where it may not be, or that it was not cannot be shown. Warning: somebody should look at it.
+pub use crate::doctor::Severity;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Finding {

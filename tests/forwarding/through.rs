@@ -1,5 +1,6 @@
 //! Clients whose TLS goes through to the node at home.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
@@ -13,13 +14,17 @@ use crate::nodes::{ACME, ACME_HOST, Nodes, Rules};
 use crate::support::raw::{Raw, V3_2, cancel_request, errors, gists, query};
 
 async fn direct(nodes: &Nodes, host: &str) -> std::io::Result<Raw<TlsStream<TcpStream>>> {
+    direct_at(nodes, nodes.abroad.address, host).await
+}
+
+async fn direct_at(nodes: &Nodes, address: SocketAddr, host: &str) -> std::io::Result<Raw<TlsStream<TcpStream>>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(nodes.files.listeners.pem().as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![b"postgresql".to_vec()];
-    let tcp = TcpStream::connect(nodes.abroad.address).await?;
+    let tcp = TcpStream::connect(address).await?;
     let name = ServerName::try_from(host.to_owned()).unwrap();
     Ok(Raw::new(TlsConnector::from(Arc::new(config)).connect(name, tcp).await?))
 }
@@ -105,15 +110,7 @@ async fn a_hello_in_pieces_is_waited_for_and_garbage_is_not_forwarded() {
             tokio::task::yield_now().await;
         }
     });
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(nodes.files.listeners.pem().as_bytes()).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"postgresql".to_vec()];
-    let tcp = TcpStream::connect(address).await.unwrap();
-    let name = ServerName::try_from(ACME_HOST).unwrap();
-    let mut raw = Raw::new(TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap());
+    let mut raw = direct_at(&nodes, address, ACME_HOST).await.unwrap();
     raw.log_in(V3_2, &ACME, &nodes.home.token("acme", "app")).await;
     assert_eq!(raw.one("select count(*) from orders").await, "100");
 }
