@@ -140,6 +140,10 @@ async fn a_schema_that_somebody_else_made_is_not_taken_over() {
     admin.batch_execute(squat).await.unwrap();
     let refused = place.fails("catalogue install").await;
     assert!(refused.contains("belongs to somebody else"), "{refused}");
+    // With the schema itself theirs, too, all of it has one owner, and the superuser who installs is as good as a member.
+    admin.batch_execute("alter schema pgward_catalogue owner to squatted_other").await.unwrap();
+    let refused = place.fails("catalogue install").await;
+    assert!(refused.contains("belongs to somebody else"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
