@@ -147,6 +147,19 @@ async fn a_schema_that_somebody_else_made_is_not_taken_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_login_that_all_tenants_share_is_not_made_the_reader_of_all_definitions() {
+    let server = cluster().await.primary();
+    let mut place = Place::with("sharing", "main", "sharing", server, "").await;
+    place.text = place.text.replace("login = \"sharing_reader\"", "login = \"sharing_app\"");
+    for line in ["catalogue install", "catalogue install --print", "tenant list"] {
+        let refused = place.fails(line).await;
+        assert!(refused.contains("catalogue.login = sharing_app: is also a login of tenants"), "{line}: {refused}");
+    }
+    let admin = server.connect("sharing").await.unwrap();
+    assert_eq!(one(&admin, "select count(*) from pg_namespace where nspname = 'pgward_catalogue'").await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tenants_file_is_taken_over_as_a_whole_with_its_comments_or_not_at_all() {
     let place = Place::new("moved").await;
     let file = place.config(0).with_file_name("tenants.toml");
