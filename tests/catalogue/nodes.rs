@@ -97,6 +97,34 @@ async fn a_row_that_is_bad_is_refused_with_all_that_came_with_it_and_what_was_in
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_the_main_file_held_up_is_taken_up_once_that_is_put_right() {
+    let mut place = Place::new("held").await;
+    place.text = place.text.replace("poll = \"1h\"", "poll = \"1s\"");
+    let node = place.node(1).await;
+    until("the catalogue to be watched", async || gauge(&node, "pgward_catalogue_up").await == 1.0).await;
+    let good = std::fs::read_to_string(&node.path).unwrap();
+    std::fs::write(&node.path, good.replace("[catalogue]\n", "[catalogue]\npol = \"1s\"\n")).unwrap();
+    let owner = place.owner().await;
+    put(&owner, "held_a", &place.definition()).await.unwrap();
+    until("the refusal", async || gauge(&node, "pgward_catalogue_refused").await == 1.0).await;
+    let reads = "select seq_scan from pg_stat_user_tables where relname = 'tenants'";
+    let reads = async || one(&owner, reads).await.parse::<u64>().unwrap();
+    let before = reads().await;
+    until("it to be tried again", async || reads().await >= before + 3).await;
+    assert!(!knows(&node, "held_a"));
+    std::fs::write(&node.path, good).unwrap();
+    until_known(&node, "held_a").await;
+    let log = place.config(1).with_file_name("audit.jsonl");
+    let told = async || {
+        let lines = parse(&std::fs::read_to_string(&log).unwrap());
+        let reloads = lines.iter().filter(|line| line["event"] == "reload" && line["source"] == "catalogue");
+        reloads.map(|line| line["outcome"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    until("the log", async || told().await.last().is_some_and(|outcome| outcome == "done")).await;
+    assert_eq!(told().await.len(), 2, "the same refusal is recorded once: {:?}", told().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_command_takes_its_tenants_from_the_table_and_check_counts_them() {
     let place = Place::new("commands").await;
     place.add("commands_a").await;
