@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Place, gauge, get, knows, login, put, until_known};
 use crate::log::parse;
-use crate::support::{code, eventually, one, until};
+use crate::support::{cluster, code, eventually, one, until};
 
 /// What the commands promise, and a margin for a machine that is busy with other tests.
 const SOON: Duration = Duration::from_secs(3);
@@ -122,6 +122,29 @@ async fn a_change_that_the_main_file_held_up_is_taken_up_once_that_is_put_right(
     };
     until("the log", async || told().await.last().is_some_and(|outcome| outcome == "done")).await;
     assert_eq!(told().await.len(), 2, "the same refusal is recorded once: {:?}", told().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_a_node_which_heard_late_let_in_are_not_left_by_a_removal() {
+    let mut place = Place::new("late").await;
+    place.text = place.text.replace("poll = \"1h\"", "poll = \"4s\"");
+    place.done("tenant add late_a --isolation rows --cluster main --database late --home lk").await;
+    let tenants = cluster().await.primary().connect("late").await.unwrap();
+    let table = "create table notes (text text, tenant_id text not null default pgward.tenant()); \
+        grant select, insert on notes to late_app; select pgward.protect('notes')";
+    tenants.batch_execute(table).await.unwrap();
+    let node = place.node(1).await;
+    until("the catalogue to be watched", async || gauge(&node, "pgward_catalogue_up").await == 1.0).await;
+    place.owner().await.batch_execute("alter table pgward_catalogue.tenants disable trigger tell").await.unwrap();
+    let session = login(&node, "late_a").await.unwrap();
+    let writing =
+        tokio::spawn(
+            async move { while session.client.batch_execute("insert into notes values ('x')").await.is_ok() {} },
+        );
+    let removed = place.done("tenant remove late_a --yes").await;
+    assert!(removed.contains("waiting 14 s"), "{removed}");
+    writing.await.unwrap();
+    assert_eq!(one(&tenants, "select count(*) from notes").await, "0");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
