@@ -51,6 +51,9 @@ const NOTICED: Duration = Duration::from_secs(2);
 /// By then one has read the catalogue that it began to read, has judged it, and has ended the sessions.
 const TAKEN_UP: Duration = Duration::from_secs(10);
 
+/// For each of all tenants, which it judges anew: twice what an unoptimised build was measured to take.
+const JUDGED: Duration = Duration::from_micros(100);
+
 /// How long a tenant's own backends may take to come to rest before they are ended.
 const REST: Duration = Duration::from_secs(5);
 
@@ -166,9 +169,10 @@ impl Arguments {
 
 /// Waits until the pgwards that run have taken up that the tenant is suspended. Whether they have, none of them tells.
 async fn noticed(settings: &Settings) {
-    let Some(catalogue) = &settings.catalogue else { return tokio::time::sleep(NOTICED).await };
+    let judged = JUDGED.saturating_mul(u32::try_from(settings.tenants.len()).unwrap_or(u32::MAX));
+    let Some(catalogue) = &settings.catalogue else { return tokio::time::sleep(NOTICED + judged).await };
     // Whoever is not told of the change finds it by looking.
-    let wait = catalogue.poll + TAKEN_UP;
+    let wait = catalogue.poll + TAKEN_UP + judged;
     say(format_args!(
         "waiting {} s, by when every node that can read the catalogue has looked (catalogue.poll) and ended the \
          tenant's sessions",
