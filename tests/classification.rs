@@ -353,6 +353,51 @@ async fn groups_that_are_too_small_are_counted_and_no_value_is_told() {
 }
 
 #[tokio::test]
+async fn a_view_that_asks_for_the_tenant_is_counted_as_that_tenants_reader_sees_it() {
+    let place = Place::new("beheld").await;
+    place
+        .run(
+            "insert into people select n, 'x', 'galle', 30, null, null, 'globex' from generate_series(1, 2) n;
+            create view sound as select city from people where tenant_id = (select pgward.tenant());
+            create view asks with (security_invoker) as select city from people;
+            create view over as select city from asks;
+            create role pgward_officer login password 'x' nobypassrls;
+            grant select on people, sound, asks, over, pgward.export_view to pgward_officer",
+        )
+        .await;
+    let count = async |role: &str, view: &str, tenant: &[&str]| {
+        let arguments = ["anonymity", "--database", "beheld", "--k", "3", "--by", "city", "--view", view];
+        let done = place.pgward_as(role, &[&arguments[..], tenant].concat()).await;
+        (done.status.code().unwrap(), said(&done))
+    };
+    let (status, text) = count("", "public.sound", &[]).await;
+    assert!(status == 1 && text.contains("shows no rows to this role") && text.contains("--tenant"), "{text}");
+    for (role, view) in [("", "public.sound"), ("beheld_officer", "public.asks"), ("beheld_officer", "public.over")] {
+        let (status, text) = count(role, view, &["--tenant", "acme"]).await;
+        assert!(
+            status == 0 && text.contains("people: 10, groups: 2, people in the smallest group: 3"),
+            "{view}: {text}"
+        );
+        let (status, text) = count(role, view, &["--tenant", "globex"]).await;
+        assert!(
+            status == 1 && text.contains("people: 2, groups: 1") && text.contains("is not 3-anonymous"),
+            "{view}: {text}"
+        );
+        let (status, text) = count(role, view, &["--tenant", "t1"]).await;
+        assert!(status == 1 && text.contains("shows no rows to this role as tenant t1"), "{view}: {text}");
+    }
+    // A superuser would be shown all tenants' rows, and groups that no tenant has.
+    for view in ["public.asks", "public.over"] {
+        let (status, text) = count("", view, &["--tenant", "globex"]).await;
+        assert!(status == 1 && text.contains("row-level security of public.people does not bind"), "{text}");
+    }
+    for tenant in ["beheld_own", "nobody"] {
+        let (status, text) = count("", "public.sound", &["--tenant", tenant]).await;
+        assert!(status == 1 && text.contains(&format!("there is no tenant {tenant} at level rows")), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn what_a_tenant_made_is_not_run_with_an_administrators_rights() {
     let place = Place::new("handmade").await;
     place

@@ -15,8 +15,8 @@ use crate::session::{ClientRow, Command, CoreHandle, Shared};
 /// Asked of the control plane.
 #[derive(Debug)]
 pub enum Request {
-    /// Read the configuration again.
-    Reload(Source, oneshot::Sender<Result<(), ReloadError>>),
+    /// Read the configuration again. A refusal that is known already is not told or recorded once more.
+    Reload { source: Source, known: Option<ReloadError>, reply: oneshot::Sender<Result<(), ReloadError>> },
     /// Take up the servers that Patroni has told of.
     Members,
     /// Let sessions finish that have come by this node. By the control plane, as all that is sent to all cores: they get
@@ -30,6 +30,18 @@ pub enum Request {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("; "))]
 pub struct ReloadError(pub Vec<String>);
+
+impl ReloadError {
+    /// In whatever order.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let sorted = |Self(problems): &Self| {
+            let mut problems = problems.clone();
+            problems.sort();
+            problems
+        };
+        sorted(self) == sorted(other)
+    }
+}
 
 /// A handle; clones are the same proxy.
 #[derive(Clone)]
@@ -71,9 +83,14 @@ impl Control {
     }
 
     pub async fn reload_for(&self, source: Source) -> Result<(), ReloadError> {
+        self.reload_again(source, None).await
+    }
+
+    /// After a refusal, which may be no more.
+    pub async fn reload_again(&self, source: Source, known: Option<ReloadError>) -> Result<(), ReloadError> {
         let (reply, answer) = oneshot::channel();
         let gone = || ReloadError(vec!["pgward is shutting down".to_owned()]);
-        self.requests.send(Request::Reload(source, reply)).map_err(|_| gone())?;
+        self.requests.send(Request::Reload { source, known, reply }).map_err(|_| gone())?;
         // Once it drains, the proxy hears no requests; one that is under way is not waited for.
         tokio::select! {
             answer = answer => answer.map_err(|_| gone())?,

@@ -62,12 +62,15 @@ impl Draft {
         Ok(Self::new(read(path)?, folder(path)))
     }
 
-    /// Without the tenants of the catalogue, and not looked at as a whole: enough to get to the catalogue, and for
-    /// whoever has nothing to do with tenants.
+    /// Without the tenants of the catalogue, and not looked at as a whole: enough to get to the catalogue or to make it,
+    /// and for whoever has nothing to do with tenants.
     pub fn outline(&self) -> Result<Settings, Vec<Problem>> {
         let mut reader = Reader::with_snapshot(&self.folder, Arc::default());
         let settings = sections::settings(&mut reader, table(&self.text)?);
-        let problems = reader.into_problems();
+        let mut problems = reader.into_problems();
+        if let Some(settings) = &settings {
+            catalogue::check(settings, &mut problems);
+        }
         settings.filter(|_| problems.is_empty()).ok_or(problems)
     }
 

@@ -6,6 +6,8 @@ use super::classified::{ClassificationError, ExportView, rows};
 use super::examine::{EXPORT_VIEWS, ExamineError, PRELUDE, reading};
 use super::question::Question;
 use super::quote::identifier;
+use crate::config::{Settings, Tenant};
+use crate::tenant::{ProvisionError, seal};
 
 const HANDS: &str = concat!(
     ", found as (with recursive ",
@@ -14,6 +16,19 @@ const HANDS: &str = concat!(
     include_str!("hands.sql"),
     "select distinct h.what from hand h
     join pg_catalog.pg_roles me on me.rolname = session_user and me.oid <> h.owner) select what from found order by what"
+);
+
+/// A view that reads as whoever asks reads more where row-level security does not bind them than a tenant is shown.
+const UNBOUND: &str = concat!(
+    ", found as (with recursive ",
+    include_str!("classified.sql"),
+    ", ",
+    include_str!("hands.sql"),
+    "select distinct c.oid::regclass::text as name from ingredient i join pg_catalog.pg_class c on c.oid = i.relation
+    where c.relrowsecurity and not row_security_active(c.oid) and exists (
+        select from ingredient o join pg_catalog.pg_class v on v.oid = o.relation and v.relkind = 'v'
+        where (select x.option_value::bool from pg_options_to_table(v.reloptions) x
+            where x.option_name = 'security_invoker'))) select name from found order by name"
 );
 
 /// What is asked of a view. What is not said here, `pgward.export_view` says.
@@ -27,6 +42,13 @@ pub struct Demand {
     pub counted: Option<String>,
     /// For the count, in milliseconds.
     pub timeout_ms: u64,
+}
+
+/// Whose reader is to be counted for, at level `rows`.
+#[derive(Debug, Clone, Copy)]
+pub struct Beheld<'a> {
+    pub settings: &'a Settings,
+    pub tenant: &'a Tenant,
 }
 
 /// What was counted. No value of a row is in it.
@@ -68,6 +90,14 @@ pub enum AnonymityError {
         hands.join(", ")
     )]
     Hands { view: String, hands: Vec<String> },
+    #[error(
+        "view {view} is not read for a tenant: some of it is security_invoker, and row-level security of {} does not bind \
+         this role, so it would be shown more than the tenant; ask as a role that it binds (--url)",
+        tables.join(", ")
+    )]
+    Unbound { view: String, tables: Vec<String> },
+    #[error("the tenant's context cannot be sealed")]
+    Context(#[from] ProvisionError),
     /// Not PostgreSQL's words, which may hold a value.
     #[error(
         "PostgreSQL did not count view {view} (SQLSTATE {code}); its words are left out, since they may hold values"
@@ -81,8 +111,13 @@ impl From<ExamineError> for AnonymityError {
     }
 }
 
-/// Counts in one transaction, which reads and nothing else.
-pub async fn anonymity(client: &Client, question: &Question, demand: &Demand) -> Result<Anonymity, AnonymityError> {
+/// Counts in one transaction, which reads and nothing else. With the context of a tenant, if one is named.
+pub async fn anonymity(
+    client: &Client,
+    question: &Question,
+    demand: &Demand,
+    beheld: Option<Beheld<'_>>,
+) -> Result<Anonymity, AnonymityError> {
     reading(client, async || {
         let marked = rows(client, &EXPORT_VIEWS).await?;
         let view = told(&marked, demand)?;
@@ -93,7 +128,18 @@ pub async fn anonymity(client: &Client, question: &Question, demand: &Demand) ->
         }
         held(client, &view, &name).await?;
         columns(client, &view, &name).await?;
-        hands(client, question, &view, &name).await?;
+        let given = about(question, &view)?;
+        let hands = names(client, HANDS, &given).await?;
+        if !hands.is_empty() {
+            return Err(AnonymityError::Hands { view: name, hands });
+        }
+        if let Some(Beheld { settings, tenant }) = beheld {
+            let tables = names(client, UNBOUND, &given).await?;
+            if !tables.is_empty() {
+                return Err(AnonymityError::Unbound { view: name, tables });
+            }
+            seal(client, settings, tenant).await?;
+        }
         count(client, &view, &name, k, demand.timeout_ms).await
     })
     .await
@@ -147,19 +193,19 @@ async fn columns(client: &Client, view: &ExportView, name: &str) -> Result<(), A
     }
 }
 
-/// Reading a view runs what it is made of in this session. So all of it has to belong to roles that can be trusted.
-async fn hands(client: &Client, question: &Question, view: &ExportView, name: &str) -> Result<(), AnonymityError> {
+/// What is asked of the view itself. Reading it runs what it is made of in this session, so all of that has to belong to
+/// roles that can be trusted.
+fn about(question: &Question, view: &ExportView) -> Result<String, ExamineError> {
     let mut question = question.clone();
     question.export_views = vec![serde_json::json!({
         "schema": view.schema, "view": view.view, "kind": view.kind, "quasi_identifiers": [],
     })];
-    let given = serde_json::to_string(&question).map_err(ExamineError::Question)?;
-    let found = client.query(&format!("{PRELUDE}{HANDS}"), &[&given]).await.map_err(ExamineError::Transaction)?;
-    let hands: Vec<String> = found.iter().map(|row| row.get(0)).collect();
-    match hands.is_empty() {
-        true => Ok(()),
-        false => Err(AnonymityError::Hands { view: name.to_owned(), hands }),
-    }
+    serde_json::to_string(&question).map_err(ExamineError::Question)
+}
+
+async fn names(client: &Client, sql: &str, given: &String) -> Result<Vec<String>, ExamineError> {
+    let found = client.query(&format!("{PRELUDE}{sql}"), &[given]).await.map_err(ExamineError::Transaction)?;
+    Ok(found.iter().map(|row| row.get(0)).collect())
 }
 
 async fn count(

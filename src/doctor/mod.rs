@@ -23,7 +23,7 @@ mod quote;
 mod report;
 mod rules;
 
-pub use anonymity::{Anonymity, AnonymityError, Demand, anonymity};
+pub use anonymity::{Anonymity, AnonymityError, Beheld, Demand, anonymity};
 pub use classified::{Classification, ClassificationError, Column, ExportView, classified};
 pub use examine::{Examination, ExamineError, Found, NotExamined, examine};
 pub use finding::{Finding, Mend, Rule, Severity};

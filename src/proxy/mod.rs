@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::follow::Followers;
-use crate::admin::{Control, Request, http};
+use crate::admin::{Control, ReloadError, Request, http};
 use crate::audit::{Audit, AuditError, Event, Here, Source};
 use crate::base::{NodeName, clock};
 use crate::catalogue::Standing;
@@ -178,9 +178,11 @@ impl Proxy {
             tokio::select! {
                 _ = terminate.recv() => break Source::Signal,
                 _ = interrupt.recv() => break Source::Signal,
-                _ = hangup.recv() => drop(self.reload(Source::Signal).await),
+                _ = hangup.recv() => drop(self.reload(Source::Signal, None).await),
                 request = self.requests.recv() => match request {
-                    Some(Request::Reload(source, reply)) => drop(reply.send(self.reload(source).await)),
+                    Some(Request::Reload { source, known, reply }) => {
+                        drop(reply.send(self.reload(source, known.as_ref()).await));
+                    }
                     Some(Request::Members) => self.take_members(),
                     Some(Request::DrainOf(node)) => self.drain_of(&node),
                     Some(Request::Shutdown) | None => break Source::Console,
@@ -196,7 +198,9 @@ impl Proxy {
     pub async fn serve(mut self) {
         while let Some(request) = self.requests.recv().await {
             match request {
-                Request::Reload(source, reply) => drop(reply.send(self.reload(source).await)),
+                Request::Reload { source, known, reply } => {
+                    drop(reply.send(self.reload(source, known.as_ref()).await));
+                }
                 Request::Members => self.take_members(),
                 Request::DrainOf(node) => self.drain_of(&node),
                 Request::Shutdown => break,
@@ -206,13 +210,18 @@ impl Proxy {
         self.shutdown().await;
     }
 
-    async fn reload(&self, source: Source) -> Result<(), crate::admin::ReloadError> {
+    /// `known`: a refusal that is not told or recorded once more.
+    async fn reload(&self, source: Source, known: Option<&ReloadError>) -> Result<(), ReloadError> {
         let outcome = reload::reload(&self.path, &self.control).await;
         if outcome.is_ok() {
             self.followers.renew(&self.control);
             tenants::keep(&self.control);
         }
-        self.control.shared.audit.record(|| Event::Reload { source, done: outcome.is_ok() });
+        let again = known.zip(outcome.as_ref().err()).is_some_and(|(known, error)| known.says_the_same(error));
+        if !again {
+            reload::tell(&self.path, &outcome);
+            self.control.shared.audit.record(|| Event::Reload { source, done: outcome.is_ok() });
+        }
         outcome
     }
 

@@ -19,17 +19,19 @@ use crate::topology::Topology;
 const LOOK: Duration = Duration::from_millis(250);
 
 pub(super) async fn reload(path: &Path, control: &Control) -> Result<(), ReloadError> {
-    let outcome = match read(path, control).await {
+    match read(path, control).await {
         Ok(settings) => replace(settings, control),
         Err(problems) => Err(ReloadError(problems.iter().map(ToString::to_string).collect())),
-    };
-    match &outcome {
+    }
+}
+
+pub(super) fn tell(path: &Path, outcome: &Result<(), ReloadError>) {
+    match outcome {
         Ok(()) => tracing::info!(path = %path.display(), "the configuration was read again"),
         Err(error) => {
             tracing::error!(path = %path.display(), %error, "the new configuration was refused; the old one stays")
         }
     }
-    outcome
 }
 
 /// With the tenants of the catalogue as they were read last. Apart from all else that is done meanwhile, since there

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use crate::admin::Control;
+use crate::admin::{Control, ReloadError};
 use crate::audit::Source;
 use crate::backend::Endpoint;
 use crate::base::causes;
@@ -43,11 +43,12 @@ enum Fault {
 pub(super) async fn watch(control: Control, standing: Arc<Standing>) {
     let mut wait = WAITS.0;
     let mut trouble = None;
+    let mut refusal = None;
     loop {
         let draining = control.draining.clone();
         let begin = Instant::now();
-        let Some(ended) = draining.run_until_cancelled(follow(&control, &standing, &mut trouble)).await else { return };
-        let Err(fault) = ended;
+        let following = follow(&control, &standing, &mut trouble, &mut refusal);
+        let Some(Err(fault)) = draining.run_until_cancelled(following).await else { return };
         standing.set_told(false);
         let why = causes(&fault);
         // Said once for as long as it is the same.
@@ -72,6 +73,7 @@ async fn follow(
     control: &Control,
     standing: &Arc<Standing>,
     trouble: &mut Option<String>,
+    refusal: &mut Option<ReloadError>,
 ) -> Result<Infallible, Fault> {
     let endpoint = leader(control, standing).ok_or(Fault::NoPrimary)?;
     let world = control.shared.world.load_full();
@@ -85,24 +87,28 @@ async fn follow(
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         // The first tick comes at once: what was told before anybody listened is read then.
-        tokio::select! {
-            changed = listener.changed() => changed.ok_or(Fault::Gone)?,
-            _ = poll.tick() => {}
+        let polled = tokio::select! {
+            changed = listener.changed() => {
+                changed.ok_or(Fault::Gone)?;
+                false
+            }
+            _ = poll.tick() => true,
             _ = look.tick() => {
                 if !leader(control, standing).is_some_and(|now| now.same_place(&endpoint)) {
                     return Err(Fault::Moved);
                 }
                 continue;
             }
-        }
+        };
         let new = standing.note(reader.read().await?);
         standing.set_told(true);
         if trouble.take().is_some() {
             tracing::info!(cluster = %standing.cluster, "the catalogue is watched again");
         }
-        if new {
-            // Refused or not is told there, and not tried again before something changes.
-            let _ = control.reload_for(Source::Catalogue).await;
+        // What was wrong may have been the main file, or another that it names.
+        if new || polled && in_force(control).is_some_and(|in_force| standing.is_refused(&in_force)) {
+            let known = refusal.take().filter(|_| !new);
+            *refusal = control.reload_again(Source::Catalogue, known).await.err();
         }
         sleep(GAP).await;
     }

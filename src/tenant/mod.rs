@@ -19,5 +19,5 @@ pub use install::{
 pub use password::login_password;
 pub use provision::{
     Applied, Database, Provision, ProvisionError, Provisioned, Removal, Seen, Template, TemplateError, TenantTable,
-    lock,
+    lock, seal,
 };

@@ -140,6 +140,23 @@ async fn a_schema_that_somebody_else_made_is_not_taken_over() {
     admin.batch_execute(squat).await.unwrap();
     let refused = place.fails("catalogue install").await;
     assert!(refused.contains("belongs to somebody else"), "{refused}");
+    // With the schema itself theirs, too, all of it has one owner, and the superuser who installs is as good as a member.
+    admin.batch_execute("alter schema pgward_catalogue owner to squatted_other").await.unwrap();
+    let refused = place.fails("catalogue install").await;
+    assert!(refused.contains("belongs to somebody else"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_login_that_all_tenants_share_is_not_made_the_reader_of_all_definitions() {
+    let server = cluster().await.primary();
+    let mut place = Place::with("sharing", "main", "sharing", server, "").await;
+    place.text = place.text.replace("login = \"sharing_reader\"", "login = \"sharing_app\"");
+    for line in ["catalogue install", "catalogue install --print", "tenant list"] {
+        let refused = place.fails(line).await;
+        assert!(refused.contains("catalogue.login = sharing_app: is also a login of tenants"), "{line}: {refused}");
+    }
+    let admin = server.connect("sharing").await.unwrap();
+    assert_eq!(one(&admin, "select count(*) from pg_namespace where nspname = 'pgward_catalogue'").await, "0");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

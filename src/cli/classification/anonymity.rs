@@ -3,11 +3,12 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::Failure;
-use crate::base::ClusterName;
+use crate::base::{ClusterName, TenantId};
 use crate::cli::connect::UrlArgument;
 use crate::cli::output::say;
 use crate::cli::{ConfigArgument, duration};
-use crate::doctor::{self, Anonymity, Demand, Question};
+use crate::config::{Isolation, Settings, Tenant};
+use crate::doctor::{self, Anonymity, Beheld, Demand, Question};
 use crate::sql::{identifier, one_line};
 
 /// Count how many people share what a view shows of them (k-anonymity)
@@ -47,6 +48,12 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "COLUMN")]
     counted: Option<String>,
 
+    /// Count what a reader of this tenant's is shown, at level rows; unless said, no tenant's context is there
+    ///
+    /// A view that asks pgward.tenant() shows no rows without.
+    #[arg(long, value_parser = TenantId::parse)]
+    tenant: Option<TenantId>,
+
     /// How long the count may take
     #[arg(long, default_value = "5m", value_parser = duration)]
     timeout: Duration,
@@ -75,10 +82,13 @@ pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
         // PostgreSQL takes 0 for no limit at all.
         timeout_ms: u64::try_from(arguments.timeout.as_millis()).unwrap_or(u64::MAX).clamp(1, i32::MAX as u64),
     };
+    let tenant =
+        arguments.tenant.as_ref().map(|id| beheld(&settings, id, &cluster.name, &arguments.database)).transpose()?;
+    let beheld = tenant.map(|tenant| Beheld { settings: &settings, tenant });
     let found = crate::cli::runtime()?.block_on(async {
         let administrator = arguments.url.administrator(cluster).await?;
         let client = administrator.connect(&arguments.database).await?;
-        Ok::<_, Failure>(doctor::anonymity(&client, &question, &demand).await?)
+        Ok::<_, Failure>(doctor::anonymity(&client, &question, &demand, beheld).await?)
     })?;
     let name = one_line(&format!("{}.{}", identifier(schema), identifier(view)));
     if arguments.json {
@@ -88,9 +98,36 @@ pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
     }
     match (found.holds(), found.groups) {
         (true, _) => Ok(()),
-        (false, 0) => Err(Failure::said(format!("view {name} shows no rows to this role, so nothing is known of it"))),
+        (false, 0) => Err(Failure::said(match tenant {
+            Some(tenant) => {
+                format!("view {name} shows no rows to this role as tenant {}, so nothing is known of it", tenant.id)
+            }
+            None => format!(
+                "view {name} shows no rows to this role, so nothing is known of it; if it asks for the tenant, say with \
+                 --tenant which"
+            ),
+        })),
         (false, _) => Err(Failure::said(format!("view {name} is not {}-anonymous", found.k))),
     }
+}
+
+/// The tenant, if it has its rows in this database among others'.
+fn beheld<'a>(
+    settings: &'a Settings,
+    id: &TenantId,
+    cluster: &ClusterName,
+    database: &str,
+) -> Result<&'a Tenant, Failure> {
+    let found = settings.tenants.get(id).filter(|tenant| {
+        tenant.isolation == Isolation::Rows && tenant.cluster == *cluster && tenant.database == database
+    });
+    let missing = || {
+        Failure::said(format!(
+            "there is no tenant {id} at level rows in database {database} of cluster {cluster}; at other levels leave \
+             --tenant out, and ask as the tenant's role (--url)"
+        ))
+    };
+    found.map(AsRef::as_ref).ok_or_else(missing)
 }
 
 fn tell(name: &str, found: &Anonymity) {

@@ -115,7 +115,7 @@ pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
     }))?;
     let (level, place) = (tenant.isolation.as_str(), store.place());
     say(format_args!(
-        "tenant {id} is there, at level {level}, and in {place}; a running pgward follows within a second"
+        "tenant {id} is there, at level {level}, and in {place}; a running pgward follows within seconds"
     ));
     Ok(())
 }

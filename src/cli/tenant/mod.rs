@@ -35,7 +35,7 @@ const MAINTENANCE: &str = "postgres";
 ///
 /// The tenants are those of the configuration. What is added, changed or removed stands in the file that its
 /// `tenants_file` names, or in the table of its `[catalogue]`; running pgwards take a change over by themselves, within
-/// half a second.
+/// seconds.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]

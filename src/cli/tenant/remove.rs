@@ -45,8 +45,14 @@ pub(super) struct Arguments {
     leave: Vec<String>,
 }
 
-/// By then a running pgward has noticed that the tenant is suspended, and has ended its sessions.
+/// By then a running pgward has noticed in the tenants file that the tenant is suspended, and has ended its sessions.
 const NOTICED: Duration = Duration::from_secs(2);
+
+/// By then one has read the catalogue that it began to read, has judged it, and has ended the sessions.
+const TAKEN_UP: Duration = Duration::from_secs(10);
+
+/// For each of all tenants, which it judges anew: twice what an unoptimised build was measured to take.
+const JUDGED: Duration = Duration::from_micros(100);
 
 /// How long a tenant's own backends may take to come to rest before they are ended.
 const REST: Duration = Duration::from_secs(5);
@@ -82,7 +88,7 @@ impl Arguments {
         let export = self.export.as_deref().map(|folder| Export::into(folder, &tenant.id)).transpose()?;
         store.edit(&tenant.id, Change::Suspended(true), &reach).await?;
         let work = Work { administrator, cluster, tenant, seat, removal };
-        self.quieten(&work).await?;
+        self.quieten(settings, &work).await?;
         let mut exported = None;
         if let Some(export) = &export {
             if work.removal.has_data(&work.seat).await? || !export.is_there() {
@@ -122,10 +128,10 @@ impl Arguments {
     }
 
     /// Waits until the tenant does nothing any more, and sees to it that it cannot.
-    async fn quieten(&self, work: &Work<'_>) -> Result<(), Failure> {
+    async fn quieten(&self, settings: &Settings, work: &Work<'_>) -> Result<(), Failure> {
         let rows = work.tenant.isolation == Isolation::Rows;
         if rows {
-            tokio::time::sleep(NOTICED).await;
+            noticed(settings).await;
         }
         let since = Removal::now(&work.seat).await?;
         let limit = if rows { self.wait } else { REST };
@@ -159,6 +165,20 @@ impl Arguments {
         }
         Ok(())
     }
+}
+
+/// Waits until the pgwards that run have taken up that the tenant is suspended. Whether they have, none of them tells.
+async fn noticed(settings: &Settings) {
+    let judged = JUDGED.saturating_mul(u32::try_from(settings.tenants.len()).unwrap_or(u32::MAX));
+    let Some(catalogue) = &settings.catalogue else { return tokio::time::sleep(NOTICED + judged).await };
+    // Whoever is not told of the change finds it by looking.
+    let wait = catalogue.poll + TAKEN_UP + judged;
+    say(format_args!(
+        "waiting {} s, by when every node that can read the catalogue has looked (catalogue.poll) and ended the \
+         tenant's sessions",
+        wait.as_secs()
+    ));
+    tokio::time::sleep(wait).await;
 }
 
 async fn recorded_export(

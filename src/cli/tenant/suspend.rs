@@ -5,7 +5,7 @@ use crate::cli::output::say;
 
 /// Refuse a tenant's logins and end its sessions
 ///
-/// A running pgward ends the sessions within a second, in a transaction too, which is rolled back. The tenant keeps
+/// A running pgward ends the sessions within seconds, in a transaction too, which is rolled back. The tenant keeps
 /// everything that it has.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -51,6 +51,6 @@ fn set(arguments: &EntryArguments, suspended: bool) -> Result<(), Failure> {
     let reach = Reach { settings: &settings, tenant: &tenant, url: &arguments.url, catalogue: &arguments.catalogue };
     let edit = store.edit(&tenant.id, Change::Suspended(suspended), &reach);
     runtime()?.block_on(Act::on_tenant(&settings, deed, &tenant.id).recorded(edit))?;
-    say(format_args!("tenant {} is {now} in {}; a running pgward follows within a second", tenant.id, store.place()));
+    say(format_args!("tenant {} is {now} in {}; a running pgward follows within seconds", tenant.id, store.place()));
     Ok(())
 }

@@ -5,8 +5,12 @@
 do $do$
 declare
     home pg_catalog.pg_namespace := (select n from pg_catalog.pg_namespace n where n.nspname = 'pgward_catalogue');
+    -- Not by membership: a superuser has everybody's.
+    mine pg_catalog.bool := (select r.rolname = current_user or r.rolsuper
+        and (select s.rolsuper from pg_catalog.pg_roles s where s.rolname = current_user)
+        from pg_catalog.pg_roles r where r.oid = home.nspowner);
 begin
-    if home.oid is not null and (not pg_catalog.pg_has_role(home.nspowner, 'usage')
+    if home.oid is not null and (not mine
         or exists (select from pg_catalog.pg_class c where c.relnamespace = home.oid and c.relowner <> home.nspowner)
         or exists (select from pg_catalog.pg_proc p where p.pronamespace = home.oid and p.proowner <> home.nspowner))
     then

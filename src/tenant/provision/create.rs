@@ -171,7 +171,7 @@ impl<'a> Provision<'a> {
 }
 
 /// Gives this backend the tenant's context, up to the transaction's end.
-pub(super) async fn seal(client: &Client, settings: &Settings, tenant: &Tenant) -> Result<(), ProvisionError> {
+pub async fn seal(client: &Client, settings: &Settings, tenant: &Tenant) -> Result<(), ProvisionError> {
     let context = &settings.context;
     let key = context.keys.get(&context.active).ok_or(ProvisionError::NoKey)?;
     let sealer = Sealer::new(&context.active, key).ok_or(ProvisionError::NoKey)?;

@@ -17,7 +17,7 @@ use super::install::{self, InstallError};
 use crate::base::TenantId;
 use crate::config::{Login, Roles, Tenant};
 
-pub use create::{Applied, Provision, Provisioned};
+pub use create::{Applied, Provision, Provisioned, seal};
 pub use database::Database;
 pub use removal::Removal;
 pub use seen::Seen;
