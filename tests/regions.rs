@@ -117,6 +117,7 @@ address = "x"
 [clusters.main]
 logins.app = "pgward_app"
 servers = [{ name = "a", host = "h", region = "asia" }]
+repositories.vault.region = "asia"
 [tenants.acme]
 cluster = "main"
 database = "app"
@@ -132,6 +133,7 @@ home = "asia"
         "nodes.one.region",
         "nodes.one.address",
         "clusters.main.servers[0].region",
+        "clusters.main.repositories.vault.region",
         "tenants.acme.home",
     ] {
         assert!(problems.iter().any(|problem| problem.path == path), "nothing is said about {path}:\n{said}");
@@ -149,4 +151,18 @@ home = "asia"
     let nobody = other.replace("node = \"one\"\nregion = \"lk\"\n", "");
     let problems = config::parse(&nobody, std::path::Path::new(".")).unwrap_err();
     assert!(problems.iter().any(|problem| problem.path == "node"), "which of the nodes it is: {problems:?}");
+}
+
+#[test]
+fn a_repository_where_a_tenants_data_may_not_be_is_refused_for_each_such_tenant() {
+    let abroad = "[clusters.main]\nrepositories.vault.region = \"lk\"\nrepositories.attic.region = \"de\"\n";
+    let text = format!("{}{}", support::HEAD, support::configuration(1, "")).replace("[clusters.main]\n", abroad);
+    let text = text.replace("[tenants.globex]\n", "[tenants.globex]\nregions = [\"lk\", \"de\"]\n");
+    let problems = config::parse(&text, std::path::Path::new(".")).unwrap_err();
+    let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let of = |tenant: &str| said.iter().filter(|said| said.contains(&format!("tenants.{tenant}.regions"))).count();
+    assert_eq!((of("acme"), of("kandy"), of("globex")), (1, 1, 0), "{said:#?}");
+    assert!(said[0].contains("the repository attic of cluster main is in region de"), "{said:#?}");
+    let settings = config::parse(&text.replace("region = \"de\"\n", "region = \"lk\"\n"), std::path::Path::new("."));
+    assert!(settings.is_ok());
 }

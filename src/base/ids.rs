@@ -94,6 +94,10 @@ name!(
     NodeName, 63, word, "A-Z a-z 0-9 _ -"
 );
 name!(
+    /// A place that backups of a cluster are kept in.
+    RepositoryName, 63, word, "A-Z a-z 0-9 _ -"
+);
+name!(
     /// A crossing of borders that is allowed.
     GrantName, 63, word, "A-Z a-z 0-9 _ -"
 );

@@ -306,19 +306,17 @@ fn tenant(settings: &Settings, tenant: &Tenant, problems: &mut Vec<Problem>) {
     if tenant.search_path.is_empty() || tenant.search_path.iter().any(String::is_empty) {
         problems.push(Problem::new(at("search_path"), "must name at least one schema, none of them empty"));
     }
-    let primary = cluster.servers.iter().find(|server| server.role == ServerRole::Primary);
-    if let Some(primary) = primary
-        && !residency::allows(&tenant.regions, &primary.region)
-    {
-        problems.push(
-            Problem::new(
-                at("regions"),
-                format!(
-                    "the primary {} of cluster {} is in region {}, where this tenant's data may not be",
-                    primary.name, cluster.name, primary.region
-                ),
-            )
-            .value(format!("{:?}", tenant.regions.iter().map(|region| region.as_str()).collect::<Vec<_>>())),
-        );
+    let primaries = cluster.servers.iter().filter(|server| server.role == ServerRole::Primary);
+    let primaries = primaries.map(|primary| (format!("the primary {}", primary.name), &primary.region));
+    let repositories = cluster.repositories.iter().map(|(name, region)| (format!("the repository {name}"), region));
+    for (what, region) in primaries.chain(repositories) {
+        if !residency::allows(&tenant.regions, region) {
+            let regions: Vec<&str> = tenant.regions.iter().map(|region| region.as_str()).collect();
+            let what = format!(
+                "{what} of cluster {} is in region {region}, where this tenant's data may not be",
+                cluster.name
+            );
+            problems.push(Problem::new(at("regions"), what).value(format!("{regions:?}")));
+        }
     }
 }

@@ -13,7 +13,7 @@ use super::places::{Patroni, Url};
 use super::reader::{Reader, Section, empty, map, table};
 use super::regions::Groups;
 use super::settings::*;
-use crate::base::{Access, ClusterName, Region};
+use crate::base::{Access, ClusterName, Region, RepositoryName};
 use crate::residency;
 
 pub(super) fn clusters(
@@ -65,9 +65,34 @@ fn cluster(
                 .example("service = \"pgward_service\""),
         );
     }
+    let repositories = repositories(reader, &mut section, groups);
     section.finish(reader);
     let (name, members) = (name.clone(), Vec::new());
-    Some(Cluster { name, servers, members, tls, logins, service, probe, patroni, failover_timeout, slow_start })
+    Some(Cluster {
+        name,
+        servers,
+        members,
+        repositories,
+        tls,
+        logins,
+        service,
+        probe,
+        patroni,
+        failover_timeout,
+        slow_start,
+    })
+}
+
+/// Where backups are kept: whatever makes them, they hold all of the cluster.
+fn repositories(reader: &mut Reader, section: &mut Section, groups: &Groups) -> BTreeMap<RepositoryName, Region> {
+    let entries = section.entries(reader, "repositories");
+    map(reader, entries, |reader, at, _: &RepositoryName, value| {
+        let mut section = table(reader, at, value)?;
+        let region: Option<Region> = section.required(reader, "region", "\"lk\"");
+        region.iter().for_each(|region| groups.is_one(reader, &section.at("region"), region));
+        section.finish(reader);
+        region
+    })
 }
 
 /// Those that are used, and those that are left alone, which count as not there.

@@ -356,6 +356,7 @@ from_name!(
     crate::base::Region,
     crate::base::Access,
     crate::base::GrantName,
+    crate::base::RepositoryName,
     crate::base::NodeName
 );
 

@@ -10,7 +10,9 @@ use super::catalogue::Catalogue;
 use super::forwarding::{Forward, Forwarding};
 use super::grants::Grant;
 use super::places::{Node, Patroni};
-use crate::base::{Access, ClusterName, GrantName, NodeName, Region, Secret, ServerName, StoredPassword, TenantId};
+use crate::base::{
+    Access, ClusterName, GrantName, NodeName, Region, RepositoryName, Secret, ServerName, StoredPassword, TenantId,
+};
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -248,6 +250,8 @@ pub struct Cluster {
     pub servers: Vec<Arc<Server>>,
     /// Servers that Patroni has told of, besides those that are configured. Not in the file.
     pub members: Vec<Arc<Server>>,
+    /// Where its backups are kept.
+    pub repositories: BTreeMap<RepositoryName, Region>,
     pub tls: ServerTls,
     /// Isolation level `rows`: which login serves which access.
     pub logins: BTreeMap<Access, Login>,

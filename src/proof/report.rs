@@ -10,8 +10,8 @@ use super::classified::ClassifiedDatabase;
 use super::finding::{Finding, Severity};
 use super::history::{Counted, History, Log, Passed, Past, Refused, Served, Way};
 use super::standing::{self, NodeStanding, Standing, names};
-use crate::base::{ClusterName, Region};
-use crate::config::{Node, Settings, Tenant};
+use crate::base::{ClusterName, Region, RepositoryName};
+use crate::config::{Cluster, Node, Settings, Tenant};
 use crate::residency;
 use crate::topology::{Look, ServerView};
 
@@ -76,8 +76,16 @@ pub struct Place {
     pub database: String,
     pub servers: Vec<Holding>,
     pub nodes: Vec<NodeStanding>,
-    /// pgward takes none.
-    pub backups: Vec<String>,
+    /// Where they are kept, as the configuration says.
+    pub backups: Vec<Repository>,
+}
+
+/// A place where backups of the tenant's cluster are kept.
+#[derive(Debug, Serialize)]
+pub struct Repository {
+    pub repository: String,
+    pub region: String,
+    pub allowed: bool,
 }
 
 /// A server of the tenant's cluster: PostgreSQL replicates clusters as a whole.
@@ -364,9 +372,22 @@ impl Place {
             database: tenant.database.clone(),
             servers: views.filter_map(holding).collect(),
             nodes: NodeStanding::all(settings.nodes.values(), tenant),
-            backups: Vec::new(),
+            backups: settings
+                .clusters
+                .get(&tenant.cluster)
+                .map(|cluster| repositories(cluster, tenant))
+                .unwrap_or_default(),
         }
     }
+}
+
+fn repositories(cluster: &Cluster, tenant: &Tenant) -> Vec<Repository> {
+    let one = |(name, region): (&RepositoryName, &Region)| Repository {
+        repository: name.to_string(),
+        region: region.to_string(),
+        allowed: residency::allows(&tenant.regions, region),
+    };
+    cluster.repositories.iter().map(one).collect()
 }
 
 #[cfg(test)]

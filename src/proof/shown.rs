@@ -146,9 +146,9 @@ impl Place {
         page.table(&["node", "region", "address", "allowed"], nodes.collect(), "The configuration names none.");
         page.heading(3, "Backups");
         page.table(
-            &["repository"],
-            self.backups.iter().map(|name| vec![name.clone()]).collect(),
-            "None is known: pgward takes none, and of others' it is not told.",
+            &["repository", "region", "allowed"],
+            self.backups.iter().map(|of| vec![of.repository.clone(), of.region.clone(), yes(of.allowed)]).collect(),
+            "The configuration names no repository (clusters.NAME.repositories).",
         );
     }
 }

@@ -155,4 +155,53 @@ mod tests {
         assert!(matches!(here(Some("lk"), "in"), Err(Refusal::Node { .. })), "the token narrows it");
         assert!(matches!(here(Some("us"), "us"), Err(Refusal::TokenRegion(_))), "and does not widen it");
     }
+
+    const REGIONS: [&str; 4] = ["lk", "in", "de", "us"];
+
+    proptest::proptest! {
+        /// Whatever the tenant's list, the token, the place and the grant are.
+        #[test]
+        fn nobody_is_led_outside(
+            home in 0..4_usize,
+            more in proptest::collection::vec(0..4_usize, 0..3),
+            token in proptest::option::of(0..4_usize),
+            here in proptest::option::of(0..4_usize),
+            granted in proptest::option::of((0..4_usize, 0..2_u64)),
+            server in 0..4_usize,
+        ) {
+            let region = |at: usize| Region::parse(REGIONS[at]).unwrap();
+            let mut settings = settings();
+            let id = settings.tenants.keys().next().unwrap().clone();
+            let regions: Vec<Region> = more.iter().copied().chain([home]).map(region).collect();
+            let tenant = Tenant { home: region(home), regions: regions.clone().into(), ..Tenant::clone(&settings.tenants[&id]) };
+            let role = Access::parse("app").unwrap();
+            if let Some((at, over)) = granted {
+                let grant = Grant {
+                    name: crate::base::GrantName::parse("g").unwrap(),
+                    tenants: vec![id],
+                    role: role.clone(),
+                    regions: vec![region(at)],
+                    purpose: "p".to_owned(),
+                    legal_basis: "l".to_owned(),
+                    scope: ["a.b".to_owned()].into(),
+                    anonymised: false,
+                    until: over * u64::MAX,
+                };
+                settings.grants.insert(grant.name.clone(), Arc::new(grant));
+            }
+            let (token, place) = (token.map(region), here.map(region));
+            let here = Here::of(&settings, place.as_ref(), &tenant, &role);
+            let cluster = settings.clusters.values().next().unwrap();
+            let server = region(server);
+            let Ok(route) = decide(&tenant, &role, token.as_ref(), cluster, &here) else { return Ok(()) };
+            proptest::prop_assert!(route.regions.iter().all(|region| regions.contains(region)), "a server outside");
+            proptest::prop_assert!(token.is_none_or(|token| *route.regions == [token]), "a token narrows");
+            let name = ServerName::parse("s").unwrap();
+            proptest::prop_assert_eq!(admit(&route.regions, &name, &server).is_ok(), route.regions.contains(&server));
+            if let Some(place) = place.filter(|place| !route.regions.contains(place)) {
+                let grant = route.grant.expect("only a grant leads to a pgward outside");
+                proptest::prop_assert!(grant.until > 0 && grant.regions == [place]);
+            }
+        }
+    }
 }
