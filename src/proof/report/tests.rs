@@ -131,3 +131,14 @@ fn a_replica_that_has_the_data_where_it_may_not_be_is_told() {
     let place = report.tenants[1].place.as_ref().unwrap();
     assert_eq!(place.servers.iter().map(|held| held.allowed).collect::<Vec<_>>(), [true, false]);
 }
+
+#[test]
+fn an_emptied_log_and_a_pgward_that_is_nowhere_prove_nothing() {
+    let settings = settings("");
+    let report = reported(&settings, &[], &["acme"]);
+    assert_eq!((report.sound, kinds(&report)), (false, vec![("log_missing", None)]), "{:?}", report.findings);
+    let nowhere = r#""event":"served","tenant":"acme","cluster":"c","server":"c1","region":"lk","regions":["in","lk"]"#;
+    let report = reported(&settings, &[START, nowhere], &["acme"]);
+    assert_eq!((report.sound, kinds(&report)), (false, vec![("node_unknown", Some("acme"))]), "{:?}", report.findings);
+    assert!(!report.tenants[0].served[0].allowed);
+}
