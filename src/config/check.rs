@@ -307,13 +307,13 @@ fn tenant(settings: &Settings, tenant: &Tenant, problems: &mut Vec<Problem>) {
         problems.push(Problem::new(at("search_path"), "must name at least one schema, none of them empty"));
     }
     let primaries = cluster.servers.iter().filter(|server| server.role == ServerRole::Primary);
-    let primaries = primaries.map(|primary| (format!("the primary {}", primary.name), &primary.region));
-    let repositories = cluster.repositories.iter().map(|(name, region)| (format!("the repository {name}"), region));
-    for (what, region) in primaries.chain(repositories) {
+    let primaries = primaries.map(|primary| ("primary", primary.name.as_str(), &primary.region));
+    let repositories = cluster.repositories.iter().map(|(name, region)| ("repository", name.as_str(), region));
+    for (kind, name, region) in primaries.chain(repositories) {
         if !residency::allows(&tenant.regions, region) {
             let regions: Vec<&str> = tenant.regions.iter().map(|region| region.as_str()).collect();
             let what = format!(
-                "{what} of cluster {} is in region {region}, where this tenant's data may not be",
+                "the {kind} {name} of cluster {} is in region {region}, where this tenant's data may not be",
                 cluster.name
             );
             problems.push(Problem::new(at("regions"), what).value(format!("{regions:?}")));

@@ -207,12 +207,13 @@ impl Pools {
                 Arc::clone(&self.pools.entry(key.clone()).or_insert_with(fresh))
             }
         };
-        let vetted = pool.vetting.load().as_deref() == vetting.as_ref();
-        if !vetted {
-            // Those that are open have been looked at for something else.
+        let before = pool.vetting.load_full();
+        let scope = |vetting: Option<&Vetting>| vetting.and_then(|vetting| vetting.scope.clone());
+        if scope(before.as_deref()) != scope(vetting.as_ref()) {
+            // What a role may do was asked for another scope, or for none.
             self.retire_all(|key| key.is_same_login(&pool.key));
         }
-        if !vetted || !Arc::ptr_eq(&pool.rules.load(), rules) {
+        if before.as_deref() != vetting.as_ref() || !Arc::ptr_eq(&pool.rules.load(), rules) {
             let vetting = vetting.map(Arc::new);
             for pool in self.pools.iter().filter(|entry| entry.key().is_same_login(&pool.key)) {
                 pool.rules.store(Arc::clone(rules));

@@ -181,10 +181,6 @@ impl Entry {
         .await;
     }
 
-    pub fn party(&self) -> Option<Party> {
-        self.profile.borrow().party.clone()
-    }
-
     pub fn hop(&self) -> Option<Arc<Hop>> {
         self.profile.borrow().hop.clone()
     }

@@ -20,12 +20,12 @@ use super::core::{Core, Shared};
 use super::entry::{Entry, Kick, Phase, Profile};
 use super::handshake::{Refused, Started, close};
 use super::incoming::Hop;
-use super::login::{Login, decide};
+use super::login::{Login, being_drained, decide, place_of};
+use super::refuse;
 use super::world::World;
-use super::{refuse, stay};
 use crate::audit::{Event, Who};
 use crate::auth::Identity;
-use crate::base::{NodeName, Party, Region, Report, Secret, SqlState};
+use crate::base::{NodeName, Party, Region, Report, Secret};
 use crate::config::{Forward, Node, PoolMode, Tenant};
 use crate::limits::{ClientSlot, Held};
 use crate::net::{Peers, Stream, host_asked_for};
@@ -70,25 +70,18 @@ struct Goes {
 /// A place among the tenant's clients here, unless nobody of it is to come in.
 fn slot(core: &Core, world: &World, way: &Way) -> Result<ClientSlot, Report> {
     let tenant = way.tenant.tenant().and_then(|id| world.settings.tenants.get(id)).ok_or_else(refuse::no_access)?;
-    if tenant.suspended {
-        core.stats.login("suspended");
-        return Err(refuse::suspended().because("suspended"));
-    }
     let usage = core.shared.usages.of(&way.tenant);
+    let slot = place_of(core, tenant, &usage)?;
     if usage.hold.state() == Held::Drained {
-        core.stats.login("drained");
-        return Err(refuse::drained(SqlState::CANNOT_CONNECT_NOW));
+        return Err(being_drained(core));
     }
-    let limit = tenant.limits.max_clients;
-    usage.client(limit).ok_or_else(|| {
-        core.stats.login("tenant_clients");
-        refuse::tenant_clients(limit)
-    })
+    Ok(slot)
 }
 
 impl Way {
     /// For whoever has shown a good token. `None`: it is served, or refused, here.
     pub fn by_token(world: &World, identity: &Identity) -> Option<Self> {
+        world.peers.as_ref()?;
         let tenant = world.settings.tenants.get(&identity.tenant)?;
         let cluster = world.settings.clusters.get(&tenant.cluster)?;
         match decide(&world.settings, tenant, cluster, identity) {
@@ -109,7 +102,7 @@ impl Way {
 
     /// If the tenant's rule says at least this.
     fn to(world: &World, tenant: &Tenant, regions: &[Region], least: Forward) -> Option<Self> {
-        if world.peers.is_none() || tenant.forward < least {
+        if tenant.forward < least {
             return None;
         }
         let nodes = others(world).filter(|node| residency::allows(regions, &node.region));
@@ -180,11 +173,10 @@ impl Started {
         core: &Rc<Core>,
         world: &World,
         way: Way,
-        identity: &Identity,
+        identity: Option<&Identity>,
         token: &Secret,
     ) -> Result<Login, (Option<Stream>, Refused)> {
-        let who = stay::proved(identity, self.who());
-        match self.open(core, world, &way, who.clone(), token).await {
+        match self.open(core, world, &way, self.who_proved(identity), token).await {
             Ok((goes, to_client)) => {
                 let text = |name| self.startup.get(name).unwrap_or_default().into();
                 let names = [text("user"), text("database"), text("application_name")];
@@ -195,7 +187,7 @@ impl Started {
                 Ok(Login::Forwarded(Box::new(forwarded)))
             }
             Err(refused) => {
-                self.audit_refusal(core, &refused, Some(identity));
+                self.audit_refusal(core, &refused, identity);
                 Err((Some(self.stream), refused))
             }
         }
@@ -347,6 +339,7 @@ impl Forwarded {
         peer: Option<SocketAddr>,
         [user, database, application]: [Box<str>; 3],
     ) -> Self {
+        let same = core.shared.world.load().has_same(world, &way.tenant);
         // For its number alone: the client has that of the other node's session.
         let key = CancelKeys::issue(&core.shared, 0, |id| id);
         let entry = Rc::new(Entry::new(Profile {
@@ -365,7 +358,6 @@ impl Forwarded {
         }));
         entry.set(Phase::Forwarded, Instant::now());
         core.enter(&entry);
-        let same = entry.party().is_some_and(|party| core.shared.world.load().has_same(world, &party));
         if !same || core.draining.get() {
             // A reload meanwhile, or the beginning of the drain, has not seen it.
             entry.kick(Kick::Stop);
@@ -415,15 +407,14 @@ async fn pass(client: &mut Stream, node: &mut Stream, to_client: &[u8], to_node:
     };
     let up = async {
         node_out.write_all(to_node).await?;
-        copy_buf(&mut buffered(client_in), &mut node_out).await?;
-        // The client is gone: the node says goodbye, if it has anything to say.
-        node_out.shutdown().await
+        copy_buf(&mut buffered(client_in), &mut node_out).await
     };
     tokio::pin!(down);
     tokio::select! {
-        // However it ended: the other side learns of it by its own connection's end.
         _ = &mut down => {}
-        done = up => if done.is_ok() { drop(down.await) },
+        // The client is gone, or the node does not listen any more: it is to learn of the one, and may have said why of the
+        // other.
+        _ = up => drop(tokio::join!(node_out.shutdown(), down)),
     }
 }
 

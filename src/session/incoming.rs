@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::forward::COPIED;
 use super::refuse;
 use super::world::World;
-use crate::base::{NodeName, Report};
+use crate::base::{NodeName, Report, causes};
 use crate::config::{Forward, Node, Settings, Tenant};
 use crate::net::Stream;
 use crate::wire::forward::{Preamble, PreambleError};
@@ -58,11 +58,7 @@ enum Refused {
 /// A node that comes in, with a client. `None`: it was none, and nobody is told.
 pub(super) async fn receive(tcp: TcpStream, peer: Option<SocketAddr>, world: &World) -> Option<Incoming> {
     let received = read(tcp, world).await;
-    received.inspect_err(|error| tracing::warn!(?peer, %error, cause = ?causes(error), "a node was refused")).ok()
-}
-
-fn causes(error: &Refused) -> Option<String> {
-    std::error::Error::source(error).map(ToString::to_string)
+    received.inspect_err(|error| tracing::warn!(?peer, why = causes(error), "a node was refused")).ok()
 }
 
 async fn read(tcp: TcpStream, world: &World) -> Result<Incoming, Refused> {

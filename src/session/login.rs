@@ -104,11 +104,10 @@ impl Started {
     ) -> Result<Login, (Option<Stream>, Refused)> {
         let mut identity = None;
         match self.admit(core, world, &mut identity).await {
-            Ok(Entered::Elsewhere(way, token, world)) => match identity {
-                Some(identity) => self.forward(core, &world, way, &identity, &token).await,
-                None => Err((Some(self.stream), Refused::Gone)),
-            },
-            Ok(Entered::Here(login, by)) => login.finish(self, core, by.as_ref().unwrap_or(world)).await,
+            Ok((Entered::Elsewhere(way, token), world)) => {
+                self.forward(core, &world, way, identity.as_ref(), &token).await
+            }
+            Ok((Entered::Here(login), world)) => login.finish(self, core, &world).await,
             Err(refused) => {
                 self.audit_refusal(core, &refused, identity.as_ref());
                 Err((Some(self.stream), refused))
@@ -116,13 +115,14 @@ impl Started {
         }
     }
 
-    /// `proved`: whom the token speaks for, once it is known, whatever comes of it.
+    /// With the configuration that it was judged by. `proved`: whom the token speaks for, once it is known, whatever comes of
+    /// it.
     async fn admit(
         &mut self,
         core: &Rc<Core>,
-        world: &World,
+        world: &Arc<World>,
         proved: &mut Option<Identity>,
-    ) -> Result<Entered, Refused> {
+    ) -> Result<(Entered, Arc<World>), Refused> {
         let Wanted { settings, break_glass } = startup_settings::wanted(&self.startup).map_err(|report| {
             core.stats.login("parameters");
             report.because("parameters")
@@ -144,7 +144,7 @@ impl Started {
         if !console && let Some(database) = world.plain(&name) {
             let wish = Wish { user: &user, name: &name, database, settings };
             let (admitted, context, reported) = self.admit_plain(core, world, wish).await?;
-            return Ok(Entered::Here(Here::Session(Box::new((admitted, context, reported))), None));
+            return Ok((Entered::Here(Here::Session(Box::new((admitted, context, reported)))), Arc::clone(world)));
         }
         let password = self.password().await?;
         core.take_turn().await;
@@ -152,14 +152,15 @@ impl Started {
         if console {
             let known = world.settings.console.users.get(&user);
             if known.is_some_and(|known| known.matches(password.expose())) {
-                return Ok(Entered::Here(Here::Console(user, None, None), None));
+                return Ok((Entered::Here(Here::Console(user, None, None)), Arc::clone(world)));
             }
             if let Some(role) = &world.settings.console.token_role
                 && let Ok(identity) = world.verifier.verify(password.expose(), now).await
                 && identity.access == *role
             {
                 let token = Some(stay::token(&identity));
-                return Ok(Entered::Here(Here::Console(user, Some(identity.expires_at), token), None));
+                let console = Here::Console(user, Some(identity.expires_at), token);
+                return Ok((Entered::Here(console), Arc::clone(world)));
             }
             core.stats.login("console_refused");
             return Err(refuse::bad_password().because("console_refused").into());
@@ -178,27 +179,26 @@ impl Started {
         }
         // A reload may have been meanwhile, while the client was asked for its token. From here to where it is served nothing
         // is waited for.
-        let world = &core.shared.world.load_full();
-        names_tenant(core, world, &self.startup, identity, &user)?;
+        let world = core.shared.world.load_full();
+        names_tenant(core, &world, &self.startup, identity, &user)?;
         let came = self.visitor.by_node();
         // Who has come by another node goes no further.
         if came.is_none()
-            && let Some(way) = Way::by_token(world, identity)
+            && let Some(way) = Way::by_token(&world, identity)
         {
-            return Ok(Entered::Elsewhere(way, password, Arc::clone(world)));
+            return Ok((Entered::Elsewhere(way, password), world));
         }
         drop(password);
-        let admitted = serve_identity(core, world, identity, &self.who(), came)?;
+        let admitted = serve_identity(core, &world, identity, &self.who(), came)?;
         let (context, reported) = introduce(core, &admitted, settings).await?;
-        Ok(Entered::Here(Here::Session(Box::new((admitted, context, reported))), Some(Arc::clone(world))))
+        Ok((Entered::Here(Here::Session(Box::new((admitted, context, reported)))), world))
     }
 }
 
 enum Entered {
     /// To be forwarded, with its token.
-    Elsewhere(Way, Secret, Arc<World>),
-    /// By another configuration than the login began with, perhaps.
-    Here(Here, Option<Arc<World>>),
+    Elsewhere(Way, Secret),
+    Here(Here),
 }
 
 enum Here {
@@ -414,21 +414,12 @@ pub(super) fn serve_identity(
     };
     let route = decide(settings, tenant, cluster, identity).map_err(no_route)?;
     incoming::admit(tenant, came).inspect_err(|_| core.stats.login("not_forwarded"))?;
-    if tenant.suspended {
-        core.stats.login("suspended");
-        tracing::info!(tenant = %identity.tenant, outcome = "suspended", "a login was refused");
-        return Err(refuse::suspended().because("suspended"));
-    }
     let mut terms = Terms::of_tenant(tenant, route.login, &route.regions);
     // What is done in an emergency, or abroad, is to be seen afterwards.
     terms.audit_statements |= identity.break_glass.is_some() || route.grant.is_some();
     let terms = core.shared.terms.shared(terms.id.clone(), terms);
     let usage = core.shared.usages.of(&terms.id);
-    let limit = terms.limits.max_clients;
-    let slot = usage.client(limit).ok_or_else(|| {
-        core.stats.login("tenant_clients");
-        refuse::tenant_clients(limit)
-    })?;
+    let slot = place_of(core, tenant, &usage)?;
     let pools = world.tenant_pools(&core.shared.pools, cluster, tenant, route.login);
     let (pool, listening) = pools.ok_or_else(refuse::misconfigured)?;
     drained(core, &pool, &usage)?;
@@ -442,9 +433,8 @@ pub(super) fn serve_identity(
     let over = route.grant.as_ref().map_or(u64::MAX, |grant| grant.until.saturating_sub(grace));
     let expires_at = Some(identity.expires_at.min(over));
     // What is told at home is not told abroad: no grant says so.
-    let apart = || ChannelKey::random().map(Arc::new).filter(|_| route.grant.is_some());
-    let shared = || world.channel_key.clone().filter(|_| tenant.isolation.shares_database());
-    let key = apart().or_else(shared);
+    let apart = route.grant.as_ref().and_then(|_| ChannelKey::random()).map(Arc::new);
+    let key = apart.or_else(|| world.channel_key.clone().filter(|_| tenant.isolation.shares_database()));
     let hearing = Hearing { key, by: core.shard.local(&listening) };
     let local = core.shard.local(&pool);
     let token = Some(stay::token(identity));
@@ -452,13 +442,28 @@ pub(super) fn serve_identity(
     Ok(Admitted { terms, usage, slot, local, context, hearing, expires_at, token, grant })
 }
 
+/// A place among a tenant's clients, if any of it may come in.
+pub(super) fn place_of(core: &Core, tenant: &Tenant, usage: &Arc<Usage>) -> Result<ClientSlot, Report> {
+    if tenant.suspended {
+        core.stats.login("suspended");
+        tracing::info!(tenant = %tenant.id, outcome = "suspended", "a login was refused");
+        return Err(refuse::suspended().because("suspended"));
+    }
+    let limit = tenant.limits.max_clients;
+    usage.client(limit).ok_or_else(|| {
+        core.stats.login("tenant_clients");
+        refuse::tenant_clients(limit)
+    })
+}
+
 /// Nobody is let in while a cluster or a tenant is being drained.
 pub(super) fn drained(core: &Core, pool: &Pool, usage: &Usage) -> Result<(), Report> {
-    if is_drained(pool, usage) {
-        core.stats.login("drained");
-        return Err(refuse::drained(SqlState::CANNOT_CONNECT_NOW));
-    }
-    Ok(())
+    if is_drained(pool, usage) { Err(being_drained(core)) } else { Ok(()) }
+}
+
+pub(super) fn being_drained(core: &Core) -> Report {
+    core.stats.login("drained");
+    refuse::drained(SqlState::CANNOT_CONNECT_NOW)
 }
 
 pub(super) fn is_drained(pool: &Pool, usage: &Usage) -> bool {

@@ -156,10 +156,15 @@ impl Started {
         Who { session: Some(session), party, via, token, grant, ..self.who() }
     }
 
+    /// The same, with what its token has proved.
+    pub(super) fn who_proved(&self, identity: Option<&Identity>) -> Who {
+        identity.map_or_else(|| self.who(), |identity| proved(identity, self.who()))
+    }
+
     pub(super) fn audit_refusal(&self, core: &Core, refused: &Refused, identity: Option<&Identity>) {
         let Refused::Told(report) = refused else { return };
         if core.shared.audit.is_on() {
-            let who = identity.map_or_else(|| self.who(), |identity| proved(identity, self.who()));
+            let who = self.who_proved(identity);
             let event = |who, refusal| Event::LoginRefused { who, refusal };
             record_refusal(&core.shared.audit, report, Arc::new(who), event);
         }
@@ -183,7 +188,7 @@ fn record_refusal(audit: &Audit, report: &Report, who: Arc<Who>, event: impl FnO
     }
 }
 
-pub(super) fn proved(identity: &Identity, who: Who) -> Who {
+fn proved(identity: &Identity, who: Who) -> Who {
     let (party, token) = (Party::Tenant(identity.tenant.clone()), token(identity));
     Who { party: Some(party), via: Some(Via::Token), token: Some(token), ..who }
 }
