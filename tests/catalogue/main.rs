@@ -12,6 +12,7 @@ mod garbage;
 mod nodes;
 mod writers;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -93,8 +94,11 @@ impl Place {
     pub fn config_with(&self, node: usize, more: &str) -> PathBuf {
         let folder = self.folder.path().join(node.to_string());
         std::fs::create_dir_all(&folder).unwrap();
+        // By a rename: a command that was started by the same file before may be reading it.
+        let mut next = tempfile::NamedTempFile::new_in(&folder).unwrap();
+        next.write_all(format!("{}{more}", self.text).as_bytes()).unwrap();
         let path = folder.join("pgward.toml");
-        std::fs::write(&path, format!("{}{more}", self.text)).unwrap();
+        next.persist(&path).unwrap();
         path
     }
 
