@@ -13,12 +13,12 @@
 //! |---|---|
 //! | commands | [`cli`] |
 //! | wiring | [`proxy`]: threads, listeners, reload, shutdown |
-//! | operation | [`admin`]: console and HTTP |
+//! | operation | [`admin`]: console and HTTP; [`sidecar`]: backups, proven by restoring them |
 //! | sessions | [`session`]: a client's stay, stage by stage; [`proof`]: where data is and who served it, to be shown |
 //! | routing | [`route`]: which server, a pure function; [`catalogue`]: tenants that several pgwards share |
 //! | pools | [`pool`]: backends lent to sessions; [`topology`]: what the servers are right now; [`doctor`]: what is wrong in a live database |
 //! | parts | [`auth`]: tokens and passwords; [`tenant`]: the sealed context; [`limits`]; [`audit`]: who came in and who did not; [`backend`]: one connection to a server |
-//! | cores | [`wire`]: the protocol; [`sql`]: what a text does to a session; [`net`]; [`telemetry`] |
+//! | cores | [`wire`]: the protocol; [`sql`]: what a text does to a session; [`net`]; [`telemetry`]; [`local`]: servers of our own on this machine |
 //! | ground | [`config`], [`residency`], [`base`] |
 //!
 //! # The life of a query
@@ -47,6 +47,7 @@ pub mod cli;
 pub mod config;
 pub mod doctor;
 pub mod limits;
+pub mod local;
 pub mod net;
 pub mod pool;
 pub mod proof;
@@ -54,6 +55,7 @@ pub mod proxy;
 pub mod residency;
 pub mod route;
 pub mod session;
+pub mod sidecar;
 pub mod sql;
 pub mod telemetry;
 pub mod tenant;

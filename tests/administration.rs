@@ -6,7 +6,7 @@ mod support;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use pgward::cli::demo::cluster::{Authority, Cluster};
+use pgward::local::{Authority, Cluster};
 use support::{HEAD, configuration, one};
 use tokio::sync::{Mutex, OnceCell};
 

@@ -15,7 +15,7 @@ const FLOORS: [&[&str]; 11] = [
     &["base"],
     &["residency"],
     &["config"],
-    &["wire", "sql", "net", "telemetry"],
+    &["wire", "sql", "net", "telemetry", "local"],
     &["auth", "tenant", "limits", "audit", "backend"],
     &["topology", "pool", "doctor"],
     &["route", "catalogue"],

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use pgward::cli::demo::cluster::Cluster;
+use pgward::local::Cluster;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use support::raw::{Message, Raw, V3_0, V3_2, cancel_request, errors, extended, query, sync, terminate};

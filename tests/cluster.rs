@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pgward::cli::demo::cluster::{Cluster, Stop};
+use pgward::local::{Cluster, Stop};
 
-async fn one(server: &pgward::cli::demo::cluster::Server, sql: &str) -> String {
+async fn one(server: &pgward::local::Server, sql: &str) -> String {
     server.connect("postgres").await.unwrap().query_one(sql, &[]).await.unwrap().get(0)
 }
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use pgward::cli::demo::cluster::Authority;
 use pgward::config::{self, PoolMode, Problem, Settings};
+use pgward::local::Authority;
 
 /// A copy of conf/ with every secret that its files name.
 fn conf() -> tempfile::TempDir {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use pgward::auth::mint;
 use pgward::base::{Access, TenantId, clock};
-use pgward::cli::demo::cluster::Cluster;
 use pgward::config;
+use pgward::local::Cluster;
 use pgward::proxy::Proxy;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

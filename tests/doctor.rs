@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 
 use fixture::{Fixture, connect, good, play};
 use pgward::base::ClusterName;
-use pgward::cli::demo::cluster::Cluster;
 use pgward::doctor::{self, Breadth, Found, Question};
+use pgward::local::Cluster;
 use tokio::sync::OnceCell;
 
 static SICK: OnceCell<Cluster> = OnceCell::const_new();

@@ -9,8 +9,8 @@ use std::process::{Command, Output};
 
 use fixture::{Fixture, configuration, good};
 use pgward::base::ClusterName;
-use pgward::cli::demo::cluster::Cluster;
 use pgward::doctor::{self, Breadth, Question, Severity};
+use pgward::local::Cluster;
 use support::one;
 use tokio_postgres::NoTls;
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use pgward::cli::demo::cluster::Cluster;
+use pgward::local::Cluster;
 use support::raw::{gists, query};
 use support::replicated::{pair, promote, shown, signal_all};
 use support::{Stage, code, furnish, one, replicated, until};
@@ -214,7 +214,7 @@ async fn a_server_that_is_added_by_a_reload_interrupts_nobody() {
     let client = stage.connect("acme").await;
     client.batch_execute("begin; insert into orders (item) values ('goes on')").await.unwrap();
     // Nothing listens there.
-    let port = pgward::cli::demo::cluster::free_port().unwrap();
+    let port = pgward::local::free_port().unwrap();
     let more = format!(
         "[[clusters.main.servers]]\nname = \"more-3\"\nhost = \"127.0.0.1\"\nport = {port}\nregion = \"lk\"\nrole = \"replica\"\n"
     );

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use pgward::cli::demo::cluster::{Cluster, Server};
+use pgward::local::{Cluster, Server};
 use support::replicated::{self, pair, promote, shown};
 use support::{Stage, code, one, until};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -235,7 +235,7 @@ impl Names {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_that_leads_to_another_server_is_followed() {
     let mut cluster = pair("name").await;
-    let port = pgward::cli::demo::cluster::free_port().unwrap();
+    let port = pgward::local::free_port().unwrap();
     let old = Way::at(SocketAddr::from(([127, 0, 0, 2], port)), cluster.primary()).await;
     let new = Way::at(SocketAddr::from(([127, 0, 0, 3], port)), &cluster.replicas()[0]).await;
     let names = Names::new();

@@ -9,7 +9,7 @@ use support::raw::errors;
 use support::{Stage, code, furnish, one, until};
 use tokio::sync::OnceCell;
 
-use pgward::cli::demo::cluster::Cluster;
+use pgward::local::Cluster;
 
 const VIEWS: &str = "
     create schema reports;

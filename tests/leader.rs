@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
-use pgward::cli::demo::cluster::Cluster;
+use pgward::local::Cluster;
 use serde_json::{Value, json};
 use support::replicated::{self, behind_patroni, pair, promote, shown};
 use support::{Stage, code, connect, furnish, one, until};

@@ -4,7 +4,7 @@ mod support;
 
 use std::process::Command;
 
-use pgward::cli::demo::cluster::{Authority, Cluster};
+use pgward::local::{Authority, Cluster};
 use support::raw::{Message, Raw, SSL_REQUEST, V3_0, V3_2, errors, message, startup, tags};
 use support::{Stage, code, one};
 use tokio::sync::OnceCell;

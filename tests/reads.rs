@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pgward::cli::demo::cluster::{Cluster, Server};
+use pgward::local::{Cluster, Server};
 use support::raw::{Raw, bind, describe, execute, gists, parse, query, sync};
 use support::replicated::{self, promote, shown, signal_all};
 use support::{LONG, Stage, code, furnish, one, until};

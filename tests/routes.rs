@@ -6,7 +6,7 @@ mod support;
 use std::fmt::Write;
 use std::path::Path;
 
-use pgward::cli::demo::cluster::{Cluster, Server};
+use pgward::local::{Cluster, Server};
 use support::raw::{Raw, copy_fail, message, query};
 use support::replicated::{self, shown};
 use support::{Stage, furnish, until};

@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use pgward::cli::demo::cluster::{Cluster, Stop};
+use pgward::local::{Cluster, Stop};
 use support::raw::{
     Raw, bind, cancel_request, close, copy_data, copy_done, describe, errors, execute, extended, gists, parse, query,
     sync,

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use pgward::cli::demo::cluster::Cluster;
+use pgward::local::Cluster;
 use support::raw::{
     Raw, bind, close, describe, errors, execute, extended, flush, gists, message, parse, pause, query, sync,
 };

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pgward::cli::demo::cluster::Host;
+use pgward::local::Host;
 use serde_json::{Value, json};
 
 use super::driver::Way;

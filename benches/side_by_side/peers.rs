@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use pgward::cli::demo::cluster::{Host, Identity, free_port};
+use pgward::local::{Host, Identity, free_port};
 
 use super::stage::{PASSWORD, PLAIN, POOL};
 

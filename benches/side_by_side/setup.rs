@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use pgward::cli::demo::cluster::Identity;
+use pgward::local::Identity;
 use rcgen::KeyPair;
 
 use super::spawned::Spawned;

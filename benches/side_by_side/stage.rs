@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use pgward::base::ClusterName;
-use pgward::cli::demo::cluster::{Cluster, Host};
 use pgward::config;
+use pgward::local::{Cluster, Host};
 
 use super::lean::Lean;
 use super::mock::Mock;

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_postgres::{AsyncMessage, Client, Connection, Error, NoTls};
 
-use super::Way;
+use crate::topology::Way;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 

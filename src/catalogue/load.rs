@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::cache::{self, CacheError};
+use super::errand;
 use super::table::{ReadError, Reader};
-use super::{Way, WayError};
 use crate::base::causes;
 use crate::config::{Catalogue, Draft, Problem, Settings, Snapshot};
+use crate::topology::{Way, WayError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -76,5 +77,5 @@ async fn load_by(
 }
 
 async fn read(settings: &Settings, catalogue: &Catalogue) -> Result<Snapshot, Unread> {
-    Ok(Reader::new(&Way::find(settings, catalogue).await?)?.read().await?)
+    Ok(Reader::new(&Way::find(settings, errand(catalogue)).await?)?.read().await?)
 }

@@ -1,7 +1,6 @@
 //! Tenants that several pgwards share: a table of PostgreSQL, read as a whole, watched and remembered.
 //!
 //! ```text
-//!   way        which server, as whom
 //!   table      what stands there; how somebody who may changes it
 //!   listen     a connection that is told of changes
 //!   cache      the last good one, in a file
@@ -16,10 +15,20 @@ mod listen;
 mod load;
 mod standing;
 mod table;
-mod way;
 
+use crate::config::Catalogue;
+use crate::topology::Errand;
 pub use listen::{ListenError, Listener};
 pub use load::{LoadError, Unread, load, load_to_run};
 pub use standing::Standing;
 pub use table::{Change, ChangeError, ReadError, Reader, WriteError, change, read};
-pub use way::{Way, WayError};
+
+/// To where the table is, as who may read it.
+pub fn errand(catalogue: &Catalogue) -> Errand<'_> {
+    Errand {
+        cluster: &catalogue.cluster,
+        database: &catalogue.database,
+        login: &catalogue.login,
+        application_name: "pgward catalogue",
+    }
+}

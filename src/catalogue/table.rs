@@ -9,9 +9,9 @@ use futures_util::TryStreamExt;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, NoTls};
 
-use super::Way;
 use crate::base::{TenantId, clock};
 use crate::config::Snapshot;
+use crate::topology::Way;
 
 /// More are not read: somebody has filled the table with something else.
 pub const MOST_TENANTS: usize = 500_000;

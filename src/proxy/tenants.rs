@@ -10,9 +10,10 @@ use crate::admin::{Control, ReloadError};
 use crate::audit::Source;
 use crate::backend::Endpoint;
 use crate::base::causes;
-use crate::catalogue::{ListenError, Listener, ReadError, Reader, Standing, Way, WayError};
+use crate::catalogue::{ListenError, Listener, ReadError, Reader, Standing, errand};
 use crate::config::Catalogue;
 use crate::pool::Place;
+use crate::topology::{Way, WayError};
 
 /// Between two readings. Changes that come closer together are taken up together.
 const GAP: Duration = Duration::from_millis(100);
@@ -78,7 +79,7 @@ async fn follow(
     let endpoint = leader(control, standing).ok_or(Fault::NoPrimary)?;
     let world = control.shared.world.load_full();
     let Some(catalogue) = &world.settings.catalogue else { return Err(Fault::Gone) };
-    let way = Way::to(&world.settings, catalogue, &endpoint)?;
+    let way = Way::to(&world.settings, errand(catalogue), &endpoint)?;
     let mut listener = Listener::connect(&way).await?;
     let reader = Reader::new(&way)?;
     let mut poll = interval(catalogue.poll);

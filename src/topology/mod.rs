@@ -13,6 +13,7 @@
 //!   look       the same once, for commands (I/O)
 //!   snapshot   what is published: replaced, never changed
 //!   writers    who may take writes, before anybody follows (I/O)
+//!   way        a connection to whoever does (I/O)
 //! ```
 //!
 //! Who is promoted is for others to decide (Patroni, or a person); here it is found out and followed.
@@ -28,6 +29,7 @@ mod roster;
 mod samples;
 mod snapshot;
 mod urgency;
+mod way;
 mod writers;
 
 pub use board::{Board, Topology};
@@ -39,4 +41,5 @@ pub use patroni::{PatroniError, watch as watch_patroni};
 pub use probe::{Probed, watch};
 pub use samples::{Sample, Samples};
 pub use snapshot::{Balance, Lag, NotReplica, Seen, ServerView, Snapshot};
+pub use way::{Errand, Way, WayError};
 pub use writers::{Writers, WritersError, writers};

@@ -9,7 +9,7 @@ mod world;
 
 use std::path::{Path, PathBuf};
 
-use pgward::cli::demo::cluster::{Authority, Host};
+use pgward::local::{Authority, Host};
 use rustix::process::Signal;
 use spawned::Spawned;
 use support::{code, connect, one, until};

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use pgward::cli::demo::cluster::{Authority, Cluster, Stop};
+use pgward::local::{Authority, Cluster, Stop};
 
 use super::{Place, gauge, get, knows, login, output, put, said, until_known};
 use crate::support::{Stage, one, replicated, until};
@@ -149,7 +149,7 @@ async fn the_catalogue_is_followed_to_the_server_that_takes_the_writes_now() {
     let mut cluster = replicated::pair("moving").await;
     let place = tempfile::tempdir().unwrap();
     let [one_, two] = {
-        let ports: Vec<u16> = cluster.servers().map(pgward::cli::demo::cluster::Server::port).collect();
+        let ports: Vec<u16> = cluster.servers().map(pgward::local::Server::port).collect();
         [ports[0], ports[1]]
     };
     let primary = cluster.primary().connect("app").await.unwrap();

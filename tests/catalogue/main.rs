@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use pgward::auth::mint;
 use pgward::base::{Access, TenantId};
-use pgward::cli::demo::cluster::{Cluster, Server};
+use pgward::local::{Cluster, Server};
 use support::{HEAD, LONG, Stage, cluster, unix_now, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use pgward::cli::demo::cluster::Cluster;
+use pgward::local::Cluster;
 
 use super::history::{Kind, Mode, Moment, Object, Shown};
 use super::support::replicated::{self, shown};

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use pgward::base::Lsn;
-use pgward::cli::demo::cluster::{Cluster, Host, Server};
+use pgward::local::{Cluster, Host, Server};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::sleep;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgward::cli::demo::cluster::Server;
+use pgward::local::Server;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -42,7 +42,7 @@ impl Gate {
     }
 }
 
-async fn stage_behind(gate: &Gate, cluster: &pgward::cli::demo::cluster::Cluster) -> Stage {
+async fn stage_behind(gate: &Gate, cluster: &pgward::local::Cluster) -> Stage {
     let stage = replicated::stage(cluster, "", "slow_start = \"0s\"", &[]).await;
     let text = std::fs::read_to_string(&stage.path).unwrap();
     let replica = &cluster.replicas()[0];

@@ -3,9 +3,9 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use pgward::base::ClusterName;
-use pgward::cli::demo::cluster::{Cluster, Server};
 use pgward::config::Settings;
 use pgward::doctor::{self, Breadth, Finding, Found, Mend, Question};
+use pgward::local::{Cluster, Server};
 use tokio_postgres::Client;
 
 use crate::support::parse;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use pgward::base::{ClusterName, Secret};
-use pgward::cli::demo::cluster::Cluster;
 use pgward::config::{Login, LoginPassword};
+use pgward::local::Cluster;
 use pgward::tenant::login_password;
 use tokio::sync::OnceCell;
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use pgward::cli::demo::cluster::{Authority, Identity, free_port};
+use pgward::local::{Authority, Identity, free_port};
 use tokio_postgres::SimpleQueryMessage;
 
 use crate::log::Log;

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use pgward::cli::demo::cluster::Authority;
 use pgward::config;
+use pgward::local::Authority;
 use pgward::net::Peers;
 use pgward::wire::forward::{ALPN, Preamble};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

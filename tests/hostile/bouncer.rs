@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pgward::cli::demo::cluster::{Cluster, Host, free_port};
+use pgward::local::{Cluster, Host, free_port};
 
 use crate::place::Place;
 use crate::support::raw::{Message, Raw, V3_0, query};

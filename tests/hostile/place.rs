@@ -7,8 +7,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use pgward::base::ClusterName;
-use pgward::cli::demo::cluster::Cluster;
 use pgward::config::Settings;
+use pgward::local::Cluster;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::bouncer::{self, Bouncer};

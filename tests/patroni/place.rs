@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
-use pgward::cli::demo::cluster::Host;
+use pgward::local::Host;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 

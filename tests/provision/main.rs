@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use pgward::base::{Access, TenantId};
-use pgward::cli::demo::cluster::{Cluster, Server};
+use pgward::local::{Cluster, Server};
 use support::{HEAD, Stage, cluster, unix_now, until};
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Error, NoTls};

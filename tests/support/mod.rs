@@ -14,8 +14,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pgward::auth::mint;
 use pgward::base::{Access, ClusterName, TenantId};
-use pgward::cli::demo::cluster::Cluster;
 use pgward::config::{self, Settings};
+use pgward::local::Cluster;
 use pgward::proxy::Proxy;
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};

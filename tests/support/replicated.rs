@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use pgward::cli::demo::cluster::{Cluster, Server};
+use pgward::local::{Cluster, Server};
 
 use super::{Stage, furnish};
 

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use pgward::auth::mint;
 use pgward::base::{Access, TenantId};
-use pgward::cli::demo::cluster::free_port;
 use pgward::config::{self, Settings};
+use pgward::local::free_port;
 use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, setrlimit};
 
 /// `pgward run` with a configuration in a folder of its own; ended when dropped.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::failure::Failure;
-use super::server::postmaster;
+use crate::local::postmaster;
 
 pub(super) struct DemoFolder {
     path: PathBuf,

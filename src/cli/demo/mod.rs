@@ -1,19 +1,13 @@
 //! `pgward demo`: two clusters, five tenants' URLs and a running pgward, from nothing, in one folder.
 //!
-//! `cluster` (with `server`, `host`, `tls`) starts PostgreSQL, and is what integration tests use;
 //! `folder` holds the demo's files, its lock and what a killed demo left; `data` is the demo's SQL;
 //! `stage` puts it all together and takes it down again; `sheet` tells the user.
 
-pub mod cluster;
 mod data;
-mod error;
 mod folder;
-mod host;
 mod proxy;
-mod server;
 mod sheet;
 mod stage;
-mod tls;
 
 use std::path::PathBuf;
 

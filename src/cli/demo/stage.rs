@@ -7,12 +7,12 @@ use rcgen::KeyPair;
 use super::super::failure::Failure;
 use super::super::output::{say, warn};
 use super::super::token;
-use super::cluster::{Cluster, Server};
 use super::data;
 use super::folder::DemoFolder;
 use super::proxy::{Ports, Proxy};
 use crate::base::{Access, ClusterName, TenantId};
 use crate::config::{self, Settings};
+use crate::local::{Cluster, Server};
 use crate::tenant::Installation;
 
 pub(super) const CLUSTERS: [&str; 2] = ["colombo", "mumbai"];

@@ -247,7 +247,7 @@ impl Drop for Server {
 }
 
 /// The process that a data folder's lock file names.
-pub(super) fn postmaster(data: &Path) -> Option<u32> {
+pub(crate) fn postmaster(data: &Path) -> Option<u32> {
     std::fs::read_to_string(data.join("postmaster.pid")).ok()?.lines().next()?.trim().parse().ok()
 }
 

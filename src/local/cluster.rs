@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-pub use super::error::ClusterError;
-pub use super::host::Host;
-pub use super::server::{Server, Stop, free_port};
-pub use super::tls::{Authority, Identity};
+use super::error::ClusterError;
+use super::host::Host;
+use super::server::{Server, Stop};
+use super::tls::Authority;
 
 /// Settings every server gets: small, quick to start, and able to feed replicas. Durability is given up,
 /// since the data never outlives the process.

@@ -1,0 +1,1 @@
+//! Backups of whole clusters by pgBackRest, proven by restoring them.

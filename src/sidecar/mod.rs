@@ -1,0 +1,3 @@
+//! What pgward has others do beside the traffic: pgBackRest for backups.
+
+pub mod backup;
