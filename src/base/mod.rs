@@ -11,7 +11,9 @@ pub mod secret;
 pub mod sqlstate;
 
 pub use causes::causes;
-pub use ids::{Access, ClusterName, GrantName, NodeName, Party, Region, RepositoryName, ServerName, TenantId};
+pub use ids::{
+    Access, ClusterName, GrantName, NodeName, Party, Region, RepositoryName, ServerName, TenantId, TierName,
+};
 pub use interned::Interned;
 pub use lsn::Lsn;
 pub use report::{Report, Routine, Severity};

@@ -11,6 +11,9 @@ use super::settings::{Login, LoginPassword, PoolMode, ReadRoute};
 /// What pgward itself logs in as where nothing else is said.
 const SERVICE: &str = "pgward_service";
 
+/// What backups are begun and ended as, and counted.
+const BACKUP: &str = "pgward_backup";
+
 /// Lists of names, which ALTER ROLE stores in another form than it is given; and the search path is the tenant's.
 const NOT_FOR_ROLES: [&str; 6] = [
     "search_path",
@@ -61,10 +64,19 @@ fn of_role(role: String) -> Login {
 
 /// What pgward itself logs in as. Without a word of it there is one if its password can be derived.
 pub(super) fn service(reader: &mut Reader, section: &mut Section, master_key: bool) -> Option<Login> {
-    let at = section.at("service");
-    match section.take("service") {
+    own(reader, section, "service", SERVICE, master_key)
+}
+
+/// What backups are made as, likewise.
+pub(super) fn backup(reader: &mut Reader, section: &mut Section, master_key: bool) -> Option<Login> {
+    own(reader, section, "login", BACKUP, master_key)
+}
+
+fn own(reader: &mut Reader, section: &mut Section, key: &'static str, role: &str, master_key: bool) -> Option<Login> {
+    let at = section.at(key);
+    match section.take(key) {
         Some(value) => login(reader, &at, value),
-        None => master_key.then(|| of_role(SERVICE.to_owned())),
+        None => master_key.then(|| of_role(role.to_owned())),
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::backup::{Backup, ClusterBackup, Repository};
 use super::catalogue::Catalogue;
 use super::forwarding::{Forward, Forwarding};
 use super::grants::Grant;
@@ -22,6 +23,8 @@ pub struct Settings {
     pub log: Log,
     /// `None`: nothing is audited.
     pub audit: Option<Audit>,
+    /// `None`: pgward makes no backups.
+    pub backup: Option<Backup>,
     pub master_key: Option<Secret>,
     pub context: Context,
     pub issuers: Vec<Issuer>,
@@ -251,7 +254,9 @@ pub struct Cluster {
     /// Servers that Patroni has told of, besides those that are configured. Not in the file.
     pub members: Vec<Arc<Server>>,
     /// Where its backups are kept.
-    pub repositories: BTreeMap<RepositoryName, Region>,
+    pub repositories: BTreeMap<RepositoryName, Repository>,
+    /// How they are made. `None`: there is nothing to log in by.
+    pub backup: Option<ClusterBackup>,
     pub tls: ServerTls,
     /// Isolation level `rows`: which login serves which access.
     pub logins: BTreeMap<Access, Login>,
@@ -302,6 +307,8 @@ pub struct Server {
     pub max_backends: usize,
     /// Its share of reads, beside those of other replicas. 0: nobody reads there.
     pub weight: usize,
+    /// Where its data is on this machine, or on the one that pgBackRest is told of.
+    pub data_directory: Option<PathBuf>,
 }
 
 impl Server {
