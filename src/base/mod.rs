@@ -11,7 +11,10 @@ pub mod secret;
 pub mod sqlstate;
 
 pub use causes::causes;
-pub use ids::{Access, ClusterName, GrantName, NodeName, Party, Region, RepositoryName, ServerName, TenantId};
+pub use ids::{
+    Access, ClassName, ClusterName, GrantName, NodeName, PartitionsName, Party, Region, RepositoryName, ServerName,
+    TenantId,
+};
 pub use interned::Interned;
 pub use lsn::Lsn;
 pub use report::{Report, Routine, Severity};

@@ -28,6 +28,8 @@ pub(super) enum Deed {
     ExportTenant,
     RemoveTenant,
     ImportClassification,
+    SetUpPartitions,
+    KeepPartitions,
 }
 
 impl Deed {
@@ -44,6 +46,8 @@ impl Deed {
             Self::ExportTenant => "tenant_export",
             Self::RemoveTenant => "tenant_remove",
             Self::ImportClassification => "classification_import",
+            Self::SetUpPartitions => "maintenance_setup",
+            Self::KeepPartitions => "maintenance_run",
         }
     }
 }

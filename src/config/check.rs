@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::forwarding::Forward;
 use super::settings::*;
-use super::{Problem, catalogue};
+use super::{Problem, catalogue, maintenance};
 use crate::base::TenantId;
 use crate::residency;
 
@@ -21,6 +21,7 @@ pub(super) fn across(settings: &Settings) -> Vec<Problem> {
     forwarding(settings, &mut problems);
     grants(settings, &mut problems);
     catalogue::check(settings, &mut problems);
+    maintenance::check(settings, &mut problems);
     audit(settings, &mut problems);
     break_glass(settings, &mut problems);
     plain(settings, &mut problems);
@@ -43,7 +44,10 @@ fn keys(settings: &Settings, problems: &mut Vec<Problem>) {
             .example("context.keys.k1 = { file = \"context.key\" }"),
         );
     }
-    let shared = settings.clusters.values().flat_map(|cluster| cluster.logins.values().chain(&cluster.service));
+    let shared = settings
+        .clusters
+        .values()
+        .flat_map(|cluster| cluster.logins.values().chain(&cluster.service).chain(&cluster.upkeep.login));
     let own = settings.tenants.values().flat_map(|tenant| match &tenant.roles {
         Roles::Own(logins) => logins.values().collect(),
         Roles::Shared(_) => Vec::new(),

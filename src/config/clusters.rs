@@ -9,6 +9,7 @@ use toml::Value;
 
 use super::Problem;
 use super::logins::{self, login};
+use super::maintenance;
 use super::places::{Patroni, Url};
 use super::reader::{Reader, Section, empty, map, table};
 use super::regions::Groups;
@@ -66,6 +67,7 @@ fn cluster(
         );
     }
     let repositories = repositories(reader, &mut section, groups);
+    let upkeep = maintenance::upkeep(reader, &mut section, master_key);
     section.finish(reader);
     let (name, members) = (name.clone(), Vec::new());
     Some(Cluster {
@@ -73,6 +75,7 @@ fn cluster(
         servers,
         members,
         repositories,
+        upkeep,
         tls,
         logins,
         service,

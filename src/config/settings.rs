@@ -9,9 +9,11 @@ use std::time::Duration;
 use super::catalogue::Catalogue;
 use super::forwarding::{Forward, Forwarding};
 use super::grants::Grant;
+use super::maintenance::{Class, Maintenance, Upkeep};
 use super::places::{Node, Patroni};
 use crate::base::{
-    Access, ClusterName, GrantName, NodeName, Region, RepositoryName, Secret, ServerName, StoredPassword, TenantId,
+    Access, ClassName, ClusterName, GrantName, NodeName, Region, RepositoryName, Secret, ServerName, StoredPassword,
+    TenantId,
 };
 
 #[derive(Debug, Clone)]
@@ -36,6 +38,8 @@ pub struct Settings {
     /// `None`: nobody is forwarded.
     pub forwarding: Option<Forwarding>,
     pub clusters: BTreeMap<ClusterName, Arc<Cluster>>,
+    pub maintenance: Maintenance,
+    pub classes: BTreeMap<ClassName, Class>,
     pub tenants: Tenants,
     pub break_glass: Vec<BreakGlass>,
     /// What may leave its regions all the same.
@@ -252,6 +256,8 @@ pub struct Cluster {
     pub members: Vec<Arc<Server>>,
     /// Where its backups are kept.
     pub repositories: BTreeMap<RepositoryName, Region>,
+    /// What is partitioned there by time.
+    pub upkeep: Arc<Upkeep>,
     pub tls: ServerTls,
     /// Isolation level `rows`: which login serves which access.
     pub logins: BTreeMap<Access, Login>,
@@ -425,10 +431,14 @@ pub struct Tenant {
     pub mode: PoolMode,
     pub reads: Arc<ReadRules>,
     pub limits: TenantLimits,
+    /// How long its rows are kept. `None`: as long as the table says.
+    pub class: Option<ClassName>,
     /// Whether its statements are audited.
     pub audit_statements: bool,
     /// Nobody may log in, and nobody may stay.
     pub suspended: bool,
+    /// Why nothing of it may be deleted, backups included.
+    pub legal_hold: Option<String>,
 }
 
 impl Tenant {
@@ -547,7 +557,7 @@ impl Settings {
     pub fn tenants_roles(&self) -> HashSet<(ClusterName, String)> {
         let mut roles = HashSet::new();
         for cluster in self.clusters.values() {
-            let logins = cluster.logins.values().chain(&cluster.service);
+            let logins = cluster.logins.values().chain(&cluster.service).chain(&cluster.upkeep.login);
             roles.extend(logins.map(|login| (cluster.name.clone(), login.role.clone())));
         }
         for tenant in self.tenants.values() {

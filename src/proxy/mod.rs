@@ -34,6 +34,7 @@ use crate::base::{NodeName, clock};
 use crate::catalogue::Standing;
 use crate::config::Settings;
 use crate::session::{self, Command, Door, Kick, Shared, World, WorldError};
+use crate::sidecar::maintenance::Keeper;
 use crate::telemetry;
 use crate::tenant::SEALED_ANEW;
 
@@ -140,6 +141,7 @@ impl Proxy {
         let followers = Followers::default();
         followers.renew(&control);
         tokio::spawn(functions::keep(Arc::clone(&shared), stop.clone()));
+        tokio::spawn(Keeper::new(Arc::clone(&shared)).run(stop.clone()));
         tokio::spawn(seal_anew(Arc::clone(&shared), stop.clone()));
         let mut addresses = Vec::new();
         for address in listen.addresses {
