@@ -79,6 +79,7 @@ fn what_the_reference_calls_a_default_is_one() {
     let reference = load(&folder.path().join("pgward.toml"));
     assert_eq!(minimal.session, reference.session);
     assert_eq!(minimal.pool, reference.pool);
+    assert_eq!(minimal.maintenance, reference.maintenance);
     assert_eq!(minimal.log, reference.log);
     let only = format!(
         "{}\n[audit]\nfile = \"audit/pgward.jsonl\"\n",
