@@ -98,6 +98,10 @@ name!(
     RepositoryName, 63, word, "A-Z a-z 0-9 _ -"
 );
 name!(
+    /// Backups that are made alike and kept alike.
+    TierName, 63, word, "A-Z a-z 0-9 _ -"
+);
+name!(
     /// A crossing of borders that is allowed.
     GrantName, 63, word, "A-Z a-z 0-9 _ -"
 );

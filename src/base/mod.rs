@@ -13,7 +13,7 @@ pub mod sqlstate;
 pub use causes::causes;
 pub use ids::{
     Access, ClassName, ClusterName, GrantName, NodeName, PartitionsName, Party, Region, RepositoryName, ServerName,
-    TenantId,
+    TenantId, TierName,
 };
 pub use interned::Interned;
 pub use lsn::Lsn;

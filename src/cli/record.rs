@@ -30,6 +30,10 @@ pub(super) enum Deed {
     ImportClassification,
     SetUpPartitions,
     KeepPartitions,
+    SetUpBackup,
+    RunBackup,
+    PruneBackup,
+    RestoreBackup,
 }
 
 impl Deed {
@@ -48,6 +52,10 @@ impl Deed {
             Self::ImportClassification => "classification_import",
             Self::SetUpPartitions => "maintenance_setup",
             Self::KeepPartitions => "maintenance_run",
+            Self::SetUpBackup => "backup_setup",
+            Self::RunBackup => "backup_run",
+            Self::PruneBackup => "backup_prune",
+            Self::RestoreBackup => "backup_restore",
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::forwarding::Forward;
 use super::settings::*;
-use super::{Problem, catalogue, maintenance};
+use super::{Problem, backup, catalogue, maintenance};
 use crate::base::TenantId;
 use crate::residency;
 
@@ -22,6 +22,7 @@ pub(super) fn across(settings: &Settings) -> Vec<Problem> {
     grants(settings, &mut problems);
     catalogue::check(settings, &mut problems);
     maintenance::check(settings, &mut problems);
+    backup::check(settings, &mut problems);
     audit(settings, &mut problems);
     break_glass(settings, &mut problems);
     plain(settings, &mut problems);
@@ -44,10 +45,10 @@ fn keys(settings: &Settings, problems: &mut Vec<Problem>) {
             .example("context.keys.k1 = { file = \"context.key\" }"),
         );
     }
-    let shared = settings
-        .clusters
-        .values()
-        .flat_map(|cluster| cluster.logins.values().chain(&cluster.service).chain(&cluster.upkeep.login));
+    let shared = settings.clusters.values().flat_map(|cluster| {
+        let backup = cluster.backup.as_ref().map(|backup| &backup.login);
+        cluster.logins.values().chain(&cluster.service).chain(&cluster.upkeep.login).chain(backup)
+    });
     let own = settings.tenants.values().flat_map(|tenant| match &tenant.roles {
         Roles::Own(logins) => logins.values().collect(),
         Roles::Shared(_) => Vec::new(),
@@ -312,7 +313,8 @@ fn tenant(settings: &Settings, tenant: &Tenant, problems: &mut Vec<Problem>) {
     }
     let primaries = cluster.servers.iter().filter(|server| server.role == ServerRole::Primary);
     let primaries = primaries.map(|primary| ("primary", primary.name.as_str(), &primary.region));
-    let repositories = cluster.repositories.iter().map(|(name, region)| ("repository", name.as_str(), region));
+    let repositories = cluster.repositories.iter();
+    let repositories = repositories.map(|(name, repository)| ("repository", name.as_str(), &repository.region));
     for (kind, name, region) in primaries.chain(repositories) {
         if !residency::allows(&tenant.regions, region) {
             let regions: Vec<&str> = tenant.regions.iter().map(|region| region.as_str()).collect();

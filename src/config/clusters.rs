@@ -8,13 +8,14 @@ use std::time::Duration;
 use toml::Value;
 
 use super::Problem;
+use super::backup;
 use super::logins::{self, login};
 use super::maintenance;
 use super::places::{Patroni, Url};
 use super::reader::{Reader, Section, empty, map, table};
 use super::regions::Groups;
 use super::settings::*;
-use crate::base::{Access, ClusterName, Region, RepositoryName};
+use crate::base::{Access, ClusterName, Region};
 use crate::residency;
 
 pub(super) fn clusters(
@@ -66,7 +67,8 @@ fn cluster(
                 .example("service = \"pgward_service\""),
         );
     }
-    let repositories = repositories(reader, &mut section, groups);
+    let repositories = backup::repositories(reader, &mut section, groups);
+    let backup = backup::of_cluster(reader, &mut section, master_key);
     let upkeep = maintenance::upkeep(reader, &mut section, master_key);
     section.finish(reader);
     let (name, members) = (name.clone(), Vec::new());
@@ -76,6 +78,7 @@ fn cluster(
         members,
         repositories,
         upkeep,
+        backup,
         tls,
         logins,
         service,
@@ -83,18 +86,6 @@ fn cluster(
         patroni,
         failover_timeout,
         slow_start,
-    })
-}
-
-/// Where backups are kept: whatever makes them, they hold all of the cluster.
-fn repositories(reader: &mut Reader, section: &mut Section, groups: &Groups) -> BTreeMap<RepositoryName, Region> {
-    let entries = section.entries(reader, "repositories");
-    map(reader, entries, |reader, at, _: &RepositoryName, value| {
-        let mut section = table(reader, at, value)?;
-        let region: Option<Region> = section.required(reader, "region", "\"lk\"");
-        region.iter().for_each(|region| groups.is_one(reader, &section.at("region"), region));
-        section.finish(reader);
-        region
     })
 }
 
@@ -225,9 +216,10 @@ fn server(reader: &mut Reader, mut section: Section) -> Option<Server> {
     let roles = [("primary", ServerRole::Primary), ("replica", ServerRole::Replica)];
     let role = section.choice(reader, "role", &roles).unwrap_or(ServerRole::Primary);
     let (max_backends, weight) = share(reader, &mut section);
+    let data_directory = section.optional::<String>(reader, "data_directory").map(PathBuf::from);
     section.finish(reader);
     let port = u16::try_from(port).ok()?;
-    Some(Server { name: name?, host: host?, port, region: region?, role, max_backends, weight })
+    Some(Server { name: name?, host: host?, port, region: region?, role, max_backends, weight, data_directory })
 }
 
 /// How much of what there is to do goes to a server.

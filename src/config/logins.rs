@@ -1,15 +1,19 @@
 //! Roles that backends log in as.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use toml::Value;
 
 use super::Problem;
 use super::reader::{FromToml, Reader, Section, table};
-use super::settings::{Login, LoginPassword, PoolMode, ReadRoute};
+use super::settings::{Login, LoginPassword, PoolMode, ReadRoute, Roles, Settings};
+use crate::base::ClusterName;
 
 /// What pgward itself logs in as where nothing else is said.
 const SERVICE: &str = "pgward_service";
+
+/// What backups are begun and ended as, and counted.
+const BACKUP: &str = "pgward_backup";
 
 /// Lists of names, which ALTER ROLE stores in another form than it is given; and the search path is the tenant's.
 const NOT_FOR_ROLES: [&str; 6] = [
@@ -61,10 +65,19 @@ fn of_role(role: String) -> Login {
 
 /// What pgward itself logs in as. Without a word of it there is one if its password can be derived.
 pub(super) fn service(reader: &mut Reader, section: &mut Section, master_key: bool) -> Option<Login> {
-    let at = section.at("service");
-    match section.take("service") {
+    own(reader, section, "service", SERVICE, master_key)
+}
+
+/// What backups are made as, likewise.
+pub(super) fn backup(reader: &mut Reader, section: &mut Section, master_key: bool) -> Option<Login> {
+    own(reader, section, "login", BACKUP, master_key)
+}
+
+fn own(reader: &mut Reader, section: &mut Section, key: &'static str, role: &str, master_key: bool) -> Option<Login> {
+    let at = section.at(key);
+    match section.take(key) {
         Some(value) => login(reader, &at, value),
-        None => master_key.then(|| of_role(SERVICE.to_owned())),
+        None => master_key.then(|| of_role(role.to_owned())),
     }
 }
 
@@ -80,4 +93,22 @@ fn settings(reader: &mut Reader, section: &mut Section) -> BTreeMap<String, Stri
         }
     }
     settings
+}
+
+impl Settings {
+    /// Roles that tenants' backends log in as, and pgward for them or to know them. Nobody else may.
+    pub fn tenants_roles(&self) -> HashSet<(ClusterName, String)> {
+        let mut roles = HashSet::new();
+        for cluster in self.clusters.values() {
+            let logins = cluster.logins.values().chain(&cluster.service).chain(&cluster.upkeep.login);
+            roles.extend(logins.map(|login| (cluster.name.clone(), login.role.clone())));
+        }
+        for tenant in self.tenants.values() {
+            if let Roles::Own(logins) = &tenant.roles {
+                roles.extend(logins.values().map(|login| (tenant.cluster.clone(), login.role.clone())));
+            }
+        }
+        roles.extend(self.catalogue.iter().map(|it| (it.cluster.clone(), it.login.role.clone())));
+        roles
+    }
 }

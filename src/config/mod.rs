@@ -6,6 +6,7 @@
 //! Nothing live is kept in here: settings are values.
 
 mod audit;
+mod backup;
 mod break_glass;
 mod catalogue;
 mod check;
@@ -28,6 +29,7 @@ mod users;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use backup::{Backup, BackupKind, ClusterBackup, On, Repository, S3, Store, StorePlace, Tier, TimeOfDay};
 pub use catalogue::{Catalogue, Snapshot};
 pub use forwarding::{Forward, Forwarding, ServerNames};
 pub use grants::Grant;

@@ -357,6 +357,7 @@ from_name!(
     crate::base::Access,
     crate::base::GrantName,
     crate::base::RepositoryName,
+    crate::base::TierName,
     crate::base::NodeName,
     crate::base::ClassName,
     crate::base::PartitionsName

@@ -10,7 +10,9 @@ use super::clusters::clusters;
 use super::reader::{FromToml, Reader, Section, choose, empty, table};
 use super::regions::{Groups, Nodes};
 use super::settings::*;
-use super::{Forward, Problem, audit, break_glass, catalogue, forwarding, grants, maintenance, plain, reads, tenants};
+use super::{
+    Forward, Problem, audit, backup, break_glass, catalogue, forwarding, grants, maintenance, plain, reads, tenants,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -28,6 +30,7 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
     let part = root.section(reader, "log");
     let log = log(reader, part);
     let audit = root.section(reader, "audit").and_then(|section| audit::audit(reader, section));
+    let backup = root.section(reader, "backup").and_then(|section| backup::backup(reader, section));
     let master_key = master_key(reader, &mut root);
     let part = root.section(reader, "context");
     let context = context(reader, part);
@@ -65,6 +68,7 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
         console,
         log,
         audit,
+        backup,
         master_key,
         context,
         issuers,

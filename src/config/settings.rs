@@ -1,11 +1,12 @@
 //! The validated configuration. Units are in the types, ranges were checked on the way in.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::backup::{Backup, ClusterBackup, Repository};
 use super::catalogue::Catalogue;
 use super::forwarding::{Forward, Forwarding};
 use super::grants::Grant;
@@ -24,6 +25,8 @@ pub struct Settings {
     pub log: Log,
     /// `None`: nothing is audited.
     pub audit: Option<Audit>,
+    /// `None`: pgward makes no backups.
+    pub backup: Option<Backup>,
     pub master_key: Option<Secret>,
     pub context: Context,
     pub issuers: Vec<Issuer>,
@@ -255,7 +258,9 @@ pub struct Cluster {
     /// Servers that Patroni has told of, besides those that are configured. Not in the file.
     pub members: Vec<Arc<Server>>,
     /// Where its backups are kept.
-    pub repositories: BTreeMap<RepositoryName, Region>,
+    pub repositories: BTreeMap<RepositoryName, Repository>,
+    /// How they are made. `None`: there is nothing to log in by.
+    pub backup: Option<ClusterBackup>,
     /// What is partitioned there by time.
     pub upkeep: Arc<Upkeep>,
     pub tls: ServerTls,
@@ -308,6 +313,8 @@ pub struct Server {
     pub max_backends: usize,
     /// Its share of reads, beside those of other replicas. 0: nobody reads there.
     pub weight: usize,
+    /// Where its data is on this machine, or on the one that pgBackRest is told of.
+    pub data_directory: Option<PathBuf>,
 }
 
 impl Server {
@@ -550,24 +557,6 @@ pub struct Plain {
     pub databases: BTreeMap<String, Arc<PlainDatabase>>,
     /// For every other name.
     pub any: Option<Arc<PlainDatabase>>,
-}
-
-impl Settings {
-    /// Roles that tenants' backends log in as, and pgward for them or to know them. Nobody else may.
-    pub fn tenants_roles(&self) -> HashSet<(ClusterName, String)> {
-        let mut roles = HashSet::new();
-        for cluster in self.clusters.values() {
-            let logins = cluster.logins.values().chain(&cluster.service).chain(&cluster.upkeep.login);
-            roles.extend(logins.map(|login| (cluster.name.clone(), login.role.clone())));
-        }
-        for tenant in self.tenants.values() {
-            if let Roles::Own(logins) = &tenant.roles {
-                roles.extend(logins.values().map(|login| (tenant.cluster.clone(), login.role.clone())));
-            }
-        }
-        roles.extend(self.catalogue.iter().map(|it| (it.cluster.clone(), it.login.role.clone())));
-        roles
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

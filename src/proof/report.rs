@@ -382,10 +382,10 @@ impl Place {
 }
 
 fn repositories(cluster: &Cluster, tenant: &Tenant) -> Vec<Repository> {
-    let one = |(name, region): (&RepositoryName, &Region)| Repository {
+    let one = |(name, kept): (&RepositoryName, &crate::config::Repository)| Repository {
         repository: name.to_string(),
-        region: region.to_string(),
-        allowed: residency::allows(&tenant.regions, region),
+        region: kept.region.to_string(),
+        allowed: residency::allows(&tenant.regions, &kept.region),
     };
     cluster.repositories.iter().map(one).collect()
 }

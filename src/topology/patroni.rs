@@ -140,6 +140,7 @@ impl Member {
             role: ServerRole::Replica,
             max_backends: rules.max_backends,
             weight: if self.spared { 0 } else { rules.weight },
+            data_directory: None,
         })
     }
 }

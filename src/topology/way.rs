@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Config, NoTls};
 use super::writers::{WritersError, writers};
 use crate::backend::Endpoint;
 use crate::base::ClusterName;
-use crate::config::{Login, Settings};
+use crate::config::{Login, Server, Settings};
 use crate::net::{self, AdministrationTls, TlsError};
 use crate::tenant::login_password;
 
@@ -62,6 +62,16 @@ impl Way {
         let tls = net::connector(&cluster.tls).map_err(failed)?.map(AdministrationTls::new);
         let places = writers.servers.iter().map(|server| (server.host.as_str(), server.port));
         Self::new(settings, errand, places, tls)
+    }
+
+    /// To this server and no other.
+    pub fn to_server(settings: &Settings, errand: Errand<'_>, server: &Server) -> Result<Self, WayError> {
+        let Some(cluster) = settings.clusters.get(errand.cluster) else {
+            return Err(WayError::UnknownCluster(errand.cluster.clone()));
+        };
+        let failed = |source| WayError::Tls { cluster: cluster.name.clone(), source };
+        let tls = net::connector(&cluster.tls).map_err(failed)?.map(AdministrationTls::new);
+        Self::new(settings, errand, [(server.host.as_str(), server.port)].into_iter(), tls)
     }
 
     /// To the server that the cluster's pools lead to.

@@ -89,6 +89,7 @@ fn view(name: &str, region: &str, role: Role, since: Instant) -> ServerView {
         role: if role == Role::Primary { ServerRole::Primary } else { ServerRole::Replica },
         max_backends: 10,
         weight: 100,
+        data_directory: None,
     };
     ServerView {
         server: Arc::new(server),

@@ -1,1 +1,38 @@
 //! Backups of whole clusters by pgBackRest, proven by restoring them.
+//!
+//! ```text
+//!   tiers       what is due, what may go (pure)
+//!   target      up to where a copy is replayed, and which backup that takes (pure)
+//!   conf, info  pgBackRest's file, made; its answer, read (pure)
+//!   pgbackrest  the program, run
+//!   site        one cluster's: repositories, folder, lock, way to the primary
+//!   make        a backup is made, and old ones let go
+//!   restore     data put where a server is to be started on it
+//!   scratch     a copy, restored aside
+//!   standing    what there should be by now
+//!   watch       how the log gets to the archive
+//! ```
+
+mod conf;
+mod error;
+mod info;
+mod make;
+mod pgbackrest;
+mod restore;
+mod scratch;
+mod site;
+mod standing;
+mod target;
+mod tiers;
+mod watch;
+
+pub use error::BackupError;
+pub use info::{Holdings, Kept};
+pub use make::{Made, Order, Pruned, archive_command, kept_until, make, prune};
+pub use pgbackrest::{Progress, Unseen};
+pub use restore::{Place, Restored, restore};
+pub use scratch::{Recovered, Scratch, Took};
+pub use site::{Lock, Primary, Site};
+pub use standing::{Standing, standing};
+pub use target::{Target, Wanted, moment};
+pub use watch::{Archiving, archiving};

@@ -1,0 +1,75 @@
+use std::path::PathBuf;
+
+use crate::base::{ClusterName, RepositoryName};
+use crate::local::ClusterError;
+use crate::topology::{WayError, WritersError};
+
+/// What kept a backup from being made, found, restored or let go.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    #[error("there is no cluster {0} in the configuration")]
+    UnknownCluster(ClusterName),
+    #[error("pgward makes no backups of cluster {0}: no repository of it has a path or s3 (clusters.{0}.repositories)")]
+    NotConfigured(ClusterName),
+    #[error("cluster {cluster} has no repository {repository} that pgward keeps backups in; it has {known}")]
+    UnknownRepository { cluster: ClusterName, repository: RepositoryName, known: String },
+    #[error("there is no tier {tier} (backup.tiers); there is {known}")]
+    UnknownTier { tier: String, known: String },
+    #[error("tier {tier} does not go to a repository that is meant (backup.tiers.{tier}.repositories)")]
+    NotOfTier { tier: String },
+    #[error("another command works on the backups of cluster {cluster} ({by}); nothing was done")]
+    Busy { cluster: ClusterName, by: String },
+    #[error("another pgward makes a backup of cluster {0} right now; nothing was done")]
+    BusyElsewhere(ClusterName),
+    #[error("cannot {doing} {}", .path.display())]
+    File {
+        doing: &'static str,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Local(#[from] ClusterError),
+    #[error(transparent)]
+    Writers(#[from] WritersError),
+    #[error(transparent)]
+    Way(#[from] WayError),
+    #[error("no server of cluster {cluster} that has a data_directory takes writes{why}")]
+    NoPrimary { cluster: ClusterName, why: String },
+    #[error("cannot {doing} on cluster {cluster}")]
+    Sql {
+        doing: &'static str,
+        cluster: ClusterName,
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    #[error(
+        "{what} on the primary of cluster {cluster}, so its log is not archived and no backup would be whole; {mend}"
+    )]
+    Archiving { cluster: ClusterName, what: String, mend: String },
+    #[error("{program} cannot be run; install the package pgbackrest, or say with backup.program where it is")]
+    Program {
+        program: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("pgbackrest {command} failed ({status}): {said}")]
+    Pgbackrest { command: &'static str, status: String, said: String },
+    #[error("what pgbackrest info says is not understood")]
+    Info(#[source] serde_json::Error),
+    #[error("repository {repository} of cluster {cluster} cannot be read: {trouble}")]
+    Repository { cluster: ClusterName, repository: RepositoryName, trouble: String },
+    #[error("cluster {cluster} has no backup {wanted}; `pgward backup list` shows what there is")]
+    NoBackup { cluster: ClusterName, wanted: String },
+    #[error("the copy of cluster {cluster} does not come up: {why}")]
+    Scratch { cluster: ClusterName, why: String },
+    #[error("{0}")]
+    Target(String),
+}
+
+impl BackupError {
+    pub(super) fn file(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { doing, path, source }
+    }
+}

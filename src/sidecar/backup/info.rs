@@ -1,0 +1,184 @@
+//! What pgBackRest says is in its repositories (`info --output=json`).
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::conf::Numbered;
+use crate::base::RepositoryName;
+use crate::config::BackupKind;
+
+/// A backup that is whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    pub label: String,
+    pub repository: RepositoryName,
+    pub kind: BackupKind,
+    /// The tier that it was made for. `None`: made by hand, or by somebody else.
+    pub tier: Option<String>,
+    /// Unix time.
+    pub started: u64,
+    pub stopped: u64,
+    /// Backups that it is no good without.
+    pub needs: Vec<String>,
+    /// Bytes of the cluster, and of what this one added to the repository.
+    pub size: u64,
+    pub stored: u64,
+    /// Whether pgBackRest found pages whose checksums are wrong.
+    pub damaged_pages: bool,
+    pub lsn: String,
+    pub first_segment: String,
+}
+
+/// One repository as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holdings {
+    pub repository: RepositoryName,
+    /// Why nothing is known of it.
+    pub trouble: Option<String>,
+    /// The oldest first.
+    pub backups: Vec<Kept>,
+    /// The first and last segment of the log, of the newest system.
+    pub archive: Option<(String, String)>,
+}
+
+impl Holdings {
+    pub(super) fn unknown(repository: &RepositoryName, trouble: String) -> Self {
+        Self { repository: repository.clone(), trouble: Some(trouble), backups: Vec::new(), archive: None }
+    }
+}
+
+/// The key that a backup is marked with.
+pub(super) const TIER: &str = "pgward-tier";
+
+#[derive(Deserialize)]
+struct Stanza {
+    name: String,
+    #[serde(default)]
+    archive: Vec<Archive>,
+    #[serde(default)]
+    backup: Vec<Backup>,
+    #[serde(default)]
+    repo: Vec<Repo>,
+    status: Status,
+}
+
+#[derive(Deserialize)]
+struct Archive {
+    database: OfDatabase,
+    min: Option<String>,
+    max: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct OfDatabase {
+    #[serde(rename = "repo-key")]
+    repository: usize,
+}
+
+#[derive(Deserialize)]
+struct Backup {
+    label: String,
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    annotation: BTreeMap<String, String>,
+    reference: Option<Vec<String>>,
+    timestamp: Timestamp,
+    archive: Segments,
+    lsn: Option<Positions>,
+    info: Sizes,
+    error: Option<bool>,
+    database: OfDatabase,
+}
+
+#[derive(Deserialize)]
+struct Segments {
+    start: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Positions {
+    stop: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Timestamp {
+    start: u64,
+    stop: u64,
+}
+
+#[derive(Deserialize)]
+struct Sizes {
+    size: u64,
+    repository: InRepository,
+}
+
+#[derive(Deserialize)]
+struct InRepository {
+    delta: u64,
+}
+
+#[derive(Deserialize)]
+struct Repo {
+    key: usize,
+    status: Status,
+}
+
+#[derive(Deserialize)]
+struct Status {
+    code: i64,
+    message: String,
+}
+
+/// Nothing is there yet: no stanza, or no backup in it.
+const EMPTY: [i64; 3] = [1, 2, 3];
+
+pub(super) fn read(
+    text: &str,
+    stanza: &str,
+    repositories: &[Numbered<'_>],
+) -> Result<Vec<Holdings>, serde_json::Error> {
+    let stanzas: Vec<Stanza> = serde_json::from_str(text)?;
+    let found = stanzas.into_iter().find(|found| found.name == stanza);
+    Ok(repositories.iter().map(|numbered| holdings(found.as_ref(), *numbered)).collect())
+}
+
+fn holdings(stanza: Option<&Stanza>, numbered: Numbered<'_>) -> Holdings {
+    let repository = numbered.name.clone();
+    let Some(stanza) = stanza else {
+        return Holdings { repository, trouble: None, backups: Vec::new(), archive: None };
+    };
+    let status = stanza.repo.iter().find(|repo| repo.key == numbered.number).map(|repo| &repo.status);
+    let status = status.unwrap_or(&stanza.status);
+    let trouble = (status.code != 0 && !EMPTY.contains(&status.code)).then(|| status.message.clone());
+    let here = |of: &OfDatabase| of.repository == numbered.number;
+    let mut backups: Vec<Kept> = stanza
+        .backup
+        .iter()
+        .filter(|backup| here(&backup.database))
+        .filter_map(|backup| kept(backup, &repository))
+        .collect();
+    backups.sort_by(|a, b| (a.stopped, &a.label).cmp(&(b.stopped, &b.label)));
+    let archive = stanza.archive.iter().rfind(|archive| here(&archive.database));
+    let archive = archive.and_then(|archive| archive.min.clone().zip(archive.max.clone()));
+    Holdings { repository, trouble, backups, archive }
+}
+
+fn kept(backup: &Backup, repository: &RepositoryName) -> Option<Kept> {
+    let kind = BackupKind::ALL.into_iter().find(|(name, _)| *name == backup.kind)?.1;
+    Some(Kept {
+        label: backup.label.clone(),
+        repository: repository.clone(),
+        kind,
+        tier: backup.annotation.get(TIER).cloned(),
+        started: backup.timestamp.start,
+        stopped: backup.timestamp.stop,
+        needs: backup.reference.clone().unwrap_or_default(),
+        size: backup.info.size,
+        stored: backup.info.repository.delta,
+        damaged_pages: backup.error.unwrap_or(false),
+        lsn: backup.lsn.as_ref().and_then(|lsn| lsn.stop.clone()).unwrap_or_default(),
+        first_segment: backup.archive.start.clone().unwrap_or_default(),
+    })
+}

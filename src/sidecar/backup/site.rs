@@ -1,0 +1,290 @@
+//! One cluster's backups: where they are, what is remembered of them here, and how pgBackRest is told.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tempfile::NamedTempFile;
+use tokio_postgres::Client;
+
+use super::conf::{Conf, Numbered};
+use super::error::BackupError;
+use super::info::{self, Holdings};
+use super::pgbackrest::{Pgbackrest, Progress};
+use crate::base::{ClusterName, RepositoryName};
+use crate::config::{self, Cluster, ClusterBackup, Repository, Server, ServerRole, ServerTlsMode, Settings, Tier};
+use crate::local::Host;
+use crate::tenant::login_password;
+use crate::topology::{self, Errand, Way, WayError};
+
+pub struct Site {
+    settings: Arc<Settings>,
+    cluster: Arc<Cluster>,
+    backup: config::Backup,
+    own: ClusterBackup,
+    host: Host,
+    folder: PathBuf,
+}
+
+/// Held as long as one command works on a cluster's backups, however it ends.
+pub struct Lock {
+    _file: File,
+}
+
+impl Site {
+    /// Makes the cluster's folder, if it is not there.
+    pub fn open(settings: &Arc<Settings>, name: &ClusterName) -> Result<Self, BackupError> {
+        let cluster = settings.clusters.get(name).ok_or_else(|| BackupError::UnknownCluster(name.clone()))?;
+        let driven = cluster.repositories.values().any(|repository| repository.store.is_some());
+        let (Some(backup), Some(own), true) = (&settings.backup, &cluster.backup, driven) else {
+            return Err(BackupError::NotConfigured(name.clone()));
+        };
+        let host = Host::find()?;
+        let parent = std::path::absolute(&backup.directory).map_err(BackupError::file("find", &backup.directory))?;
+        let made = fs::DirBuilder::new().recursive(true).mode(0o711).create(&parent);
+        made.map_err(BackupError::file("make the folder", &parent))?;
+        let folder = parent.join(name.as_str());
+        let site = Self {
+            settings: Arc::clone(settings),
+            cluster: Arc::clone(cluster),
+            backup: backup.clone(),
+            own: own.clone(),
+            host,
+            folder,
+        };
+        site.private_folder(&site.folder)?;
+        for part in ["lock", "log", "spool"] {
+            site.private_folder(&site.folder.join(part))?;
+        }
+        Ok(site)
+    }
+
+    /// The clusters whose backups pgward makes.
+    pub fn clusters(settings: &Settings) -> impl Iterator<Item = &ClusterName> {
+        let driven = |cluster: &Cluster| cluster.repositories.values().any(|repository| repository.store.is_some());
+        let all = settings.clusters.values().filter(move |cluster| driven(cluster) && settings.backup.is_some());
+        all.map(|cluster| &cluster.name)
+    }
+
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    pub fn rules(&self) -> &config::Backup {
+        &self.backup
+    }
+
+    /// What is remembered of the cluster's backups: ours and PostgreSQL's user's alone.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// A folder of PostgreSQL's user, closed to all others.
+    pub(super) fn private_folder(&self, path: &Path) -> Result<(), BackupError> {
+        match fs::DirBuilder::new().mode(0o700).create(path) {
+            Ok(()) => Ok(self.host.own(path)?),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(BackupError::file("make the folder", path)(error)),
+        }
+    }
+
+    /// Puts a file in its place as a whole, for PostgreSQL's user alone.
+    pub(super) fn private_file(&self, path: &Path, text: &str) -> Result<(), BackupError> {
+        let folder = path.parent().unwrap_or(&self.folder);
+        let put = || {
+            let mut file = NamedTempFile::new_in(folder)?;
+            file.write_all(text.as_bytes())?;
+            fs::set_permissions(file.path(), fs::Permissions::from_mode(0o600))?;
+            file.as_file().sync_all()?;
+            Ok(file)
+        };
+        let file = put().map_err(BackupError::file("write", path))?;
+        self.host.own(file.path())?;
+        file.persist(path).map_err(|error| BackupError::file("write", path)(error.error))?;
+        Ok(())
+    }
+
+    /// `doing`: what others are told who come meanwhile.
+    pub fn lock(&self, doing: &str) -> Result<Lock, BackupError> {
+        let path = self.folder.join("command.lock");
+        let failed = |source| BackupError::File { doing: "lock", path: path.clone(), source };
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.create(true).truncate(false).read(true).write(true).mode(0o600).open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut by = String::new();
+                let _ = file.read_to_string(&mut by);
+                return Err(BackupError::Busy { cluster: self.cluster.name.clone(), by: by.trim().to_owned() });
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        let text = format!("process {}: {doing}\n", std::process::id());
+        file.set_len(0).and_then(|()| file.write_all(text.as_bytes())).map_err(failed)?;
+        Ok(Lock { _file: file })
+    }
+
+    /// The repositories that pgward keeps backups in, by pgBackRest's numbers.
+    pub(super) fn repositories(&self) -> Vec<Numbered<'_>> {
+        let all = self.cluster.repositories.iter().filter(|(_, repository)| repository.store.is_some());
+        all.enumerate().map(|(at, (name, repository))| Numbered { number: at + 1, name, repository }).collect()
+    }
+
+    pub(super) fn repository(&self, wanted: &RepositoryName) -> Result<Numbered<'_>, BackupError> {
+        let all = self.repositories();
+        let found = all.iter().find(|numbered| numbered.name == wanted).copied();
+        found.ok_or_else(|| BackupError::UnknownRepository {
+            cluster: self.cluster.name.clone(),
+            repository: wanted.clone(),
+            known: all.iter().map(|numbered| numbered.name.as_str()).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// Where backups are and in which region, by name.
+    pub fn stores(&self) -> BTreeMap<&RepositoryName, &Repository> {
+        self.repositories().into_iter().map(|numbered| (numbered.name, numbered.repository)).collect()
+    }
+
+    pub fn tier(&self, name: &str) -> Result<&Tier, BackupError> {
+        self.backup.tiers.get(name).ok_or_else(|| BackupError::UnknownTier {
+            tier: name.to_owned(),
+            known: self.backup.tiers.keys().map(|name| name.as_str()).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    fn errand<'a>(&'a self, database: &'a str) -> Errand<'a> {
+        let (cluster, login) = (&self.cluster.name, &self.own.login);
+        Errand { cluster, database, login, application_name: "pgward backup" }
+    }
+
+    /// The server that takes writes and whose data pgBackRest can read, and a connection to it.
+    pub async fn primary(&self) -> Result<Primary, BackupError> {
+        let mut why = String::new();
+        for server in topology::writers(&self.cluster).await?.servers {
+            // Patroni tells where a server is, the configuration where its data is.
+            let known =
+                self.cluster.servers.iter().find(|known| known.host == server.host && known.port == server.port);
+            let Some(data) = known.and_then(|known| known.data_directory.clone()) else { continue };
+            let way = Way::to_server(&self.settings, self.errand(&self.own.database), &server)?;
+            match way.connect().await {
+                Ok(client) => return Ok(Primary { server, data, client }),
+                Err(error) => why = format!(" (server {}: {})", server.name, crate::base::causes(&error)),
+            }
+        }
+        Err(BackupError::NoPrimary { cluster: self.cluster.name.clone(), why })
+    }
+
+    /// The data of the server that is configured as the primary.
+    pub(super) fn configured_data(&self) -> Result<PathBuf, BackupError> {
+        let mut servers: Vec<&Arc<Server>> = self.cluster.servers.iter().collect();
+        servers.sort_by_key(|server| server.role != ServerRole::Primary);
+        let found = servers.into_iter().find_map(|server| server.data_directory.clone());
+        found.ok_or_else(|| BackupError::NotConfigured(self.cluster.name.clone()))
+    }
+
+    /// A connection to a database of the server that takes writes, as the one who reads everything.
+    pub async fn connect(&self, database: &str) -> Result<Client, BackupError> {
+        let way = Way::find(&self.settings, self.errand(database)).await?;
+        way.connect().await.map_err(self.sql("connect"))
+    }
+
+    pub(super) fn sql(&self, doing: &'static str) -> impl Fn(tokio_postgres::Error) -> BackupError + '_ {
+        move |source| BackupError::Sql { doing, cluster: self.cluster.name.clone(), source }
+    }
+
+    /// For what needs no server.
+    pub(super) fn pgbackrest(&self) -> Result<Pgbackrest<'_>, BackupError> {
+        let repositories = self.repositories();
+        let conf = Conf { folder: &self.folder, backup: &self.own, repositories: &repositories };
+        let (path, text) = (self.folder.join("pgbackrest.conf"), conf.text());
+        if fs::read_to_string(&path).ok().as_ref() != Some(&text) {
+            self.private_file(&path, &text)?;
+        }
+        Ok(Pgbackrest {
+            host: &self.host,
+            program: &self.backup.program,
+            conf: path,
+            stanza: self.cluster.name.as_str(),
+            server: Vec::new(),
+            environment: Vec::new(),
+        })
+    }
+
+    pub(super) fn pgbackrest_at(&self, primary: &Primary) -> Result<Pgbackrest<'_>, BackupError> {
+        let server = vec![
+            format!("--pg1-path={}", primary.data.display()),
+            format!("--pg1-port={}", primary.server.port),
+            format!("--pg1-user={}", self.own.login.role),
+            format!("--pg1-database={}", self.own.database),
+        ];
+        Ok(Pgbackrest { server, environment: self.environment(&primary.server)?, ..self.pgbackrest()? })
+    }
+
+    /// What libpq goes by in pgBackRest, where the server's Unix socket is not what it is to use.
+    fn environment(&self, server: &Server) -> Result<Vec<(&'static str, String)>, BackupError> {
+        let (login, name) = (&self.own.login, &self.cluster.name);
+        let password = login_password(self.settings.master_key.as_ref(), name, login);
+        let password = password.ok_or_else(|| WayError::NoPassword(login.role.clone()))?;
+        let mode = match self.cluster.tls.mode {
+            ServerTlsMode::Off => "disable",
+            ServerTlsMode::Require => "require",
+            ServerTlsMode::VerifyFull => "verify-full",
+        };
+        let mut variables = vec![
+            ("PGHOST", server.host.clone()),
+            ("PGPASSWORD", String::from_utf8_lossy(password.expose()).into_owned()),
+            ("PGSSLMODE", mode.to_owned()),
+            ("PGAPPNAME", "pgward backup".to_owned()),
+        ];
+        let tls = &self.cluster.tls;
+        for (name, file) in [("PGSSLROOTCERT", &tls.ca), ("PGSSLCERT", &tls.certificate), ("PGSSLKEY", &tls.key)] {
+            variables.extend(file.as_ref().map(|file| (name, file.display().to_string())));
+        }
+        Ok(variables)
+    }
+
+    /// What is in each repository.
+    pub async fn holdings(&self) -> Result<Vec<Holdings>, BackupError> {
+        let repositories = self.repositories();
+        let mut all = Vec::new();
+        for numbered in &repositories {
+            // One at a time: one that cannot be reached tells nothing of the others.
+            let repository = format!("--repo={}", numbered.number);
+            let output = ["--output=json".to_owned(), repository];
+            match self.pgbackrest()?.output("info", &output).await {
+                Ok(text) => {
+                    let stanza = self.cluster.name.as_str();
+                    all.extend(info::read(&text, stanza, std::slice::from_ref(numbered)).map_err(BackupError::Info)?);
+                }
+                Err(BackupError::Pgbackrest { said, .. }) => all.push(Holdings::unknown(numbered.name, said)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Has every repository know the cluster, which takes its log only then. Can be repeated.
+    pub async fn prepare(&self, primary: &Primary, progress: &mut dyn Progress) -> Result<(), BackupError> {
+        self.pgbackrest_at(primary)?.run("stanza-create", &[], progress).await
+    }
+}
+
+/// The server that takes writes.
+pub struct Primary {
+    pub server: Arc<Server>,
+    pub data: PathBuf,
+    /// To the database that backups are begun in.
+    pub client: Client,
+}
