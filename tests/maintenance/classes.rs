@@ -1,5 +1,7 @@
 //! Rows are kept as long as their tenants' classes say.
 
+use pgward::sidecar::maintenance::Verdict;
+
 use crate::place::Place;
 
 #[tokio::test]
@@ -19,6 +21,29 @@ async fn rows_go_when_their_tenants_time_is_up_and_partitions_with_the_last_of_t
     }
     let again = place.turn("events").await;
     assert_eq!((again.deeds.dropped, again.deeds.rows, again.deeds.made), (0, 0, 0), "{again:?}");
+}
+
+/// Old partitions are many and large, and mostly nothing is left to delete in them.
+#[tokio::test]
+async fn a_partition_is_read_again_only_once_it_was_written_to() {
+    let place = Place::new("kept_once").await;
+    place.day(20).await;
+    place.rows(20, &["a", "b"]).await;
+    assert_eq!(place.turn("events").await.deeds.rows, 1);
+    let partition = place.one("select tableoid::regclass from events where tenant_id = 'b'").await;
+    // Whoever looks for rows to delete in it now waits for the lock, and in vain.
+    let unread = async || {
+        let holder = place.admin().await;
+        holder.batch_execute(&format!("begin; lock table only {partition} in exclusive mode")).await.unwrap();
+        let turn = place.turn("events").await;
+        holder.batch_execute("rollback").await.unwrap();
+        turn.verdict == Verdict::Done
+    };
+    // Connections tell what they have written a while later.
+    crate::support::until("it is not read again", unread).await;
+    place.rows(20, &["a"]).await;
+    crate::support::until("a late row goes", async || place.turn("events").await.deeds.rows == 1).await;
+    assert_eq!(place.left(20).await, "b");
 }
 
 #[tokio::test]
@@ -64,6 +89,8 @@ async fn one_run_deletes_no_more_than_it_may_and_waits_for_no_row_that_somebody_
         select now() - interval '20 days', n::text, 'a' from generate_series(1, 25) n";
     let admin = place.admin().await;
     admin.batch_execute(many).await.unwrap();
+    // Else it tells of its writes a while later.
+    admin.batch_execute("select pg_stat_force_next_flush()").await.unwrap();
     let holder = place.admin().await;
     holder.batch_execute("begin; select from events where body = '1' for update").await.unwrap();
     for left in [15, 5, 1, 1] {

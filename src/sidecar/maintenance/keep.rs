@@ -1,16 +1,17 @@
 //! Keeps the partitions of all clusters, again and again, and shows in metrics how they are.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use super::pass::{Pass, Turn, Verdict};
+use super::plan::{self, Job};
 use crate::audit::{Event, Text};
 use crate::base::{ClusterName, PartitionsName, clock};
-use crate::config::Settings;
-use crate::session::Shared;
+use crate::config::{Maintenance, Settings};
+use crate::session::{Shared, World};
 use crate::telemetry::Sample;
 
 /// How often it is looked whether the configuration is another one.
@@ -19,7 +20,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Nothing is asked more often, whatever fails.
 const LEAST: Duration = Duration::from_millis(500);
 
-/// The longest time until another node's work is looked at, or a configuration's new tables.
+/// The longest time until another node's work is looked at, or a server that could not be reached.
 const MOST: Duration = Duration::from_secs(60);
 
 const SUCCEEDED: (&str, &str) =
@@ -58,24 +59,28 @@ impl Keeper {
     async fn keep(&mut self) {
         loop {
             let world = self.shared.world.load_full();
+            let (seen, plan) = (Arc::downgrade(&world), plan(&world.settings));
             let wait = self.pass(&world.settings).await;
-            let begin = Instant::now();
             drop(world);
-            self.rest(begin, wait).await;
+            self.rest(seen, &plan, wait).await;
         }
     }
 
-    /// Until the next turn; sooner if the configuration has changed, though not at once, since tenants come and go.
-    async fn rest(&self, begin: Instant, wait: Duration) {
-        let before = self.shared.world.load_full();
+    /// Until the next turn, or until other tables are to be kept, or for another time.
+    async fn rest(&self, mut seen: Weak<World>, plan: &Plan, wait: Duration) {
+        let begin = Instant::now();
         loop {
-            let changed = !Arc::ptr_eq(&before, &self.shared.world.load_full());
-            let wait = if changed { wait.min(2 * LOOK) } else { wait };
             let left = wait.saturating_sub(begin.elapsed());
             if left.is_zero() {
                 return;
             }
             tokio::time::sleep(left.min(LOOK)).await;
+            let world = self.shared.world.load_full();
+            let now = Arc::downgrade(&world);
+            if !Weak::ptr_eq(&seen, &now) && self::plan(&world.settings) != *plan {
+                return;
+            }
+            seen = now;
         }
     }
 
@@ -165,6 +170,14 @@ impl Keeper {
         }
         samples
     }
+}
+
+/// What there is to keep, and how.
+type Plan = (Maintenance, Vec<Vec<Job>>);
+
+fn plan(settings: &Settings) -> Plan {
+    let kept = settings.clusters.values().filter(|cluster| !cluster.upkeep.partitions.is_empty());
+    (settings.maintenance.clone(), kept.map(|cluster| plan::jobs(settings, cluster)).collect())
 }
 
 impl Known {

@@ -17,11 +17,11 @@ const PROTECT: &str = include_str!("protect.sql");
 /// Its partitions: where each begins and ends. `$1` is the table's schema, `$2` its name.
 const PARTS: &str = "
     with part as (
-        select format('%I.%I', n.nspname, c.relname) as name, pg_get_expr(c.relpartbound, c.oid) as bound
+        select c.oid, format('%I.%I', n.nspname, c.relname) as name, pg_get_expr(c.relpartbound, c.oid) as bound
         from pg_inherits i join pg_class c on c.oid = i.inhrelid join pg_namespace n on n.oid = c.relnamespace
         where i.inhparent = to_regclass(format('%I.%I', $1::text, $2::text)) and not i.inhdetachpending),
     bounded as (
-        select name, bound = 'DEFAULT' as is_default, substring(bound from 'FROM \\(''([^'']+)''\\)')::timestamptz as low,
+        select oid, name, bound = 'DEFAULT' as is_default, substring(bound from 'FROM \\(''([^'']+)''\\)')::timestamptz as low,
             substring(bound from 'TO \\(''([^'']+)''\\)')::timestamptz as high
         from part)";
 
@@ -45,7 +45,8 @@ pub(super) async fn ready(client: &Client, rules: &Maintenance) -> Result<(), Ma
         "set search_path to ''; set timezone to 'UTC'; set datestyle to 'ISO'; set row_security to on;
          set lock_timeout to {lock}; set statement_timeout to {statement};
          set idle_in_transaction_session_timeout to 0; set default_transaction_isolation to 'read committed';
-         set client_min_messages to warning"
+         set client_min_messages to warning;
+         select set_config(name, '10s', false) from pg_settings where name = 'client_connection_check_interval'"
     );
     client.batch_execute(&sql).await.map_err(MaintenanceError::sql("preparing the connection"))
 }
@@ -68,6 +69,12 @@ pub(super) struct Found {
     pub superuser: bool,
     /// pg_partman knows it.
     pub known: bool,
+}
+
+pub(super) struct Partition {
+    pub oid: u32,
+    /// As SQL writes it.
+    pub name: String,
 }
 
 impl Partman<'_> {
@@ -250,14 +257,14 @@ impl Partman<'_> {
     }
 
     /// Those that ended so long ago, the oldest first.
-    pub async fn older(&self, seconds: u64) -> Result<Vec<String>, MaintenanceError> {
+    pub async fn older(&self, seconds: u64) -> Result<Vec<Partition>, MaintenanceError> {
         let sql = format!(
-            "{PARTS} select name from bounded where high <= now() - ($3::text || ' seconds')::interval order by low"
+            "{PARTS} select oid, name from bounded where high <= now() - ($3::text || ' seconds')::interval order by low"
         );
         let [schema, name] = self.place();
         let rows = self.client.query(&sql, &[schema, name, &seconds.to_string()]).await;
         let rows = rows.map_err(self.failed("looking at the partitions of"))?;
-        rows.iter().map(|row| value(row, 0)).collect()
+        rows.iter().map(|row| Ok(Partition { oid: value(row, 0)?, name: value(row, 1)? })).collect()
     }
 
     pub async fn standing(&self) -> Result<Standing, MaintenanceError> {

@@ -8,7 +8,7 @@ use crate::base::{PartitionsName, TenantId};
 use crate::config::{Cluster, Isolation, Login, Partitions, Settings, Tenant};
 
 /// The tables of one database.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Job {
     pub database: String,
     /// Those of a tenant's own stand together.
@@ -16,7 +16,7 @@ pub(super) struct Job {
 }
 
 /// A table that is partitioned by time.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Table {
     pub label: PartitionsName,
     pub rules: Arc<Partitions>,

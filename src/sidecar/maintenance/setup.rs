@@ -64,7 +64,7 @@ impl Setup<'_> {
              grant usage on schema partman to {role} with grant option;
              grant select, insert, update, delete on partman.part_config to {role} with grant option;
              grant select on partman.part_config_sub, partman.custom_time_partitions to {role} with grant option;
-             grant select, insert, update, delete on partman.pgward_state to {role}",
+             grant select, insert, update, delete on partman.pgward_state, partman.pgward_expired to {role}",
             literal(&verifier)
         );
         client.batch_execute(&sql).await.map_err(MaintenanceError::sql(format!("making the role {role}")))

@@ -31,7 +31,15 @@ create table if not exists partman.pgward_state (
     failures bigint not null default 0,
     failed text
 );
-revoke all on partman.pgward_state, partman.pgward_template from public;
+-- Partitions that have no row left which a rule would delete, and how often they had been written to by then.
+create table if not exists partman.pgward_expired (
+    parent_table text not null,
+    partition oid not null,
+    rule text not null,
+    writes bigint not null,
+    primary key (partition, rule)
+);
+revoke all on partman.pgward_state, partman.pgward_expired, partman.pgward_template from public;
 
 -- Tenants that own their tables have them changed by their own logins, which see and change nobody else's line.
 alter table partman.part_config enable row level security;

@@ -94,7 +94,11 @@ impl<'a> Visit<'a> {
             return Ok(());
         }
         let mut deeds = Deeds::default();
-        let done = bounded(rules, self.work(table, &mut deeds)).await;
+        turn.next = None;
+        let done = match &table.owner {
+            Some(_) => bounded(rules, self.work(table, &mut deeds)).await,
+            None => self.work(table, &mut deeds).await,
+        };
         turn.deeds = deeds;
         let past = self.note(table, done.as_ref().err()).await?;
         turn.succeeded = past.succeeded;
@@ -242,7 +246,8 @@ async fn forget(seat: &Client) -> Result<(), MaintenanceError> {
         where n.nspname = split_part(s.parent_table, '.', 1) and c.relname = split_part(s.parent_table, '.', 2))";
     let sql = format!(
         "delete from partman.part_config p using partman.pgward_state s where s.parent_table = p.parent_table and {gone};
-         delete from partman.pgward_state s where {gone}"
+         delete from partman.pgward_state s where {gone};
+         delete from partman.pgward_expired e where not exists (select from pg_class c where c.oid = e.partition)"
     );
     seat.batch_execute(&sql).await.map_err(MaintenanceError::sql("forgetting tables that are gone"))
 }
