@@ -119,3 +119,19 @@ async fn tenants_are_told_apart_by_a_column_that_is_no_text() {
     place.change("tenant_column = \"tenant_no\"", "tenant_column = \"nobody\"");
     assert_eq!(crate::place::word(&place.turn("events").await), "column");
 }
+
+#[tokio::test]
+async fn a_tenant_is_added_with_its_class() {
+    let place = Place::bare("kept_added").await;
+    place.write(&place.text("tenants_file = \"tenants.toml\"\n"));
+    std::fs::write(place.path().with_file_name("tenants.toml"), "").unwrap();
+    let tenant = async |line: &str| {
+        let output = place.pgward(&format!("tenant {line}")).await;
+        assert!(output.status.success(), "{line}: {}", crate::place::said(&output));
+        crate::place::said(&output)
+    };
+    tenant("add new --isolation rows --cluster main --database kept_added --home lk --class gold").await;
+    assert_eq!(place.settings().tenants["new"].class.as_ref().map(|class| class.as_str()), Some("gold"));
+    let shown = tenant("show new --json").await;
+    assert!(shown.contains("\"class\": \"gold\""), "{shown}");
+}

@@ -39,9 +39,7 @@ async fn partitions_belong_to_the_tables_owner_and_the_doctor_finds_nothing_in_t
         c.relforcerowsecurity || ' ' || (c.relacl is null)::text, ', ')
         from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'events'::regclass";
     assert_eq!(place.one(owners).await, "closed_owner_owner true true true");
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pgward"));
-    command.args(["doctor", "--json"]).env("PGWARD_CONFIG", place.path()).env("PGWARD_INSTALL_URL", &place.url);
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let output = place.pgward("doctor --json").await;
     let found = said(&output);
     assert!(found.contains("\"rule\"") || output.status.success(), "{found}");
     assert!(!found.contains("events_p") && !found.contains("events_default") && !found.contains("partman"), "{found}");

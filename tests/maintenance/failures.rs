@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use pgward::sidecar::maintenance::Verdict;
 
 use crate::place::{Place, word};
-use crate::support::{connect, one};
+use crate::support::one;
 
 #[tokio::test]
 async fn a_client_that_keeps_its_transaction_open_stops_neither_others_nor_the_next_turn() {
@@ -167,5 +167,4 @@ async fn only_one_works_on_a_database_at_a_time() {
     assert!(client.batch_execute("lock table partman.pgward_state in access share mode").await.is_err());
     holder.batch_execute("rollback").await.unwrap();
     place.kept().await;
-    let _ = connect(&place.url).await;
 }

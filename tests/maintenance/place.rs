@@ -210,12 +210,13 @@ premake = 2
 
     /// `pgward maintenance ...`.
     pub async fn command(&self, line: &str) -> Output {
+        self.pgward(&format!("maintenance {line}")).await
+    }
+
+    pub async fn pgward(&self, line: &str) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgward"));
-        command.arg("maintenance").args(line.split_whitespace()).stdin(Stdio::null());
-        command.env("PGWARD_CONFIG", self.path());
-        if line.starts_with("setup") {
-            command.env("PGWARD_INSTALL_URL", &self.url);
-        }
+        command.args(line.split_whitespace()).stdin(Stdio::null());
+        command.env("PGWARD_CONFIG", self.path()).env("PGWARD_INSTALL_URL", &self.url);
         tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
     }
 
