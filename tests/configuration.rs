@@ -32,7 +32,9 @@ fn conf() -> tempfile::TempDir {
         ("users.txt", "\"app\" \"a password\"\n".to_owned()),
     ];
     let passwords = ["admin.password", "console.password", "lookup.password", "ledger.password", "reporter.password"];
-    let keys = ["master.key", "context.key", "audit.key", "legacy.secret"].into_iter().chain(passwords);
+    let keys = ["master.key", "context.key", "audit.key", "legacy.secret", "backup.key", "s3.key", "s3.secret"]
+        .into_iter()
+        .chain(passwords);
     for (name, text) in files.into_iter().chain(keys.map(|name| (name, random.clone()))) {
         fs::write(secrets.join(name), text).unwrap();
     }
@@ -79,6 +81,7 @@ fn what_the_reference_calls_a_default_is_one() {
     let reference = load(&folder.path().join("pgward.toml"));
     assert_eq!(minimal.session, reference.session);
     assert_eq!(minimal.pool, reference.pool);
+    assert_eq!(minimal.maintenance, reference.maintenance);
     assert_eq!(minimal.log, reference.log);
     let only = format!(
         "{}\n[audit]\nfile = \"audit/pgward.jsonl\"\n",

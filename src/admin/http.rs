@@ -52,6 +52,10 @@ async fn metrics(State(control): State<Control>) -> impl IntoResponse {
     clusters(&control, &mut gauges);
     catalogue(&control, &mut gauges);
     busiest(&control, &mut gauges);
+    for sample in telemetry.published() {
+        let labels: Vec<(&str, &str)> = sample.labels.iter().map(|(name, of)| (*name, of.as_str())).collect();
+        gauges.add(sample.family, &labels, sample.value);
+    }
     let text = format!("{}{}", telemetry.render(), gauges.text());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }

@@ -191,6 +191,16 @@ pub enum Event {
         operator: Option<Text>,
         outcome: &'static str,
     },
+    /// Rows are gone whose time was up.
+    Expired {
+        /// `None`: of a table that tenants share.
+        tenant: Option<TenantId>,
+        /// `database@cluster`.
+        place: Text,
+        table: Text,
+        partitions: u64,
+        rows: u64,
+    },
     /// A login role of tenants was not as it was installed, and has been put right; or it is not used, since it could
     /// get around isolation.
     LoginRole {
@@ -223,6 +233,7 @@ impl Event {
             Self::Shutdown { .. } => "shutdown",
             Self::Statement { .. } => "statement",
             Self::Administration { .. } => "administration",
+            Self::Expired { .. } => "expired",
             Self::LoginRole { .. } => "login_role",
         }
     }
@@ -248,6 +259,7 @@ impl Event {
             | Self::Reload { .. }
             | Self::Shutdown { .. }
             | Self::Administration { .. }
+            | Self::Expired { .. }
             | Self::LoginRole { .. } => None,
         }
     }
@@ -343,6 +355,11 @@ impl Event {
                 line.operator = operator.as_ref();
                 line.outcome = Some(outcome);
             }
+            Self::Expired { tenant, place, table, partitions, rows } => {
+                line.tenant = tenant.as_ref().map(TenantId::as_str);
+                (line.place, line.table) = (Some(place), Some(table));
+                (line.partitions, line.rows) = (Some(*partitions), Some(*rows));
+            }
             Self::LoginRole { role, place, outcome } => {
                 line.login_role = Some(role);
                 line.place = Some(place);
@@ -429,6 +446,12 @@ pub(super) struct Members<'a> {
     pub legal_basis: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub regions: Option<Vec<&'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table: Option<&'a Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partitions: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub times: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -106,6 +106,14 @@ name!(
     GrantName, 63, word, "A-Z a-z 0-9 _ -"
 );
 name!(
+    /// Tenants whose rows are kept equally long.
+    ClassName, 63, word, "A-Z a-z 0-9 _ -"
+);
+name!(
+    /// A table that is partitioned by time.
+    PartitionsName, 63, word, "A-Z a-z 0-9 _ -"
+);
+name!(
     /// What a session may do inside its tenant: `app`, `readonly`, `admin` or a name of the operator's.
     Access, 63, word, "A-Z a-z 0-9 _ -"
 );

@@ -12,7 +12,8 @@ pub mod sqlstate;
 
 pub use causes::causes;
 pub use ids::{
-    Access, ClusterName, GrantName, NodeName, Party, Region, RepositoryName, ServerName, TenantId, TierName,
+    Access, ClassName, ClusterName, GrantName, NodeName, PartitionsName, Party, Region, RepositoryName, ServerName,
+    TenantId, TierName,
 };
 pub use interned::Interned;
 pub use lsn::Lsn;

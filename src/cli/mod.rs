@@ -12,6 +12,7 @@ mod doctor;
 mod failure;
 mod health;
 mod install;
+mod maintenance;
 mod output;
 mod record;
 mod residency;
@@ -54,6 +55,7 @@ enum Command {
     Catalogue(catalogue::Arguments),
     Install(install::Arguments),
     Uninstall(uninstall::Arguments),
+    Maintenance(maintenance::Arguments),
     Doctor(doctor::Arguments),
     Classification(classification::Arguments),
     Backup(backup::Arguments),
@@ -102,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Catalogue(arguments) => catalogue::command(&arguments),
         Command::Install(arguments) => install::command(&arguments),
         Command::Uninstall(arguments) => uninstall::command(&arguments),
+        Command::Maintenance(arguments) => maintenance::command(&arguments),
         Command::Audit(arguments) => audit::command(&arguments),
         Command::Residency(arguments) => residency::command(&arguments),
         Command::Backup(arguments) => backup::command(&arguments),

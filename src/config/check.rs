@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::forwarding::Forward;
 use super::settings::*;
-use super::{Problem, backup, catalogue};
+use super::{Problem, backup, catalogue, maintenance};
 use crate::base::TenantId;
 use crate::residency;
 
@@ -21,6 +21,7 @@ pub(super) fn across(settings: &Settings) -> Vec<Problem> {
     forwarding(settings, &mut problems);
     grants(settings, &mut problems);
     catalogue::check(settings, &mut problems);
+    maintenance::check(settings, &mut problems);
     backup::check(settings, &mut problems);
     audit(settings, &mut problems);
     break_glass(settings, &mut problems);
@@ -46,7 +47,7 @@ fn keys(settings: &Settings, problems: &mut Vec<Problem>) {
     }
     let shared = settings.clusters.values().flat_map(|cluster| {
         let backup = cluster.backup.as_ref().map(|backup| &backup.login);
-        cluster.logins.values().chain(&cluster.service).chain(backup)
+        cluster.logins.values().chain(&cluster.service).chain(&cluster.upkeep.login).chain(backup)
     });
     let own = settings.tenants.values().flat_map(|tenant| match &tenant.roles {
         Roles::Own(logins) => logins.values().collect(),

@@ -10,6 +10,7 @@ use toml::Value;
 use super::Problem;
 use super::backup;
 use super::logins::{self, login};
+use super::maintenance;
 use super::places::{Patroni, Url};
 use super::reader::{Reader, Section, empty, map, table};
 use super::regions::Groups;
@@ -68,6 +69,7 @@ fn cluster(
     }
     let repositories = backup::repositories(reader, &mut section, groups);
     let backup = backup::of_cluster(reader, &mut section, master_key);
+    let upkeep = maintenance::upkeep(reader, &mut section, master_key);
     section.finish(reader);
     let (name, members) = (name.clone(), Vec::new());
     Some(Cluster {
@@ -75,6 +77,7 @@ fn cluster(
         servers,
         members,
         repositories,
+        upkeep,
         backup,
         tls,
         logins,

@@ -1,12 +1,13 @@
 //! Roles that backends log in as.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use toml::Value;
 
 use super::Problem;
 use super::reader::{FromToml, Reader, Section, table};
-use super::settings::{Login, LoginPassword, PoolMode, ReadRoute};
+use super::settings::{Login, LoginPassword, PoolMode, ReadRoute, Roles, Settings};
+use crate::base::ClusterName;
 
 /// What pgward itself logs in as where nothing else is said.
 const SERVICE: &str = "pgward_service";
@@ -92,4 +93,22 @@ fn settings(reader: &mut Reader, section: &mut Section) -> BTreeMap<String, Stri
         }
     }
     settings
+}
+
+impl Settings {
+    /// Roles that tenants' backends log in as, and pgward for them or to know them. Nobody else may.
+    pub fn tenants_roles(&self) -> HashSet<(ClusterName, String)> {
+        let mut roles = HashSet::new();
+        for cluster in self.clusters.values() {
+            let logins = cluster.logins.values().chain(&cluster.service).chain(&cluster.upkeep.login);
+            roles.extend(logins.map(|login| (cluster.name.clone(), login.role.clone())));
+        }
+        for tenant in self.tenants.values() {
+            if let Roles::Own(logins) = &tenant.roles {
+                roles.extend(logins.values().map(|login| (tenant.cluster.clone(), login.role.clone())));
+            }
+        }
+        roles.extend(self.catalogue.iter().map(|it| (it.cluster.clone(), it.login.role.clone())));
+        roles
+    }
 }

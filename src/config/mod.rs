@@ -14,6 +14,7 @@ mod clusters;
 mod forwarding;
 mod grants;
 mod logins;
+mod maintenance;
 mod places;
 mod plain;
 mod problem;
@@ -32,6 +33,7 @@ pub use backup::{Backup, BackupKind, ClusterBackup, On, Repository, S3, Store, S
 pub use catalogue::{Catalogue, Snapshot};
 pub use forwarding::{Forward, Forwarding, ServerNames};
 pub use grants::Grant;
+pub use maintenance::{Class, Every, Maintenance, Partitions, Upkeep};
 pub use places::{Node, Patroni, Url};
 pub use problem::Problem;
 pub use settings::*;

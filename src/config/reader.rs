@@ -358,7 +358,9 @@ from_name!(
     crate::base::GrantName,
     crate::base::RepositoryName,
     crate::base::TierName,
-    crate::base::NodeName
+    crate::base::NodeName,
+    crate::base::ClassName,
+    crate::base::PartitionsName
 );
 
 /// `250ms`, `10s`, `5m`, `1h`, `30d`.

@@ -10,7 +10,9 @@ use super::clusters::clusters;
 use super::reader::{FromToml, Reader, Section, choose, empty, table};
 use super::regions::{Groups, Nodes};
 use super::settings::*;
-use super::{Forward, Problem, audit, backup, break_glass, catalogue, forwarding, grants, plain, reads, tenants};
+use super::{
+    Forward, Problem, audit, backup, break_glass, catalogue, forwarding, grants, maintenance, plain, reads, tenants,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -51,6 +53,9 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
     let part = root.section(reader, "catalogue");
     let catalogue = part.and_then(|part| catalogue::catalogue(reader, part, &clusters, master_key.is_some()));
     let elsewhere = catalogue.as_ref().map(|catalogue| &*catalogue.snapshot);
+    let part = root.section(reader, "maintenance");
+    let maintenance = maintenance::maintenance(reader, part);
+    let classes = maintenance::classes(reader, &mut root);
     let (tenants, tenants_file) = tenants::tenants(reader, &mut root, elsewhere, &defaults);
     let break_glass = break_glass::break_glass(reader, &mut root);
     let grants = grants::grants(reader, &mut root, &groups);
@@ -74,6 +79,8 @@ pub(super) fn settings(reader: &mut Reader, file: Table) -> Option<Settings> {
         node,
         forwarding,
         clusters,
+        maintenance,
+        classes,
         tenants,
         break_glass,
         grants,

@@ -1,6 +1,6 @@
 //! The validated configuration. Units are in the types, ranges were checked on the way in.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,9 +10,11 @@ use super::backup::{Backup, ClusterBackup, Repository};
 use super::catalogue::Catalogue;
 use super::forwarding::{Forward, Forwarding};
 use super::grants::Grant;
+use super::maintenance::{Class, Maintenance, Upkeep};
 use super::places::{Node, Patroni};
 use crate::base::{
-    Access, ClusterName, GrantName, NodeName, Region, RepositoryName, Secret, ServerName, StoredPassword, TenantId,
+    Access, ClassName, ClusterName, GrantName, NodeName, Region, RepositoryName, Secret, ServerName, StoredPassword,
+    TenantId,
 };
 
 #[derive(Debug, Clone)]
@@ -39,6 +41,8 @@ pub struct Settings {
     /// `None`: nobody is forwarded.
     pub forwarding: Option<Forwarding>,
     pub clusters: BTreeMap<ClusterName, Arc<Cluster>>,
+    pub maintenance: Maintenance,
+    pub classes: BTreeMap<ClassName, Class>,
     pub tenants: Tenants,
     pub break_glass: Vec<BreakGlass>,
     /// What may leave its regions all the same.
@@ -257,6 +261,8 @@ pub struct Cluster {
     pub repositories: BTreeMap<RepositoryName, Repository>,
     /// How they are made. `None`: there is nothing to log in by.
     pub backup: Option<ClusterBackup>,
+    /// What is partitioned there by time.
+    pub upkeep: Arc<Upkeep>,
     pub tls: ServerTls,
     /// Isolation level `rows`: which login serves which access.
     pub logins: BTreeMap<Access, Login>,
@@ -432,10 +438,14 @@ pub struct Tenant {
     pub mode: PoolMode,
     pub reads: Arc<ReadRules>,
     pub limits: TenantLimits,
+    /// How long its rows are kept. `None`: as long as the table says.
+    pub class: Option<ClassName>,
     /// Whether its statements are audited.
     pub audit_statements: bool,
     /// Nobody may log in, and nobody may stay.
     pub suspended: bool,
+    /// Why nothing of it may be deleted, backups included.
+    pub legal_hold: Option<String>,
 }
 
 impl Tenant {
@@ -547,24 +557,6 @@ pub struct Plain {
     pub databases: BTreeMap<String, Arc<PlainDatabase>>,
     /// For every other name.
     pub any: Option<Arc<PlainDatabase>>,
-}
-
-impl Settings {
-    /// Roles that tenants' backends log in as, and pgward for them or to know them. Nobody else may.
-    pub fn tenants_roles(&self) -> HashSet<(ClusterName, String)> {
-        let mut roles = HashSet::new();
-        for cluster in self.clusters.values() {
-            let logins = cluster.logins.values().chain(&cluster.service);
-            roles.extend(logins.map(|login| (cluster.name.clone(), login.role.clone())));
-        }
-        for tenant in self.tenants.values() {
-            if let Roles::Own(logins) = &tenant.roles {
-                roles.extend(logins.values().map(|login| (tenant.cluster.clone(), login.role.clone())));
-            }
-        }
-        roles.extend(self.catalogue.iter().map(|it| (it.cluster.clone(), it.login.role.clone())));
-        roles
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -113,8 +113,12 @@ fn tenant(reader: &mut Reader, id: &TenantId, mut section: Section, defaults: &D
     let limits = limits(reader, &mut section, defaults.limits);
     let reads = super::reads::reads(reader, &mut section, defaults.reads);
     let forward = super::forwarding::forward(reader, &mut section, defaults.forward);
+    let class = section.optional(reader, "class");
     let audit_statements = audit::statements(reader, &mut section);
     let suspended = section.optional(reader, "suspended").unwrap_or(false);
+    let legal_hold = section.optional(reader, "legal_hold").and_then(|text| {
+        super::grants::checked_reason(reader, &section.at("legal_hold"), text, "\"court order 2026/117\"")
+    });
     section.finish(reader);
     let home = home?;
     groups.is_one(reader, &at_home, &home);
@@ -135,8 +139,10 @@ fn tenant(reader: &mut Reader, id: &TenantId, mut section: Section, defaults: &D
         mode,
         reads,
         limits,
+        class,
         audit_statements,
         suspended,
+        legal_hold,
     })
 }
 

@@ -35,6 +35,7 @@ use crate::catalogue::Standing;
 use crate::config::Settings;
 use crate::session::{self, Command, Door, Kick, Shared, World, WorldError};
 use crate::sidecar;
+use crate::sidecar::maintenance::Keeper;
 use crate::telemetry;
 use crate::tenant::SEALED_ANEW;
 
@@ -148,6 +149,7 @@ impl Proxy {
         let followers = Followers::default();
         followers.renew(&control);
         tokio::spawn(functions::keep(Arc::clone(&shared), stop.clone()));
+        tokio::spawn(Keeper::new(Arc::clone(&shared)).run(stop.clone()));
         tokio::spawn(seal_anew(Arc::clone(&shared), stop.clone()));
         keep_backups(&shared, &stop);
         let mut addresses = Vec::new();

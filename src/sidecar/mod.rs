@@ -1,3 +1,4 @@
-//! What pgward has others do beside the traffic: pgBackRest for backups.
+//! What pgward has others do beside the traffic: pgBackRest for backups, pg_partman for partitions.
 
 pub mod backup;
+pub mod maintenance;

@@ -6,6 +6,7 @@ use metrics::{Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use super::histogram::Histogram;
+use super::samples::{Sample, Samples};
 use super::stats::CoreStats;
 
 /// A recorder of this proxy's own: nothing is registered process-wide.
@@ -15,12 +16,13 @@ pub struct Telemetry {
     transactions: Histogram,
     waits: Histogram,
     logins: Histogram,
+    samples: Samples,
 }
 
 const METADATA: Metadata<'static> = Metadata::new("pgward", Level::INFO, None);
 
 /// Every metric, its kind and what it says.
-const COUNTERS: [(&str, &str); 18] = [
+const COUNTERS: [(&str, &str); 22] = [
     ("pgward_transactions_total", "Leases of a backend that ended, which is one per transaction."),
     ("pgward_replica_transactions_total", "Those of them that a replica served."),
     ("pgward_replica_retries_total", "Reads that a replica could not do, which were asked for elsewhere."),
@@ -38,24 +40,17 @@ const COUNTERS: [(&str, &str); 18] = [
     ("pgward_audit_events_total", "Lines of the audit log, by event."),
     ("pgward_audit_lost_total", "Events that could not be written to the audit log."),
     ("pgward_backup_failures_total", "Backups that could not be made, by cluster."),
+    ("pgward_partitions_made_total", "Partitions made ahead of time."),
+    ("pgward_partitions_dropped_total", "Partitions dropped since all rows in them were older than they are kept."),
+    ("pgward_rows_expired_total", "Rows deleted for their age out of partitions that stay."),
+    ("pgward_maintenance_failures_total", "Turns of partitioned tables that failed."),
     ("pgward_errors_total", "Errors sent to clients, by SQLSTATE class."),
 ];
 /// Those of servers and tenants, which come and go, are not among them.
-const GAUGES: [(&str, &str); 14] = [
+const GAUGES: [(&str, &str); 3] = [
     ("pgward_clients", "Connected clients."),
     ("pgward_audit_failing", "1 while the audit log cannot be written."),
     ("pgward_audit_lines", "The number of the audit log's last line."),
-    ("pgward_backups", "Backups in a repository."),
-    ("pgward_backup_last_seconds", "When the newest backup of a repository ended, in Unix time; 0: there is none."),
-    ("pgward_backup_overdue", "1 while a repository has not got the backup that has been due for an hour."),
-    ("pgward_backup_stored_bytes", "What the backups of a repository take there."),
-    ("pgward_backup_running", "1 while a backup of the cluster is made."),
-    ("pgward_backup_failing", "1 while the cluster's backups fail."),
-    ("pgward_backup_duration_seconds", "How long the cluster's last backup took."),
-    ("pgward_archive_alert", "1 while the cluster's log is archived too slowly, or how it is archived is not known."),
-    ("pgward_archive_lag_seconds", "How long the oldest part of the log has waited to be archived."),
-    ("pgward_archive_waiting_bytes", "How much of the log waits to be archived."),
-    ("pgward_archive_failing", "1 while the last attempt to archive a part of the log has failed."),
 ];
 
 impl Default for Telemetry {
@@ -74,8 +69,8 @@ impl Telemetry {
         for (name, help) in GAUGES {
             recorder.describe_gauge(name.into(), None, help.into());
         }
-        let (transactions, waits, logins) = Default::default();
-        Self { recorder, handle, transactions, waits, logins }
+        let (transactions, waits, logins, samples) = Default::default();
+        Self { recorder, handle, transactions, waits, logins, samples }
     }
 
     pub fn count(&self, name: &'static str, labels: &[(&'static str, &str)], amount: u64) {
@@ -91,6 +86,16 @@ impl Telemetry {
 
     pub fn gauge(&self, name: &'static str, labels: &[(&'static str, &str)], value: f64) {
         self.recorder.register_gauge(&key(name, labels), &METADATA).set(value);
+    }
+
+    /// Gauges that are shown until the same measurer gives others.
+    pub fn publish(&self, of: &'static str, samples: Vec<Sample>) {
+        self.samples.set(of, samples);
+    }
+
+    /// Those that were published, for whoever renders gauges.
+    pub fn published(&self) -> Vec<Sample> {
+        self.samples.all()
     }
 
     /// Takes over what a core counted since the last time.

@@ -14,7 +14,7 @@ pub use context::{Context, Known, SEALED_ANEW, Sealer};
 pub use contexts::Contexts;
 pub use install::{
     InstallError, Installation, Installed, SCHEMA_VERSION, Scope, catalogue_script, install_backup, install_catalogue,
-    uninstall, uninstall_script,
+    uninstall, uninstall_script, verifier,
 };
 pub use password::login_password;
 pub use provision::{

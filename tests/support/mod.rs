@@ -219,7 +219,13 @@ impl Stage {
         }
         let text = self.control.shared.telemetry.render();
         let value = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' ')?.parse().ok());
-        value.unwrap_or(0.0)
+        let labelled = |sample: &pgward::telemetry::Sample| {
+            let labels: Vec<String> = sample.labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+            format!("{}{{{}}}", sample.family.0, labels.join(",")) == line
+        };
+        let published =
+            || self.control.shared.telemetry.published().into_iter().find(labelled).map(|sample| sample.value);
+        value.or_else(published).unwrap_or(0.0)
     }
 }
 

@@ -66,6 +66,10 @@ pub(super) struct Arguments {
     #[arg(long, value_parser = ["transaction", "session"])]
     mode: Option<String>,
 
+    /// How long its rows are kept in tables that are partitioned by time, one of the configuration's classes
+    #[arg(long)]
+    class: Option<String>,
+
     /// Clients at a time
     #[arg(long, value_name = "N")]
     max_clients: Option<i64>,
@@ -177,6 +181,9 @@ impl Arguments {
         }
         if let Some(mode) = &self.mode {
             entry.insert("mode", value(mode));
+        }
+        if let Some(class) = &self.class {
+            entry.insert("class", value(class));
         }
         let limits =
             [("max_clients", self.max_clients), ("max_leases", self.max_leases), ("max_pinned", self.max_pinned)];

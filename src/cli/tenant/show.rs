@@ -76,7 +76,7 @@ async fn look(
 fn facts(tenant: &Tenant, cluster: &Cluster) -> BTreeMap<&'static str, Value> {
     let servers: Vec<_> = cluster.all_servers().map(|server| format!("{} in {}", server.name, server.region)).collect();
     let regions: Vec<&str> = tenant.regions.iter().map(|region| region.as_str()).collect();
-    BTreeMap::from([
+    let mut facts = BTreeMap::from([
         ("tenant", tenant.id.as_str().into()),
         ("isolation", tenant.isolation.as_str().into()),
         ("cluster", tenant.cluster.as_str().into()),
@@ -91,7 +91,9 @@ fn facts(tenant: &Tenant, cluster: &Cluster) -> BTreeMap<&'static str, Value> {
         ("max_leases", tenant.limits.max_leases.into()),
         ("max_pinned", tenant.limits.max_pinned.into()),
         ("suspended", tenant.suspended.into()),
-    ])
+    ]);
+    facts.extend(tenant.class.iter().map(|class| ("class", class.as_str().into())));
+    facts
 }
 
 fn logins(tenant: &Tenant, cluster: &Cluster) -> Value {

@@ -16,6 +16,7 @@
 
 mod conf;
 mod error;
+mod gauges;
 mod info;
 mod make;
 mod pgbackrest;

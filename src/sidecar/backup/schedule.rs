@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::error::BackupError;
+use super::gauges::{self, Gauges};
 use super::info::Holdings;
 use super::make::{Order, make, prune};
 use super::pgbackrest::Unseen;
@@ -30,13 +31,23 @@ pub type Source = Arc<dyn Fn() -> Arc<Settings> + Send + Sync>;
 
 /// Runs until it is stopped. A backup that is being made then is gone on with by the next.
 pub async fn keep(source: Source, telemetry: Arc<Telemetry>, stop: CancellationToken) {
+    let gauges = Arc::new(Gauges::new(telemetry));
     let mut kept: BTreeMap<ClusterName, [JoinHandle<()>; 2]> = BTreeMap::new();
     let mut due = tokio::time::interval(Duration::from_secs(1));
     while stop.run_until_cancelled(due.tick()).await.is_some() {
-        kept.retain(|_, tasks| tasks.iter().any(|task| !task.is_finished()));
+        kept.retain(|name, tasks| {
+            let going_on = tasks.iter().any(|task| !task.is_finished());
+            if !going_on {
+                gauges.end(name);
+            }
+            going_on
+        });
         let settings = source();
         for name in scheduled(&settings).filter(|name| !kept.contains_key(*name)).cloned().collect::<Vec<_>>() {
-            let keeper = Keeper { name: name.clone(), source: Arc::clone(&source), telemetry: Arc::clone(&telemetry) };
+            let keeper = Keeper { name: name.clone(), source: Arc::clone(&source), gauges: Arc::clone(&gauges) };
+            let of = settings.clusters.get(&name).map(|cluster| &cluster.repositories);
+            let driven = of.into_iter().flatten().filter(|(_, repository)| repository.store.is_some());
+            gauges.begin(&name, driven.map(|(name, _)| name));
             let watcher = keeper.clone();
             let (making, watching) = (stop.clone(), stop.clone());
             let tasks = [
@@ -60,7 +71,7 @@ fn scheduled(settings: &Settings) -> impl Iterator<Item = &ClusterName> {
 struct Keeper {
     name: ClusterName,
     source: Source,
-    telemetry: Arc<Telemetry>,
+    gauges: Arc<Gauges>,
 }
 
 impl Keeper {
@@ -82,20 +93,20 @@ impl Keeper {
                 Err(BackupError::Busy { .. } | BackupError::BusyElsewhere(_)) => LOOK,
                 Err(error) => {
                     failures = failures.saturating_add(1);
-                    self.telemetry.count("pgward_backup_failures_total", &[("cluster", self.name.as_str())], 1);
+                    self.gauges.failed(&self.name);
                     let wait = WAITS.0.saturating_mul(2_u32.saturating_pow(failures.min(16) - 1)).min(WAITS.1);
                     let (cluster, error) = (&self.name, causes(&error));
                     tracing::error!(%cluster, %error, failures, again_in = ?wait, "a backup failed");
                     wait
                 }
             };
-            self.gauge("pgward_backup_failing", if failures > 0 { 1.0 } else { 0.0 });
+            self.gauge(gauges::FAILING, if failures > 0 { 1.0 } else { 0.0 });
             tokio::time::sleep(wait).await;
         }
     }
 
-    fn gauge(&self, name: &'static str, value: f64) {
-        self.telemetry.gauge(name, &[("cluster", self.name.as_str())], value);
+    fn gauge(&self, family: gauges::Family, value: f64) {
+        self.gauges.set(&self.name, None, family, value);
     }
 
     async fn make_due(&self, site: Result<Site, BackupError>) -> Result<(), BackupError> {
@@ -112,13 +123,13 @@ impl Keeper {
             let Some((tier, _)) = due else { continue };
             let lock = site.lock("pgward run, making a backup")?;
             let order = Order { repository: Some(name), kind: None, tier: Some(tier.to_string()) };
-            self.gauge("pgward_backup_running", 1.0);
+            self.gauge(gauges::RUNNING, 1.0);
             let made = make(&site, &order, &mut Unseen).await;
-            self.gauge("pgward_backup_running", 0.0);
+            self.gauge(gauges::RUNNING, 0.0);
             for made in made? {
                 let (cluster, label, repository) = (&self.name, &made.kept.label, &made.kept.repository);
                 tracing::info!(%cluster, %repository, label, seconds = made.took.as_secs_f64(), "a backup is made");
-                self.gauge("pgward_backup_duration_seconds", made.took.as_secs_f64());
+                self.gauge(gauges::DURATION, made.took.as_secs_f64());
             }
             let pruned = prune(&site, clock::unix_now(), false, &mut Unseen).await?;
             for gone in &pruned.gone {
@@ -132,16 +143,16 @@ impl Keeper {
 
     fn tell(&self, site: &Site, holdings: &[Holdings]) {
         for (of, standing) in holdings.iter().zip(super::standing::standing(site, holdings)) {
-            let labels = [("cluster", self.name.as_str()), ("repository", of.repository.as_str())];
             let stored: u64 = of.backups.iter().map(|kept| kept.stored).sum();
             #[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
             let values = [
-                ("pgward_backup_last_seconds", standing.last.unwrap_or(0) as f64),
-                ("pgward_backup_overdue", if standing.finding().is_some() { 1.0 } else { 0.0 }),
-                ("pgward_backups", of.backups.len() as f64),
-                ("pgward_backup_stored_bytes", stored as f64),
+                (gauges::LAST, standing.last.unwrap_or(0) as f64),
+                (gauges::OVERDUE, if standing.finding().is_some() { 1.0 } else { 0.0 }),
+                (gauges::BACKUPS, of.backups.len() as f64),
+                (gauges::STORED, stored as f64),
             ];
-            values.iter().for_each(|(name, value)| self.telemetry.gauge(name, &labels, *value));
+            let set = |(family, value)| self.gauges.set(&self.name, Some(&of.repository), family, value);
+            values.into_iter().for_each(set);
         }
     }
 
@@ -151,7 +162,7 @@ impl Keeper {
             let alert = self.watch(site).await.unwrap_or_else(|error| {
                 Some(format!("how the log of cluster {} is archived is not known: {}", self.name, causes(&error)))
             });
-            self.gauge("pgward_archive_alert", if alert.is_some() { 1.0 } else { 0.0 });
+            self.gauge(gauges::ALERT, if alert.is_some() { 1.0 } else { 0.0 });
             match (&alert, &told) {
                 (Some(alert), None) => tracing::error!(cluster = %self.name, "{alert}"),
                 (None, Some(_)) => tracing::info!(cluster = %self.name, "the log is archived as it should be again"),
@@ -165,10 +176,10 @@ impl Keeper {
     async fn watch(&self, site: Result<Site, BackupError>) -> Result<Option<String>, BackupError> {
         let site = site?;
         let archiving = archiving(&site, &site.primary().await?).await?;
-        self.gauge("pgward_archive_lag_seconds", archiving.lag.as_secs_f64());
+        self.gauge(gauges::LAG, archiving.lag.as_secs_f64());
         #[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
-        self.gauge("pgward_archive_waiting_bytes", archiving.waiting_bytes as f64);
-        self.gauge("pgward_archive_failing", if archiving.failing { 1.0 } else { 0.0 });
+        self.gauge(gauges::WAITING, archiving.waiting_bytes as f64);
+        self.gauge(gauges::ARCHIVE_FAILING, if archiving.failing { 1.0 } else { 0.0 });
         Ok(archiving.alert(&site))
     }
 }

@@ -320,7 +320,7 @@ fn met_another(error: &InstallError) -> bool {
 }
 
 /// What a login's password is checked by.
-fn verifier(settings: &Settings, cluster: &ClusterName, login: &Login) -> Result<String, InstallError> {
+pub fn verifier(settings: &Settings, cluster: &ClusterName, login: &Login) -> Result<String, InstallError> {
     let password = login_password(settings.master_key.as_ref(), cluster, login);
     let password = password.ok_or_else(|| InstallError::NoPassword(login.role.clone()))?;
     Ok(postgres_protocol::password::scram_sha_256(password.expose()))

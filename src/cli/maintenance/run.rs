@@ -1,0 +1,28 @@
+use super::{Asked, Failure, runtime, show};
+use crate::cli::record::{Act, Deed};
+use crate::sidecar::maintenance::Pass;
+
+/// Give every table its turn now
+///
+/// What a running pgward does when it is time for it: partitions ahead are made, old ones dropped, and rows deleted whose
+/// time is up. A database that a running pgward or another command works on is left to it.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    asked: Asked,
+}
+
+pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
+    let settings = arguments.asked.config.load()?;
+    let clusters = arguments.asked.clusters(&settings)?;
+    let turns = runtime()?.block_on(async {
+        let mut all = Vec::new();
+        for cluster in clusters {
+            let work = async { Ok(Pass::new(&settings, &cluster.name)?.run().await) };
+            let act = Act::at(&settings, Deed::KeepPartitions, cluster.name.as_str());
+            all.push((&cluster.name, act.recorded(work).await?));
+        }
+        Ok::<_, Failure>(all)
+    })?;
+    show::turns(&turns, arguments.asked.json)
+}

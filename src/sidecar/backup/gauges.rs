@@ -1,0 +1,75 @@
+//! What is shown of backups, until it changes or its cluster is gone.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::base::{ClusterName, RepositoryName};
+use crate::telemetry::{Sample, Telemetry};
+
+/// A gauge's name, and what it says.
+pub(super) type Family = (&'static str, &'static str);
+
+pub(super) const OF_REPOSITORY: [Family; 4] = [BACKUPS, LAST, OVERDUE, STORED];
+pub(super) const BACKUPS: Family = ("pgward_backups", "Backups in a repository.");
+pub(super) const LAST: Family =
+    ("pgward_backup_last_seconds", "When the newest backup of a repository ended, in Unix time; 0: there is none.");
+pub(super) const OVERDUE: Family =
+    ("pgward_backup_overdue", "1 while a repository has not got the backup that has been due for an hour.");
+pub(super) const STORED: Family = ("pgward_backup_stored_bytes", "What the backups of a repository take there.");
+
+pub(super) const OF_CLUSTER: [Family; 7] = [RUNNING, FAILING, DURATION, ALERT, LAG, WAITING, ARCHIVE_FAILING];
+pub(super) const RUNNING: Family =
+    ("pgward_backup_running", "1 while a backup of the cluster is made by the schedule.");
+pub(super) const FAILING: Family = ("pgward_backup_failing", "1 while what is due fails.");
+pub(super) const DURATION: Family = ("pgward_backup_duration_seconds", "How long the cluster's last backup took.");
+pub(super) const ALERT: Family =
+    ("pgward_archive_alert", "1 while the cluster's log is archived too slowly, or how it is archived is not known.");
+pub(super) const LAG: Family =
+    ("pgward_archive_lag_seconds", "How long the oldest part of the log has waited to be archived.");
+pub(super) const WAITING: Family = ("pgward_archive_waiting_bytes", "How much of the log waits to be archived.");
+pub(super) const ARCHIVE_FAILING: Family =
+    ("pgward_archive_failing", "1 while the last attempt to archive a part of the log has failed.");
+
+/// The cluster, the repository if it is of one, and the gauge.
+type Key = (ClusterName, Option<RepositoryName>, Family);
+
+/// Those of all clusters.
+pub(super) struct Gauges {
+    telemetry: Arc<Telemetry>,
+    values: Mutex<BTreeMap<Key, f64>>,
+}
+
+impl Gauges {
+    pub fn new(telemetry: Arc<Telemetry>) -> Self {
+        Self { telemetry, values: Mutex::default() }
+    }
+
+    /// Shows a cluster's before anything is known, so that alerts can be made of them.
+    pub fn begin<'a>(&self, cluster: &ClusterName, repositories: impl Iterator<Item = &'a RepositoryName>) {
+        OF_CLUSTER.iter().for_each(|family| self.set(cluster, None, *family, 0.0));
+        for repository in repositories {
+            OF_REPOSITORY.iter().for_each(|family| self.set(cluster, Some(repository), *family, 0.0));
+        }
+    }
+
+    pub fn set(&self, cluster: &ClusterName, repository: Option<&RepositoryName>, family: Family, value: f64) {
+        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        values.insert((cluster.clone(), repository.cloned(), family), value);
+        self.telemetry.publish("backup", values.iter().map(|(key, value)| sample(key, *value)).collect());
+    }
+
+    pub fn end(&self, gone: &ClusterName) {
+        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        values.retain(|(cluster, _, _), _| cluster != gone);
+        self.telemetry.publish("backup", values.iter().map(|(key, value)| sample(key, *value)).collect());
+    }
+
+    pub fn failed(&self, cluster: &ClusterName) {
+        self.telemetry.count("pgward_backup_failures_total", &[("cluster", cluster.as_str())], 1);
+    }
+}
+
+fn sample((cluster, repository, family): &Key, value: f64) -> Sample {
+    let of = repository.iter().map(|name| ("repository", name.to_string()));
+    Sample { family: *family, labels: std::iter::once(("cluster", cluster.to_string())).chain(of).collect(), value }
+}

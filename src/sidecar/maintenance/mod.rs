@@ -1,0 +1,33 @@
+//! Tables that are partitioned by time, kept by pg_partman: partitions ahead of time, and rows gone when their tenants'
+//! time is up.
+//!
+//! ```text
+//!   plan      which tables, and whose rows are kept how long (pure)
+//!   partman   what is asked of pg_partman, of one table
+//!   expire    rows whose partition stays
+//!   table     one table's turn: in small transactions, tried again
+//!   visit     all tables of a database, by one node at a time
+//!   pass      all databases of a cluster
+//!   setup     the extension, the login and its privileges
+//!   keep      again and again, with metrics
+//! ```
+//!
+//! A tenant that owns its tables may have put anything into them: triggers, expressions in indexes. So nothing is done to
+//! those but by the tenant's own login. docs/maintenance.md has the rest.
+
+mod error;
+mod expire;
+mod keep;
+mod partman;
+mod pass;
+mod plan;
+mod setup;
+mod table;
+mod visit;
+
+pub use error::MaintenanceError;
+pub use keep::Keeper;
+pub use partman::Standing;
+pub use pass::{Pass, Turn, Verdict};
+pub use setup::Setup;
+pub use table::Deeds;

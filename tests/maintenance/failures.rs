@@ -1,0 +1,170 @@
+//! What goes wrong is seen, said and tried again, and clients go on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use pgward::sidecar::maintenance::Verdict;
+
+use crate::place::{Place, word};
+use crate::support::one;
+
+#[tokio::test]
+async fn a_client_that_keeps_its_transaction_open_stops_neither_others_nor_the_next_turn() {
+    let place = Place::new("locked_out").await;
+    place.write(
+        &place
+            .text("maintenance = { lock_timeout = \"100ms\" }\n")
+            .replace("column = \"at\"\nretention", "column = \"at\"\npremake = 8\nretention"),
+    );
+    let stage = place.serving().await;
+    let holder = stage.connect("a").await;
+    holder.batch_execute("begin; select * from events").await.unwrap();
+    // Writes all the while.
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = stage.connect("b").await;
+    let stopped = Arc::clone(&stop);
+    let writing = tokio::spawn(async move {
+        let (mut slowest, mut writes) = (Duration::ZERO, 0);
+        while !stopped.load(Ordering::Relaxed) {
+            let begin = Instant::now();
+            writer.batch_execute("insert into events (at, body) values (now(), 'traffic')").await.unwrap();
+            slowest = slowest.max(begin.elapsed());
+            writes += 1;
+        }
+        (slowest, writes)
+    });
+    let turn = place.turn("events").await;
+    stop.store(true, Ordering::Relaxed);
+    let (slowest, writes) = writing.await.unwrap();
+    assert_eq!(word(&turn), "lock_timeout", "{turn:?}");
+    assert!(slowest < Duration::from_secs(2) && writes > 10, "{writes} writes, the slowest took {slowest:?}");
+    assert_eq!(place.one("select failed from partman.pgward_state where label = 'events'").await, "lock_timeout");
+    holder.batch_execute("commit").await.unwrap();
+    let turn = place.turn("events").await;
+    assert_eq!((&turn.verdict, turn.deeds.made), (&Verdict::Done, 4), "{turn:?}");
+    assert_eq!(place.one("select failures from partman.pgward_state where label = 'events'").await, "0");
+}
+
+#[tokio::test]
+async fn a_lock_that_goes_in_time_is_waited_for_within_the_turn() {
+    let place = Place::new("locked_briefly").await;
+    place.write(
+        &place
+            .text("maintenance = { lock_timeout = \"100ms\" }\n")
+            .replace("column = \"at\"\nretention", "column = \"at\"\npremake = 8\nretention"),
+    );
+    let holder = place.admin().await;
+    holder.batch_execute("begin; lock table events_default in access share mode").await.unwrap();
+    let turn = place.turn("events");
+    let release = async {
+        let waits = "select count(*) > 0 from pg_locks where not granted and relation = 'events_default'::regclass";
+        let admin = place.admin().await;
+        crate::support::until("the turn meets the lock", async || one(&admin, waits).await == "t").await;
+        holder.batch_execute("commit").await.unwrap();
+    };
+    let (turn, ()) = tokio::join!(turn, release);
+    assert_eq!(turn.verdict, Verdict::Done, "{turn:?}");
+}
+
+/// A tenant that dates a row ahead would keep its partition from being made, and one that dates it far ahead would have
+/// one made for every day until then.
+#[tokio::test]
+async fn a_row_dated_ahead_keeps_no_partition_from_being_made() {
+    let place = Place::new("dated_ahead").await;
+    let stage = place.serving().await;
+    let client = stage.connect("a").await;
+    let ahead = "insert into events (at, body) values (now() + interval '6 days', 'soon'), ('9999-01-01', 'never'),
+        ('1990-01-01', 'long ago')";
+    client.batch_execute(ahead).await.unwrap();
+    let turn = place.turn("events").await;
+    // The one that is too old is gone by its class.
+    assert_eq!((turn.deeds.made, turn.deeds.rows), (0, 1), "{turn:?}");
+    assert_eq!(turn.standing.unwrap().default_rows, 2);
+    place.change("column = \"at\"\nretention", "column = \"at\"\npremake = 8\nretention");
+    let turn = place.turn("events").await;
+    assert_eq!((&turn.verdict, turn.deeds.made), (&Verdict::Done, 4), "{turn:?}");
+    assert_eq!(turn.standing.unwrap().default_rows, 1);
+    assert_eq!(
+        one(&client, "select tableoid::regclass <> 'events_default'::regclass from events where body = 'soon'").await,
+        "t"
+    );
+    assert_eq!(one(&client, "select double from events where body = 'soon'").await, "soonsoon");
+    let status = String::from_utf8(place.command("status").await.stderr).unwrap();
+    assert!(status.contains("public.events has 1 rows that fit into no partition"), "{status}");
+}
+
+#[tokio::test]
+async fn rows_that_others_refer_to_are_not_moved_by_themselves() {
+    let place = Place::new("referred_to").await;
+    let sql = "create table notes (tenant_id text, id bigint, at timestamptz,
+            foreign key (tenant_id, id, at) references events on delete cascade);
+        insert into events (at, tenant_id) values (now() + interval '6 days', 'a');
+        insert into notes select tenant_id, id, at from events";
+    place.admin().await.batch_execute(sql).await.unwrap();
+    place.change("column = \"at\"\nretention", "column = \"at\"\npremake = 8\nretention");
+    assert_eq!(word(&place.turn("events").await), "rows_in_the_way");
+    assert_eq!(place.one("select count(*) from notes").await, "1");
+}
+
+/// pg_partman does nothing while somebody holds its lock, which any tenant can, and says so by a notice alone.
+#[tokio::test]
+async fn a_tenant_that_holds_pg_partmans_lock_is_no_success() {
+    let place = Place::new("lock_taken").await;
+    let stage = place.serving().await;
+    let client = stage.connect("a").await;
+    let lock = "select pg_advisory_lock(hashtext('pg_partman run_maintenance'))";
+    client.batch_execute(lock).await.unwrap();
+    place.change("column = \"at\"\nretention", "column = \"at\"\npremake = 8\nretention");
+    let turn = place.turn("events").await;
+    assert_eq!(word(&turn), "behind", "{turn:?}");
+    drop(client);
+    crate::support::until("the lock is gone", async || place.turn("events").await.verdict == Verdict::Done).await;
+}
+
+#[tokio::test]
+async fn tables_that_cannot_be_kept_are_said_and_the_others_are_kept() {
+    let place = Place::bare("unkept").await;
+    let said = place.fails("run").await;
+    assert!(said.contains("pgward maintenance setup"), "{said}");
+    place.admin().await.batch_execute("alter table events owner to postgres").await.unwrap();
+    let said = place.fails("setup").await;
+    assert!(said.contains("belongs to postgres, a superuser"), "{said}");
+    place.admin().await.batch_execute("alter table events owner to unkept_app").await.unwrap();
+    let said = place.fails("setup").await;
+    assert!(said.contains("belongs to unkept_app, a login of tenants"), "{said}");
+    place.admin().await.batch_execute("alter table events owner to unkept_owner").await.unwrap();
+    place.done("setup").await;
+    place.admin().await.batch_execute("alter table events rename to other").await.unwrap();
+    let turns = place.turns().await;
+    let verdict = |label: &str| turns.iter().find(|turn| turn.label.as_str() == label).unwrap();
+    assert_eq!(word(verdict("events")), "no_table");
+    assert_eq!(verdict("log").verdict, Verdict::Done);
+    place.admin().await.batch_execute("create table events (at timestamptz, tenant_id text)").await.unwrap();
+    assert_eq!(word(&place.turn("events").await), "not_partitioned");
+    let sql = "drop table events; alter table other rename to events";
+    place.admin().await.batch_execute(sql).await.unwrap();
+    place.change("table = \"public.events\"\ncolumn = \"at\"", "table = \"public.events\"\ncolumn = \"id\"");
+    assert_eq!(word(&place.turn("events").await), "column");
+    place.change("column = \"id\"", "column = \"at\"");
+    place.kept().await;
+}
+
+#[tokio::test]
+async fn only_one_works_on_a_database_at_a_time() {
+    let place = Place::new("two_at_once").await;
+    place.change("column = \"at\"\nretention", "column = \"at\"\npremake = 8\nretention");
+    let (one, other, third) = tokio::join!(place.turns(), place.turns(), place.turns());
+    let verdicts: Vec<&Verdict> = [&one, &other, &third].into_iter().flatten().map(|turn| &turn.verdict).collect();
+    assert!(verdicts.iter().all(|verdict| matches!(verdict, Verdict::Done | Verdict::Elsewhere)), "{verdicts:?}");
+    let holder = place.admin().await;
+    holder.batch_execute("begin; lock table partman.pgward_state in share update exclusive mode").await.unwrap();
+    let busy = place.turns().await;
+    assert!(busy.iter().all(|turn| turn.verdict == Verdict::Elsewhere), "{busy:?}");
+    // No tenant can keep others from it.
+    let login = place.serving().await;
+    let client = login.connect("a").await;
+    assert!(client.batch_execute("lock table partman.pgward_state in access share mode").await.is_err());
+    holder.batch_execute("rollback").await.unwrap();
+    place.kept().await;
+}

@@ -1,0 +1,94 @@
+//! A running pgward gives tables their turns by itself, and shows how they are.
+
+use pgward::sidecar::maintenance::Verdict;
+
+use crate::place::Place;
+use crate::support::{Stage, until};
+
+/// A gauge of one name of the configuration.
+fn gauge(stage: &Stage, family: &str, table: &str) -> Option<f64> {
+    let samples = stage.control.shared.telemetry.published();
+    let of = |sample: &&pgward::telemetry::Sample| {
+        sample.family.0 == family && sample.labels.contains(&("table", table.to_owned()))
+    };
+    samples.iter().find(of).map(|sample| sample.value)
+}
+
+const OFTEN: &str = "maintenance = { interval = \"1s\", alert_after = 2 }\n";
+
+#[tokio::test]
+async fn a_running_pgward_keeps_tables_and_counts_and_records_what_has_gone() {
+    let place = Place::bare("kept_running").await;
+    place.done("setup").await;
+    let audit = place.path().with_file_name("audit.jsonl");
+    place.write(&place.text(&format!("{OFTEN}audit.file = \"{}\"\n", audit.display())));
+    let stage = place.keeping().await;
+    until("partitions are there", async || gauge(&stage, "pgward_partitions_ahead", "events") >= Some(4.0)).await;
+    assert!(stage.metric("pgward_partitions_made_total{cluster=\"main\",table=\"events\"}").await > 4.0);
+    place.rows(20_000, &["a"]).await;
+    let expired = "pgward_rows_expired_total{cluster=\"main\",table=\"events\"}";
+    until("a row's time is up", async || stage.metric(expired).await == 1.0).await;
+    until("that is recorded", async || {
+        let lines = std::fs::read_to_string(&audit).unwrap();
+        lines.lines().any(|line| line.contains("\"event\":\"expired\"") && line.contains("\"table\":\"public.events\""))
+    })
+    .await;
+    assert_eq!(gauge(&stage, "pgward_maintenance_overdue", "events"), Some(0.0));
+    assert!(gauge(&stage, "pgward_maintenance_success_timestamp_seconds", "log") > Some(1e9));
+}
+
+#[tokio::test]
+async fn a_table_that_is_not_kept_is_overdue_until_it_is_again() {
+    let place = Place::new("kept_late").await;
+    place.write(&place.text(OFTEN));
+    let stage = place.keeping().await;
+    until("it is kept", async || gauge(&stage, "pgward_maintenance_overdue", "events") == Some(0.0)).await;
+    place.admin().await.batch_execute("alter table events rename to other").await.unwrap();
+    until("it fails", async || gauge(&stage, "pgward_maintenance_failing", "events") == Some(1.0)).await;
+    until("it is overdue", async || gauge(&stage, "pgward_maintenance_overdue", "events") == Some(1.0)).await;
+    assert_eq!(gauge(&stage, "pgward_maintenance_overdue", "log"), Some(0.0));
+    assert!(stage.metric("pgward_maintenance_failures_total{cluster=\"main\",table=\"events\"}").await > 0.0);
+    place.admin().await.batch_execute("alter table other rename to events").await.unwrap();
+    until("it is kept again", async || gauge(&stage, "pgward_maintenance_overdue", "events") == Some(0.0)).await;
+    assert_eq!(gauge(&stage, "pgward_maintenance_failing", "events"), Some(0.0));
+}
+
+#[tokio::test]
+async fn two_nodes_keep_the_same_tables_and_a_reload_is_followed() {
+    let place = Place::new("kept_by_two").await;
+    place.write(
+        &place
+            .text(OFTEN)
+            .replace("[clusters.main.partitions.log]\ntable = \"*.log\"\ncolumn = \"at\"\npremake = 2\n", ""),
+    );
+    let (one, other) = (place.keeping().await, place.keeping().await);
+    for stage in [&one, &other] {
+        until("both know", async || gauge(stage, "pgward_partitions_ahead", "events") >= Some(4.0)).await;
+        assert_eq!(gauge(stage, "pgward_partitions_ahead", "log"), None);
+    }
+    place.write(&place.text(OFTEN).replace("premake = 2", "premake = 6"));
+    one.control.reload().await.unwrap();
+    until("the new table is kept", async || gauge(&one, "pgward_partitions_ahead", "log") >= Some(6.0)).await;
+    until("as told by the state", async || gauge(&one, "pgward_maintenance_overdue", "log") == Some(0.0)).await;
+    for stage in [&one, &other] {
+        assert_eq!(gauge(stage, "pgward_maintenance_failing", "events"), Some(0.0));
+    }
+    place.write(&place.text(OFTEN).replace("[clusters.main.partitions.events]", "[clusters.main.partitions.renamed]"));
+    one.control.reload().await.unwrap();
+    until("what is gone shows nothing", async || gauge(&one, "pgward_partitions_ahead", "events").is_none()).await;
+}
+
+#[tokio::test]
+async fn status_shows_each_table_and_json_is_for_programs() {
+    let place = Place::new("shown").await;
+    let text = place.done("status --cluster main").await;
+    assert!(text.lines().any(|line| line.contains("public.events") && line.contains(" ok ")), "{text}");
+    let rows: serde_json::Value = serde_json::from_str(&place.done("run --json").await).unwrap();
+    let events = rows.as_array().unwrap().iter().find(|row| row["name"] == "events").unwrap();
+    assert!(events["state"] == "done" && events["standing"]["ahead"].as_i64() >= Some(4), "{rows:#}");
+    let said = place.fails("run --cluster other").await;
+    assert!(said.contains("there is no cluster other"), "{said}");
+    let again: serde_json::Value = serde_json::from_str(&place.done("status --json").await).unwrap();
+    assert!(again[0]["next_in_seconds"].as_u64() > Some(3_000), "{again:#}");
+    assert!(place.turns().await.iter().all(|turn| turn.verdict == Verdict::Done));
+}

@@ -1,0 +1,115 @@
+//! Tables that are one tenant's own, which may have put anything into them.
+
+use pgward::sidecar::maintenance::Verdict;
+
+use crate::place::Place;
+use crate::support::{connect, one};
+
+#[tokio::test]
+async fn a_tenants_own_table_is_kept_by_its_class_and_its_own_login() {
+    let place = Place::new("own_log").await;
+    let name = "own_log_kandy";
+    let owners = format!(
+        "select string_agg(distinct pg_get_userbyid(c.relowner), ' ') from pg_inherits i
+         join pg_class c on c.oid = i.inhrelid where i.inhparent = '{name}.log'::regclass"
+    );
+    assert_eq!(place.one(&owners).await, name);
+    // Seven days are the class's.
+    let old = format!(
+        "set role {name}; set timezone to 'UTC';
+         select partman.create_partition_time('{name}.log', array[date_trunc('day', now() - interval '9 days')]);
+         insert into {name}.log values (now() - interval '9 days', 'nine'), (now() - interval '1 day', 'one'),
+            ('1999-01-01', 'ancient')"
+    );
+    place.admin().await.batch_execute(&old).await.unwrap();
+    let turn = place.turn("log").await;
+    assert_eq!((turn.deeds.dropped, turn.deeds.rows), (1, 1), "{turn:?}");
+    assert_eq!(turn.tenant.map(|tenant| tenant.to_string()).as_deref(), Some(name));
+    assert_eq!(place.one(&format!("select string_agg(body, ' ') from {name}.log")).await, "one");
+}
+
+#[tokio::test]
+async fn code_of_a_tenant_runs_as_nobody_but_that_tenant() {
+    let place = Place::new("own_evil").await;
+    let name = "own_evil_kandy";
+    // Whatever may run: an index's expression, a default, a check, and a trigger that tries to be somebody else.
+    let evil = format!(
+        "set role {name}; set search_path to {name};
+         create table seen (what text, who text, session text);
+         create function see(what text) returns text language plpgsql as $$ begin
+            insert into {name}.seen values (what, current_user, session_user);
+            begin execute 'set role own_evil_maintenance'; insert into {name}.seen values ('became', current_user, session_user);
+            exception when others then null; end;
+            return what; end $$;
+         create function see_always(what text) returns text immutable language sql as $$ select {name}.see(what) $$;
+         create function trap() returns trigger language plpgsql as $$ begin perform {name}.see('trigger'); return old; end $$;
+         create index on log ({name}.see_always('index'));
+         create trigger trap before delete on log for each row execute function trap();
+         alter table log alter body set default {name}.see('default'), add check ({name}.see_always('check') is not null);
+         insert into log values ('1999-01-01', 'ancient')"
+    );
+    place.admin().await.batch_execute(&evil).await.unwrap();
+    place.admin().await.batch_execute(&format!("truncate {name}.seen")).await.unwrap();
+    place.change("premake = 2", "premake = 5");
+    let turn = place.turn("log").await;
+    let seen = place.one(&format!("select string_agg(distinct who || ' ' || session, ', ') from {name}.seen")).await;
+    assert_eq!(seen, format!("{name} {name}"), "{turn:?}");
+    assert_eq!(place.one(&format!("select count(*) from {name}.seen where what = 'trigger'")).await, "1", "{turn:?}");
+    assert_eq!((turn.deeds.rows, turn.deeds.made), (1, 3), "{turn:?}");
+}
+
+#[tokio::test]
+async fn a_tenant_sees_and_changes_no_line_of_others_in_pg_partmans_configuration() {
+    let place = Place::new("own_lines").await;
+    let login = connect(&format!(
+        "postgresql://own_lines_kandy:{}@127.0.0.1:{}/own_lines",
+        password(&place),
+        place.settings().clusters.values().next().unwrap().servers[0].port
+    ))
+    .await
+    .unwrap();
+    assert_eq!(
+        one(&login, "select string_agg(parent_table, ' ') from partman.part_config").await,
+        "own_lines_kandy.log"
+    );
+    let changed = login.execute("update partman.part_config set premake = 90", &[]).await.unwrap();
+    assert_eq!(changed, 1);
+    let taken = login.execute("delete from partman.part_config where parent_table = 'public.events'", &[]).await;
+    assert_eq!(taken.unwrap(), 0);
+    assert!(login.execute("select * from partman.pgward_state", &[]).await.is_err());
+    // And what it has changed of its own is put right.
+    place.kept().await;
+    assert_eq!(place.one("select premake from partman.part_config where parent_table like '%kandy%'").await, "2");
+}
+
+fn password(place: &Place) -> String {
+    let settings = place.settings();
+    let tenant = settings.tenants.values().find(|tenant| tenant.id.as_str().ends_with("kandy")).unwrap();
+    let login = tenant.own_logins().next().unwrap();
+    let password = pgward::tenant::login_password(settings.master_key.as_ref(), &tenant.cluster, login).unwrap();
+    String::from_utf8(password.expose().to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn a_new_tenant_needs_no_setup_and_one_without_the_table_is_no_failure() {
+    let place = Place::new("own_new").await;
+    let new =
+        "[tenants.own_new_galle]\nisolation = \"schema\"\ncluster = \"main\"\ndatabase = \"own_new\"\nhome = \"lk\"\n";
+    place.change("[tenants.a]", &format!("{new}[tenants.a]"));
+    let main = pgward::base::ClusterName::parse("main").unwrap();
+    let admin = place.admin().await;
+    pgward::tenant::Installation::new(&place.settings(), &main, "own_new").run(&admin).await.unwrap();
+    let verdict = async || {
+        let turns = place.turns().await;
+        turns.into_iter().find(|turn| turn.table == "own_new_galle.log").unwrap().verdict
+    };
+    assert_eq!(verdict().await, Verdict::Absent);
+    let table =
+        "set role own_new_galle; create table own_new_galle.log (at date not null, body text) partition by range (at)";
+    place.admin().await.batch_execute(table).await.unwrap();
+    assert_eq!(verdict().await, Verdict::Done);
+    // Gone with its tenant, it is forgotten.
+    place.admin().await.batch_execute("drop schema own_new_galle cascade").await.unwrap();
+    place.turns().await;
+    assert_eq!(place.one("select count(*) from partman.part_config where parent_table like '%galle%'").await, "0");
+}
