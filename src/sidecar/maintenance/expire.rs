@@ -48,7 +48,7 @@ impl Partman<'_> {
             (select writes from partman.pgward_expired where partition = $1 and rule = $2)";
         let row = self.client.query_one(sql, &[&partition.oid, &rule]).await.map_err(self.failed(doing))?;
         let (writes, known): (i64, Option<i64>) = (value(&row, 0)?, value(&row, 1)?);
-        if known == Some(writes) {
+        if most == 0 || known == Some(writes) {
             return Ok(0);
         }
         let gone = self.delete(&partition.name, what, most).await?;

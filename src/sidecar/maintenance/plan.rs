@@ -83,6 +83,10 @@ pub(super) fn jobs(settings: &Settings, cluster: &Cluster) -> Vec<Job> {
             tables.entry(&tenant.database).or_default().push(table);
         }
     }
+    // A cache may not know of a hold yet. Partitions are made all the same.
+    if settings.catalogue.as_ref().is_some_and(|catalogue| catalogue.snapshot.cached) {
+        tables.values_mut().flatten().for_each(|table| table.expiry = Expiry::default());
+    }
     tables.into_iter().map(|(database, tables)| Job { database: database.to_owned(), tables }).collect()
 }
 
