@@ -93,10 +93,15 @@ fn grant(reader: &mut Reader, name: &GrantName, mut section: Section, groups: &G
 
 fn reason(reader: &mut Reader, section: &mut Section, key: &'static str, example: &str) -> Option<String> {
     let text: String = section.required(reader, key, example)?;
+    checked_reason(reader, &section.at(key), text, example)
+}
+
+/// Text that says why, and can stand in a log.
+pub(super) fn checked_reason(reader: &mut Reader, at: &str, text: String, example: &str) -> Option<String> {
     let sound = !text.trim().is_empty() && text.len() <= LONGEST && !text.chars().any(char::is_control);
     if !sound {
         let what = format!("must say why, in at most {LONGEST} bytes without control characters");
-        reader.problem(Problem::new(section.at(key), what).example(example));
+        reader.problem(Problem::new(at, what).example(example));
     }
     sound.then_some(text)
 }

@@ -436,6 +436,8 @@ pub struct Tenant {
     pub audit_statements: bool,
     /// Nobody may log in, and nobody may stay.
     pub suspended: bool,
+    /// Why nothing of it may be deleted, backups included.
+    pub legal_hold: Option<String>,
 }
 
 impl Tenant {

@@ -115,6 +115,9 @@ fn tenant(reader: &mut Reader, id: &TenantId, mut section: Section, defaults: &D
     let forward = super::forwarding::forward(reader, &mut section, defaults.forward);
     let audit_statements = audit::statements(reader, &mut section);
     let suspended = section.optional(reader, "suspended").unwrap_or(false);
+    let legal_hold = section.optional(reader, "legal_hold").and_then(|text| {
+        super::grants::checked_reason(reader, &section.at("legal_hold"), text, "\"court order 2026/117\"")
+    });
     section.finish(reader);
     let home = home?;
     groups.is_one(reader, &at_home, &home);
@@ -137,6 +140,7 @@ fn tenant(reader: &mut Reader, id: &TenantId, mut section: Section, defaults: &D
         limits,
         audit_statements,
         suspended,
+        legal_hold,
     })
 }
 

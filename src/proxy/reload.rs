@@ -148,7 +148,8 @@ fn withdrawn(before: &Settings, after: &Settings) -> HashSet<Party> {
 fn moved(shared: &Shared, before: &World, after: &World) -> HashSet<Party> {
     let tenants = before.settings.tenants.values().filter(|old| {
         let new = after.settings.tenants.get(&old.id);
-        !new.is_some_and(|new| Tenant { limits: old.limits, suspended: old.suspended, ..Tenant::clone(new) } == ***old)
+        let (suspended, legal_hold) = (old.suspended, old.legal_hold.clone());
+        !new.is_some_and(|new| Tenant { limits: old.limits, suspended, legal_hold, ..Tenant::clone(new) } == ***old)
     });
     let mut moved: HashSet<Party> = tenants.map(|old| Party::Tenant(old.id.clone())).collect();
     // Those in use, since any name may have led somewhere.
