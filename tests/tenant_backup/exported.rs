@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::place::{Place, ended, exists, login, output, said, session};
+use crate::place::{Place, also, ended, exists, login, output, own_cluster, said, session};
 use crate::support::{Stage, one};
 use crate::{Tenant, Witness};
 
@@ -116,6 +116,76 @@ async fn whole(stage: &Stage, tenant: &str, schema: &str) {
     let reader = login(stage, tenant, "readonly").await.unwrap().client;
     assert_eq!(one(&reader, "select count(*) > 0 from orders").await, "t");
     assert!(reader.batch_execute("delete from orders").await.is_err());
+}
+
+/// No row tells of it.
+#[tokio::test]
+async fn a_function_that_was_dropped_comes_back() {
+    let place = Place::new("defined").await;
+    let stage = place.stage().await;
+    let mut tenant = Tenant::schema(&place, "defined_own");
+    tenant.options += " --schema O\"dd";
+    let client = tenant.settle(&stage).await;
+    client.batch_execute("create function answer() returns int language sql as 'select 42'").await.unwrap();
+    let (export, keep) = (place.path("export").display().to_string(), place.path("keep").display().to_string());
+    place.done(&format!("export defined_own --into {export}")).await;
+    let restore = format!("restore defined_own --from {export} --yes --keep {keep}");
+    assert!(place.done(&restore).await.contains("nothing was changed"));
+    client.batch_execute("drop function answer()").await.unwrap();
+    let restored = place.done(&restore).await;
+    assert!(restored.contains("definitions") && restored.contains("is what it was"), "{restored}");
+    assert_eq!(one(&session(&stage, "defined_own").await.client, "select answer()").await, "42");
+}
+
+#[tokio::test]
+async fn a_tenants_own_cluster_has_its_database_back() {
+    let own = own_cluster("own").await;
+    let mut place = Place::with("back_cluster", &also("own", own.primary())).await;
+    let stage = place.stage().await;
+    place.url = own.primary().url();
+    let add = "add back_cluster_own --home lk --isolation cluster --cluster own --database shop";
+    place.done(add).await;
+    let client = session(&stage, "back_cluster_own").await.client;
+    let make = "create table orders (item text); insert into orders values ('a'), ('b'), ('b')";
+    client.batch_execute(make).await.unwrap();
+    let (export, keep) = (place.path("export").display().to_string(), place.path("keep").display().to_string());
+    place.done(&format!("export back_cluster_own --into {export}")).await;
+    client.batch_execute("delete from orders; insert into orders values ('b')").await.unwrap();
+    let restored = place.done(&format!("restore back_cluster_own --from {export} --yes --keep {keep}")).await;
+    let row = |line: &str| line.split_whitespace().collect::<Vec<_>>() == ["public.orders", "0", "2", "0", "1"];
+    assert!(restored.lines().any(row), "without a key rows are told apart by all that is in them: {restored}");
+    let client = session(&stage, "back_cluster_own").await.client;
+    assert_eq!(one(&client, crate::SEEN).await, "a,b,b");
+}
+
+/// Who owns the tables, and is bound by their row security.
+#[tokio::test]
+async fn rows_come_back_by_an_administrator_who_is_no_superuser() {
+    let mut place = Place::new("owning").await;
+    let admin = place.admin().await;
+    let roles = "create role owning_admin login createrole createdb password 'manages'; \
+        grant pg_read_all_stats, pg_signal_backend to owning_admin; alter database owning owner to owning_admin; \
+        grant set on parameter session_replication_role to owning_admin; \
+        drop event trigger pgward_guard; drop table orders; drop schema pgward cascade; \
+        drop owned by owning_app, owning_readonly, owning_service; drop role owning_app, owning_readonly, owning_service";
+    admin.batch_execute(roles).await.unwrap();
+    let superuser = place.url.clone();
+    let (_, address) = superuser.split_once('@').unwrap();
+    place.url = format!("postgresql://owning_admin:manages@{}/", address.split('/').next().unwrap());
+    let stage = place.stage().await;
+    place.done("add acme --home lk --cluster main --isolation rows --database owning").await;
+    let orders = "set role owning_admin; create table orders (id int primary key, item text); \
+        select pgward.protect('orders', add_column => true); grant select, insert, delete on orders to owning_app; reset role; \
+        insert into orders values (1, 'a', 'acme'), (2, 'b', 'acme'), (3, 'c', 'acme'), (4, 'z', 'witness')";
+    admin.batch_execute(orders).await.unwrap();
+    let (export, keep) = (place.path("export").display().to_string(), place.path("keep").display().to_string());
+    place.done(&format!("export acme --into {export}")).await;
+    let client = session(&stage, "acme").await.client;
+    client.batch_execute("delete from orders where item = 'a'").await.unwrap();
+    let restored = place.done(&format!("restore acme --from {export} --yes --keep {keep}")).await;
+    let row = |line: &str| line.split_whitespace().collect::<Vec<_>>() == ["public.orders", "0", "1", "0", "2"];
+    assert!(restored.lines().any(row), "{restored}");
+    assert_eq!(one(&admin, "select string_agg(item, ',' order by item) from orders").await, "a,b,c,z");
 }
 
 #[tokio::test]

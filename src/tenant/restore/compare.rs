@@ -31,6 +31,11 @@ pub struct Difference {
 }
 
 impl Difference {
+    /// Of what is no table.
+    pub fn of_definitions(words: &str) -> Self {
+        Self::alone("definitions".to_owned(), words)
+    }
+
     fn alone(table: String, words: &str) -> Self {
         Self { table, counts: Counts::default(), shape: words.to_owned() }
     }

@@ -59,6 +59,9 @@ pub async fn prepare(client: &Client) -> Result<(), InstallError> {
     install::run(client, "preparing", settings).await
 }
 
+/// The tenant waits outside: rather let it in again than have it wait for whoever holds a lock.
+const PATIENCE: &str = "set local lock_timeout = '1min'";
+
 fn failed(doing: &str) -> impl FnOnce(tokio_postgres::Error) -> InstallError {
     let doing = doing.to_owned();
     move |source| InstallError::Sql { doing, source }

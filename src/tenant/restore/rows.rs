@@ -116,6 +116,11 @@ impl<'a> Staging<'a> {
     /// `other`: another connection to the same database.
     pub async fn difference(&self, other: &Client) -> Result<Vec<Difference>, RestoreError> {
         super::prepare(other).await?;
+        install::atomically(other, "begin read only", async || self.compared(other).await).await
+    }
+
+    async fn compared(&self, other: &Client) -> Result<Vec<Difference>, RestoreError> {
+        seal(other, self.settings, self.tenant).await?;
         let mut all = Vec::new();
         for staged in &self.tables {
             let (from, rows) = (staged.table.from(self.tenant), staged.rows());
@@ -136,8 +141,8 @@ impl<'a> Staging<'a> {
         seal(self.client, self.settings, self.tenant).await?;
         // Triggers would do again what they did then, and foreign keys would mind in which order rows come. They are
         // looked at below.
-        let quiet = "set local session_replication_role = replica";
-        install::run(self.client, "keeping triggers from acting on what is restored", quiet).await?;
+        let quiet = format!("set local session_replication_role = replica; {}", super::PATIENCE);
+        install::run(self.client, "keeping triggers from acting on what is restored", &quiet).await?;
         for staged in &self.tables {
             install::run(self.client, &staged.doing("taking out"), &staged.delete(self.tenant)).await?;
         }

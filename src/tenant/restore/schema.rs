@@ -114,6 +114,7 @@ impl<'a> TwinSchema<'a> {
     }
 
     async fn within(&self, client: &Client) -> Result<(), RestoreError> {
+        install::run(client, "beginning", super::PATIENCE).await?;
         let (home, next) = (sql::identifier(&self.home), sql::identifier(&self.next));
         let needed = install::texts(client, NEEDED, &[&self.home]).await?;
         if !needed.is_empty() {

@@ -1,19 +1,21 @@
 //! Levels `schema`, `database` and `cluster`: what was there is loaded beside what is.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 
 use futures_util::stream;
 use tokio_postgres::Client;
 
-use super::super::Failure;
 use super::super::export::{DUMP, LARGE_OBJECTS, dump};
 use super::super::place::Place;
+use super::super::{Failure, programs};
 use super::Work;
 use super::load::Load;
 use super::origin::{Opened, Origin, Workshop};
 use super::rows::Chunks;
-use crate::config::Settings;
-use crate::tenant::restore::{TwinDatabase, TwinSchema};
+use crate::config::{Isolation, Settings};
+use crate::sql::identifier;
+use crate::tenant::restore::{Difference, TwinDatabase, TwinSchema};
 use crate::tenant::{InstallError, Provision, Removal};
 
 impl Work<'_> {
@@ -125,6 +127,39 @@ impl Work<'_> {
             }
         }
         Ok(twin)
+    }
+
+    /// Whether anything is defined otherwise than then, be it a view, a function, an index or a privilege. `next`: the schema or
+    /// database beside the tenant's.
+    pub(super) async fn definitions(&self, next: &str) -> Result<Option<Difference>, Failure> {
+        let tenant = self.tenant;
+        let (now, then) = match tenant.search_path.first().filter(|_| tenant.isolation == Isolation::Schema) {
+            Some(home) => {
+                let now = self.defined(&tenant.database, Some(home), home).await?;
+                (now, self.defined(&tenant.database, Some(next), home).await?)
+            }
+            None => (self.defined(&tenant.database, None, "").await?, self.defined(next, None, "").await?),
+        };
+        let [new, old] = [(&now, &then), (&then, &now)].map(|(a, b)| a.difference(b).count());
+        let words = format!("{new} lines of pg_dump only now, {old} only then");
+        Ok((new + old > 0).then(|| Difference::of_definitions(&words)))
+    }
+
+    /// Each line of pg_dump that defines something, as if the schema were called `home`.
+    async fn defined(&self, database: &str, schema: Option<&str>, home: &str) -> Result<BTreeSet<String>, Failure> {
+        let place = Place::Live { administrator: &self.administrator, cluster: self.cluster };
+        let text = programs::run("pg_dump", |command| {
+            command.args(["--schema-only", "--no-password"]).envs(place.environment(database));
+            command.args(schema.map(|schema| format!("--schema={}", identifier(schema))));
+        });
+        let text = text.await?;
+        // Comments name what comes next, and psql's own commands have a key that is never the same.
+        let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with("--") && !line.starts_with('\\'));
+        let renamed = |line: &str| match schema {
+            Some(schema) if schema != home => line.replace(schema, home),
+            _ => line.to_owned(),
+        };
+        Ok(lines.map(renamed).map(|line| line.replace(&identifier(home), home)).collect())
     }
 
     /// The tenant's roles can log in again, and what pgward needs in the tenant's place is there in this version.

@@ -2,7 +2,7 @@
 //!
 //! Rows go in as the role whose table it is, by a login of its own: what a tenant has made (a check, a domain, a generated
 //! column) is run for each of them, and is not to be run as administrator. The rest of a dump runs nothing of the tenant's
-//! but indexes, which PostgreSQL builds as the tables' owner.
+//! but indexes and materialised views, which PostgreSQL makes as their owner.
 
 use std::path::{Path, PathBuf};
 

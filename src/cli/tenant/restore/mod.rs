@@ -266,14 +266,24 @@ impl Ready<'_> {
                 rows::new_tables(then, &differences)?;
                 Ok(differences)
             }
-            Self::Schema(twin) => Ok(twin.difference(&work.seat, &other).await?),
+            Self::Schema(twin) => {
+                let mut differences = twin.difference(&work.seat, &other).await?;
+                if work.removal.has_data(&work.seat).await? {
+                    differences.extend(work.definitions(twin.next()).await?);
+                }
+                Ok(differences)
+            }
             Self::Database(twin) => {
                 let then = work.administrator.connect(twin.next()).await?;
                 let now = match twin.is_there(&work.seat).await? {
                     true => Some(work.administrator.connect(&work.tenant.database).await?),
                     false => None,
                 };
-                Ok(twin.difference(now.as_ref(), &then).await?)
+                let mut differences = twin.difference(now.as_ref(), &then).await?;
+                if now.is_some() {
+                    differences.extend(work.definitions(twin.next()).await?);
+                }
+                Ok(differences)
             }
         }
     }

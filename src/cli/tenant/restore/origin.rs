@@ -34,7 +34,7 @@ impl Drop for Workshop {
 impl Workshop {
     /// Beside an export, or within a copy's folder. Nobody else works on this tenant meanwhile.
     pub fn new(parent: &Path, tenant: &Tenant) -> Result<Self, Failure> {
-        let path = parent.join(format!(".pgward-restore-{}", tenant.id.as_str().replace(':', "_")));
+        let path = parent.join(format!(".pgward-restore-{}", tenant.id));
         match fs::remove_dir_all(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(Failure::said(format!("cannot remove {}: {error}", path.display())));
