@@ -164,9 +164,9 @@ pub struct Pruned {
 }
 
 /// Lets go of what is too old, and of the log that nothing needs any more. The caller has the cluster's lock.
-/// `dry`: only says what would go.
-pub async fn prune(site: &Site, dry: bool, progress: &mut dyn Progress) -> Result<Pruned, BackupError> {
-    let (now, tiers) = (clock::unix_now(), &site.rules().tiers);
+/// `now`: in Unix time. `dry`: only says what would go.
+pub async fn prune(site: &Site, now: u64, dry: bool, progress: &mut dyn Progress) -> Result<Pruned, BackupError> {
+    let tiers = &site.rules().tiers;
     let holdings = site.holdings().await?;
     let for_tenants = holds(site);
     let mut pruned = Pruned { for_tenants, ..Pruned::default() };
@@ -207,8 +207,12 @@ pub async fn prune(site: &Site, dry: bool, progress: &mut dyn Progress) -> Resul
 }
 
 /// Tenants of the cluster whose data may not be disposed of.
-fn holds(_site: &Site) -> Vec<String> {
-    Vec::new()
+fn holds(site: &Site) -> Vec<String> {
+    let here = site.settings().tenants.values().filter(|tenant| tenant.cluster == site.cluster().name);
+    let mut held: Vec<String> =
+        here.filter(|tenant| tenant.legal_hold.is_some()).map(|tenant| tenant.id.to_string()).collect();
+    held.sort();
+    held
 }
 
 /// Until when each backup is kept, by Unix time.

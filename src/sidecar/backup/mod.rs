@@ -11,6 +11,7 @@
 //!   scratch     a copy, restored aside
 //!   standing    what there should be by now
 //!   watch       how the log gets to the archive
+//!   schedule    all of it by itself
 //! ```
 
 mod conf;
@@ -19,6 +20,7 @@ mod info;
 mod make;
 mod pgbackrest;
 mod restore;
+mod schedule;
 mod scratch;
 mod site;
 mod standing;
@@ -31,6 +33,7 @@ pub use info::{Holdings, Kept};
 pub use make::{Made, Order, Pruned, archive_command, kept_until, make, prune};
 pub use pgbackrest::{Progress, Unseen};
 pub use restore::{Place, Restored, restore};
+pub use schedule::{Source, keep};
 pub use scratch::{Recovered, Scratch, Took};
 pub use site::{Lock, Primary, Site};
 pub use standing::{Standing, standing};
