@@ -194,6 +194,15 @@ impl Administrator {
         Ok(Self { config, tls })
     }
 
+    /// As one of the cluster's roles rather than as an administrator, to where pgward itself goes.
+    pub async fn of_login(cluster: &Cluster, role: &str, password: &[u8]) -> Result<Self, ConnectError> {
+        let mut config = Config::new();
+        to_primary(&mut config, cluster).await?;
+        config.user(role).password(password).application_name("pgward");
+        let tls = encryption(&mut config, cluster)?;
+        Ok(Self { config, tls })
+    }
+
     /// A connection to one database. A task drives it until the client is dropped.
     pub async fn connect(&self, database: &str) -> Result<Client, ConnectError> {
         let mut config = self.config.clone();

@@ -25,8 +25,12 @@ pub(super) enum Deed {
     AddTenant,
     SuspendTenant,
     ResumeTenant,
+    HoldTenant,
+    ReleaseTenant,
     ExportTenant,
+    RestoreTenant,
     RemoveTenant,
+    EraseTenant,
     ImportClassification,
     SetUpPartitions,
     KeepPartitions,
@@ -47,8 +51,12 @@ impl Deed {
             Self::AddTenant => "tenant_add",
             Self::SuspendTenant => "tenant_suspend",
             Self::ResumeTenant => "tenant_resume",
+            Self::HoldTenant => "tenant_hold",
+            Self::ReleaseTenant => "tenant_release",
             Self::ExportTenant => "tenant_export",
+            Self::RestoreTenant => "tenant_restore",
             Self::RemoveTenant => "tenant_remove",
+            Self::EraseTenant => "tenant_erase",
             Self::ImportClassification => "classification_import",
             Self::SetUpPartitions => "maintenance_setup",
             Self::KeepPartitions => "maintenance_run",
@@ -155,7 +163,7 @@ pub(super) fn beside(file: &Path) -> PathBuf {
 }
 
 /// Who calls the command, as the system has it.
-fn operator() -> Option<String> {
+pub(super) fn operator() -> Option<String> {
     let name = |key| std::env::var(key).ok().filter(|name| !name.is_empty());
     // Behind sudo, the one who called it.
     name("SUDO_USER").or_else(|| name("USER")).or_else(|| name("LOGNAME"))

@@ -8,6 +8,7 @@ mod contexts;
 mod install;
 mod password;
 mod provision;
+pub mod restore;
 
 pub use channels::ChannelKey;
 pub use context::{Context, Known, SEALED_ANEW, Sealer};
@@ -19,5 +20,5 @@ pub use install::{
 pub use password::login_password;
 pub use provision::{
     Applied, Database, Provision, ProvisionError, Provisioned, Removal, Seen, Template, TemplateError, TenantTable,
-    lock, seal,
+    lock, own_logins, own_roles, seal,
 };

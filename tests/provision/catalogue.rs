@@ -53,8 +53,11 @@ async fn without_a_tenants_file_the_line_to_add_is_told_and_what_the_main_file_h
     std::fs::write(place.path("pgward.toml"), &main).unwrap();
     let listed = place.done("list").await;
     let mut lines = listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    assert_eq!(lines.next().unwrap(), ["TENANT", "ISOLATION", "CLUSTER", "DATABASE", "HOME", "SUSPENDED"]);
-    assert_eq!(lines.next().unwrap(), ["old", "rows", "main", "fixed", "lk", "no"]);
+    assert_eq!(
+        lines.next().unwrap(),
+        ["TENANT", "ISOLATION", "CLUSTER", "DATABASE", "HOME", "SUSPENDED", "LEGAL", "HOLD"]
+    );
+    assert_eq!(lines.next().unwrap(), ["old", "rows", "main", "fixed", "lk", "no", "no"]);
     assert_eq!(lines.next().unwrap()[0], "witness");
     let shown = place.done("show old").await;
     let has = |words: &[&str]| shown.lines().any(|line| line.split_whitespace().collect::<Vec<_>>() == words);

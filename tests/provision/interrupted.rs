@@ -4,32 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::spawned::Spawned;
-use super::{Place, Session, exists, login, output, said, session};
+use super::{Place, Session, exists, kill_until_done, login, output, said, session};
 use crate::support::{one, until};
-
-/// Runs a command again and again, killing it later each time (in ms), until it comes to its end.
-async fn kill_until_done(
-    place: &Place,
-    line: &str,
-    waits: impl Iterator<Item = u64>,
-    done: impl Fn(&Place) -> bool,
-) -> usize {
-    let mut kills = 0;
-    for wait in waits {
-        let mut child = place.command(line).spawn().unwrap();
-        tokio::time::sleep(Duration::from_millis(wait)).await;
-        // SIGKILL. It may have come to its end by itself.
-        let _ = child.kill();
-        let status = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
-        if status.success() || done(place) {
-            return kills;
-        }
-        assert_eq!(status.code(), None, "{line} failed by itself after {wait} ms");
-        kills += 1;
-        assert!(kills < 400, "{line} does not end");
-    }
-    kills
-}
 
 /// A template takes its time, and says by a count whether it was applied twice.
 const SEED: [(&str, &str); 3] = [

@@ -83,6 +83,12 @@ fn time(text: &str) -> Result<Target, String> {
 }
 
 impl TargetArguments {
+    /// `None`: nothing of a backup is said at all.
+    pub fn named(&self) -> Option<Wanted> {
+        let wanted = self.wanted();
+        (wanted != Wanted::latest()).then_some(wanted)
+    }
+
     /// The end of the log, where nothing else is said.
     pub fn wanted(&self) -> Wanted {
         let target = self.at.clone().or_else(|| self.lsn.clone());

@@ -9,6 +9,9 @@ mod setup;
 mod shown;
 mod status;
 
+pub(super) use arguments::TargetArguments;
+pub(super) use shown::Shown;
+
 use super::ConfigArgument;
 use super::failure::Failure;
 

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use toml_edit::{DocumentMut, Item, Table, TableLike};
+use toml_edit::{DocumentMut, Item, Table, TableLike, Value};
 
 use super::super::failure::Failure;
 use crate::base::TenantId;
@@ -160,22 +160,35 @@ pub(super) fn put(document: &mut DocumentMut, id: &TenantId, mut entry: Table) {
     }
 }
 
-pub(super) fn set_suspended(document: &mut DocumentMut, id: &TenantId, suspended: bool) {
-    let Some(tenant) = tenants(document).and_then(|tenants| tenants.get_mut(id.as_str())?.as_table_like_mut()) else {
-        return;
-    };
-    suspend(tenant, suspended);
+/// Changes one tenant's entry, if it is there.
+pub(super) fn amend(document: &mut DocumentMut, id: &TenantId, change: impl FnOnce(&mut dyn TableLike)) {
+    if let Some(tenant) = tenants(document).and_then(|tenants| tenants.get_mut(id.as_str())?.as_table_like_mut()) {
+        change(tenant);
+    }
 }
 
 pub(super) fn suspend(tenant: &mut dyn TableLike, suspended: bool) {
-    match tenant.get_mut("suspended").and_then(Item::as_value_mut) {
+    if suspended || tenant.contains_key("suspended") {
+        set(tenant, "suspended", suspended.into());
+    }
+}
+
+/// `None`: there is no hold any more.
+pub(super) fn hold(tenant: &mut dyn TableLike, reason: Option<&str>) {
+    match reason {
+        Some(reason) => set(tenant, "legal_hold", reason.into()),
+        None => drop(tenant.remove("legal_hold")),
+    }
+}
+
+fn set(tenant: &mut dyn TableLike, key: &str, new: Value) {
+    match tenant.get_mut(key).and_then(Item::as_value_mut) {
         Some(value) => {
             let decor = value.decor().clone();
-            *value = suspended.into();
+            *value = new;
             *value.decor_mut() = decor;
         }
-        None if suspended => drop(tenant.insert("suspended", toml_edit::value(true))),
-        None => {}
+        None => drop(tenant.insert(key, toml_edit::value(new))),
     }
 }
 
@@ -266,8 +279,8 @@ mod tests {
     #[test]
     fn suspending_changes_one_word_or_adds_one_line() {
         let twice = changed(|document| {
-            set_suspended(document, &id("globex"), true);
-            set_suspended(document, &id("acme"), true);
+            amend(document, &id("globex"), |tenant| suspend(tenant, true));
+            amend(document, &id("acme"), |tenant| suspend(tenant, true));
         });
         assert_eq!(
             twice,
@@ -278,10 +291,23 @@ mod tests {
             )
         );
         let back = changed(|document| {
-            set_suspended(document, &id("globex"), true);
-            set_suspended(document, &id("globex"), false);
-            set_suspended(document, &id("acme"), false);
+            amend(document, &id("globex"), |tenant| suspend(tenant, true));
+            amend(document, &id("globex"), |tenant| suspend(tenant, false));
+            amend(document, &id("acme"), |tenant| suspend(tenant, false));
         });
         assert_eq!(back, FILE);
+    }
+
+    #[test]
+    fn a_hold_is_one_line_that_comes_and_goes() {
+        let acme = |reason| changed(|document| amend(document, &id("acme"), |tenant| hold(tenant, reason)));
+        assert_eq!(acme(Some("a \"b\"")), FILE.replacen("\n\n# Asked", "\nlegal_hold = 'a \"b\"'\n\n# Asked", 1));
+        assert_eq!(acme(None), FILE);
+        let twice = changed(|document| {
+            amend(document, &id("acme"), |tenant| hold(tenant, Some("one")));
+            amend(document, &id("acme"), |tenant| hold(tenant, Some("two")));
+            amend(document, &id("nobody"), |tenant| hold(tenant, Some("three")));
+        });
+        assert_eq!(twice, FILE.replacen("\n\n# Asked", "\nlegal_hold = \"two\"\n\n# Asked", 1));
     }
 }

@@ -37,7 +37,7 @@ impl Arguments {
     }
 }
 
-const HEAD: [&str; 6] = ["TENANT", "ISOLATION", "CLUSTER", "DATABASE", "HOME", "SUSPENDED"];
+const HEAD: [&str; 7] = ["TENANT", "ISOLATION", "CLUSTER", "DATABASE", "HOME", "SUSPENDED", "LEGAL HOLD"];
 
 pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
     let settings = arguments.config.load()?;
@@ -52,7 +52,8 @@ pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
     let cells = tenants.iter().map(|tenant| {
         let suspended = if tenant.suspended { "yes" } else { "no" };
         let (id, level, cluster) = (tenant.id.as_str(), tenant.isolation.as_str(), tenant.cluster.as_str());
-        [id, level, cluster, &tenant.database, tenant.home.as_str(), suspended]
+        let held = if tenant.legal_hold.is_some() { "yes" } else { "no" };
+        [id, level, cluster, &tenant.database, tenant.home.as_str(), suspended, held]
     });
     table(std::iter::once(HEAD).chain(cells).collect());
     Ok(())
@@ -66,5 +67,6 @@ fn json(tenant: &Tenant) -> serde_json::Value {
         "database": tenant.database,
         "home": tenant.home.as_str(),
         "suspended": tenant.suspended,
+        "legal_hold": tenant.legal_hold,
     })
 }

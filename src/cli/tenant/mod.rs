@@ -6,10 +6,16 @@
 //! command again.
 
 mod add;
+mod erase;
 mod export;
 mod file;
 mod list;
+mod moment;
+mod place;
+mod programs;
+mod quiet;
 mod remove;
+mod restore;
 mod show;
 mod store;
 mod suspend;
@@ -49,7 +55,13 @@ enum Command {
     Show(show::Arguments),
     Suspend(suspend::Arguments),
     Resume(suspend::ResumeArguments),
+    Hold(suspend::HoldArguments),
+    Release(suspend::ReleaseArguments),
+    Export(export::Arguments),
+    Open(export::open::Arguments),
+    Restore(Box<restore::Arguments>),
     Remove(remove::Arguments),
+    Erase(erase::Arguments),
 }
 
 pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
@@ -59,7 +71,13 @@ pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
         Command::Show(arguments) => show::command(arguments),
         Command::Suspend(arguments) => suspend::suspend(arguments),
         Command::Resume(arguments) => suspend::resume(arguments),
+        Command::Hold(arguments) => suspend::hold(arguments),
+        Command::Release(arguments) => suspend::release(arguments),
+        Command::Export(arguments) => export::command(arguments),
+        Command::Restore(arguments) => restore::command(arguments),
+        Command::Open(arguments) => export::open::command(arguments),
         Command::Remove(arguments) => remove::command(arguments),
+        Command::Erase(arguments) => erase::command(arguments),
     }
 }
 

@@ -1,17 +1,22 @@
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_postgres::Client;
 
 use super::super::record::{Act, Deed};
-use super::export::{Export, Source};
+use super::export::{Export, Source, database_of};
+use super::place::Place;
+use super::quiet::Quiet;
 use super::store::{Change, Store};
 use super::{CatalogueUrlArgument, Failure, Reach, TenantArgument, UrlArgument, cluster, runtime, seat};
 use crate::cli::connect::Administrator;
 use crate::cli::duration;
 use crate::cli::output::{say, table, warn};
 use crate::config::{Cluster, Isolation, Settings, Tenant};
-use crate::tenant::Removal;
+use crate::tenant::restore::prepare;
+use crate::tenant::{Removal, Seen};
 
 /// Remove a tenant with all that it has, and look whether anything is left
 ///
@@ -20,7 +25,18 @@ use crate::tenant::Removal;
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    tenant: TenantArgument,
+    deletion: DeletionArguments,
+
+    /// First export everything into this folder, which must not be there, or be an earlier export of this tenant
+    #[arg(long, value_name = "FOLDER")]
+    export: Option<PathBuf>,
+}
+
+/// What is to be deleted, and how.
+#[derive(Debug, clap::Args)]
+pub(super) struct DeletionArguments {
+    #[command(flatten)]
+    pub tenant: TenantArgument,
 
     #[command(flatten)]
     url: UrlArgument,
@@ -32,82 +48,91 @@ pub(super) struct Arguments {
     #[arg(long, required = true)]
     yes: bool,
 
-    /// First export everything into this folder, which must not be there, or be an earlier export of this tenant
-    #[arg(long, value_name = "FOLDER")]
-    export: Option<PathBuf>,
-
     /// At level rows: how long transactions of other tenants that began before may take to end
     #[arg(long, default_value = "1m", value_parser = duration, value_name = "TIME")]
     wait: Duration,
 
     /// At level rows: a table whose policy does not tell which rows are whose; they are left to you. Repeatable
     #[arg(long, value_name = "SCHEMA.TABLE")]
-    leave: Vec<String>,
+    pub leave: Vec<String>,
 }
 
-/// By then a running pgward has noticed in the tenants file that the tenant is suspended, and has ended its sessions.
-const NOTICED: Duration = Duration::from_secs(2);
-
-/// By then one has read the catalogue that it began to read, has judged it, and has ended the sessions.
-const TAKEN_UP: Duration = Duration::from_secs(10);
-
-/// For each of all tenants, which it judges anew: twice what an unoptimised build was measured to take.
-const JUDGED: Duration = Duration::from_micros(100);
-
-/// How long a tenant's own backends may take to come to rest before they are ended.
-const REST: Duration = Duration::from_secs(5);
-
 pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
-    let settings = arguments.tenant.config.load()?;
-    let mut store = Store::of(&arguments.tenant, &settings)?;
-    let tenant = arguments.tenant.find(&settings)?;
-    store.must_have(&tenant.id)?;
+    let settings = arguments.deletion.tenant.config.load()?;
+    let (mut store, tenant) = arguments.deletion.doomed(&settings)?;
     let act = Act::on_tenant(&settings, Deed::RemoveTenant, &tenant.id);
     runtime()?.block_on(act.recorded(arguments.remove(&settings, &mut store, &tenant)))?;
     say(format_args!("nothing is left of tenant {}, and it is no longer in {}", tenant.id, store.place()));
     Ok(())
 }
 
-/// What a removal works with.
-struct Work<'a> {
-    administrator: Administrator,
-    cluster: &'a Cluster,
-    tenant: &'a Tenant,
-    seat: Client,
-    removal: Removal<'a>,
+/// What a deletion works with.
+pub(super) struct Work<'a> {
+    pub settings: &'a Settings,
+    pub administrator: Administrator,
+    pub cluster: &'a Cluster,
+    pub tenant: &'a Tenant,
+    pub seat: Client,
+    pub removal: Removal<'a>,
 }
 
 impl Arguments {
     async fn remove(&self, settings: &Settings, store: &mut Store, tenant: &Tenant) -> Result<(), Failure> {
-        let cluster = cluster(settings, tenant)?;
-        let reach = Reach { settings, tenant, url: &self.url, catalogue: &self.catalogue };
-        let administrator = self.url.administrator(cluster).await?;
-        let seat = seat(&administrator, tenant).await?;
-        let removal = Removal::begin(&seat, settings, tenant).await?;
-        self.doubts(&removal)?;
-        let export = self.export.as_deref().map(|folder| Export::into(folder, &tenant.id)).transpose()?;
-        store.edit(&tenant.id, Change::Suspended(true), &reach).await?;
-        let work = Work { administrator, cluster, tenant, seat, removal };
-        self.quieten(settings, &work).await?;
+        let work = self.deletion.begin(settings, tenant).await?;
+        let export = self.export.as_deref().map(|folder| Export::into(folder, &tenant.id, None)).transpose()?;
+        self.deletion.close(&work, store).await?;
         let mut exported = None;
         if let Some(export) = &export {
             if work.removal.has_data(&work.seat).await? || !export.is_there() {
-                let Work { administrator, cluster, seat, removal, .. } = &work;
-                let source = Source { administrator, cluster, tenant, seat, removal };
-                exported = Some(recorded_export(settings, export, source).await?);
+                exported = Some(work.export(export).await?);
             } else {
                 say(format_args!("{} has been exported before, and nothing is left to export", tenant.id));
             }
         }
-        if tenant.isolation == Isolation::Rows {
-            for (table, count) in work.removal.erase(&work.seat, exported.as_ref()).await? {
-                say(format_args!("deleted {count} rows of {table}"));
-            }
-        } else {
-            work.drop_all().await?;
-        }
+        work.delete(exported.as_ref()).await?;
         work.prove().await?;
-        store.edit(&tenant.id, Change::TakeOut, &reach).await
+        self.deletion.take_out(&work, store).await
+    }
+}
+
+impl DeletionArguments {
+    /// The tenant that is to go, if it may.
+    pub fn doomed(&self, settings: &Settings) -> Result<(Store, Arc<Tenant>), Failure> {
+        let store = Store::of(&self.tenant, settings)?;
+        let tenant = self.tenant.find(settings)?;
+        store.must_have(&tenant.id)?;
+        not_held(&tenant)?;
+        Ok((store, tenant))
+    }
+
+    /// Looks at what there is; nothing is done yet.
+    pub async fn begin<'a>(&self, settings: &'a Settings, tenant: &'a Tenant) -> Result<Work<'a>, Failure> {
+        let cluster = cluster(settings, tenant)?;
+        let administrator = self.url.administrator(cluster).await?;
+        let seat = seat(&administrator, tenant).await?;
+        prepare(&seat).await?;
+        let removal = Removal::begin(&seat, settings, tenant).await?;
+        self.doubts(&removal)?;
+        Ok(Work { settings, administrator, cluster, tenant, seat, removal })
+    }
+
+    /// Suspends the tenant, and waits until it does nothing any more.
+    pub async fn close(&self, work: &Work<'_>, store: &mut Store) -> Result<(), Failure> {
+        let Work { settings, tenant, seat, removal, .. } = work;
+        store.edit(&tenant.id, Change::Suspended(true), &self.reach(work)).await?;
+        // Somebody may have put a hold on it since this command has looked.
+        if let Some(now) = self.tenant.config.load_now().await?.tenants.get(&tenant.id) {
+            not_held(now)?;
+        }
+        Quiet { settings, tenant, seat, removal, wait: self.wait }.come().await
+    }
+
+    pub async fn take_out(&self, work: &Work<'_>, store: &mut Store) -> Result<(), Failure> {
+        store.edit(&work.tenant.id, Change::TakeOut, &self.reach(work)).await
+    }
+
+    fn reach<'a>(&'a self, work: &'a Work<'_>) -> Reach<'a> {
+        Reach { settings: work.settings, tenant: work.tenant, url: &self.url, catalogue: &self.catalogue }
     }
 
     /// What a removal at level rows would not reach.
@@ -126,72 +151,40 @@ impl Arguments {
         }
         Ok(())
     }
+}
 
-    /// Waits until the tenant does nothing any more, and sees to it that it cannot.
-    async fn quieten(&self, settings: &Settings, work: &Work<'_>) -> Result<(), Failure> {
-        let rows = work.tenant.isolation == Isolation::Rows;
-        if rows {
-            noticed(settings).await;
-        }
-        let since = Removal::now(&work.seat).await?;
-        let limit = if rows { self.wait } else { REST };
-        let begin = Instant::now();
-        loop {
-            let busy = work.removal.busy(&work.seat, &since).await?;
-            if busy == 0 {
-                break;
-            }
-            if begin.elapsed() >= limit {
-                if !rows {
-                    break;
-                }
-                return Err(Failure::said(format!(
-                    "{busy} transactions of the shared logins are open since before tenant {0} was suspended, and one \
-                     could be its last; end them, or wait longer with --wait. Nothing was deleted; {0} stays suspended",
-                    work.tenant.id
-                )));
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        if rows {
-            return Ok(());
-        }
-        let begin = Instant::now();
-        while work.removal.close(&work.seat).await? > 0 {
-            if begin.elapsed() >= REST {
-                return Err(Failure::said("sessions of the tenant's roles do not end; see pg_stat_activity"));
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        Ok(())
+/// What is held for the law is not deleted.
+fn not_held(tenant: &Tenant) -> Result<(), Failure> {
+    match &tenant.legal_hold {
+        None => Ok(()),
+        Some(reason) => Err(Failure::said(format!(
+            "tenant {0} is under legal hold ({reason}), so nothing of it is deleted; pgward tenant release {0} lifts that",
+            tenant.id
+        ))),
     }
 }
 
-/// Waits until the pgwards that run have taken up that the tenant is suspended. Whether they have, none of them tells.
-async fn noticed(settings: &Settings) {
-    let judged = JUDGED.saturating_mul(u32::try_from(settings.tenants.len()).unwrap_or(u32::MAX));
-    let Some(catalogue) = &settings.catalogue else { return tokio::time::sleep(NOTICED + judged).await };
-    // Whoever is not told of the change finds it by looking.
-    let wait = catalogue.poll + TAKEN_UP + judged;
-    say(format_args!(
-        "waiting {} s, by when every node that can read the catalogue has looked (catalogue.poll) and ended the \
-         tenant's sessions",
-        wait.as_secs()
-    ));
-    tokio::time::sleep(wait).await;
-}
-
-async fn recorded_export(
-    settings: &Settings,
-    export: &Export,
-    source: Source<'_>,
-) -> Result<std::collections::BTreeMap<String, u64>, Failure> {
-    let counts = Act::on_tenant(settings, Deed::ExportTenant, &source.tenant.id).recorded(export.run(&source)).await?;
-    say(format_args!("exported {} to {}", source.tenant.id, export.folder().display()));
-    Ok(counts)
-}
-
 impl Work<'_> {
+    async fn export(&self, export: &Export) -> Result<BTreeMap<String, u64>, Failure> {
+        let Self { settings, administrator, cluster, tenant, seat, removal } = self;
+        let place = Place::Live { administrator, cluster };
+        let source = Source { place, tenant, seat, removal, as_of: None };
+        let counts = Act::on_tenant(settings, Deed::ExportTenant, &tenant.id).recorded(export.run(&source)).await?;
+        say(format_args!("exported {} to {}", tenant.id, export.folder().display()));
+        Ok(counts)
+    }
+
+    /// `exported`: what must be found at level `rows`, by table.
+    pub async fn delete(&self, exported: Option<&BTreeMap<String, u64>>) -> Result<(), Failure> {
+        if self.tenant.isolation != Isolation::Rows {
+            return self.drop_all().await;
+        }
+        for (table, count) in self.removal.erase(&self.seat, exported).await? {
+            say(format_args!("deleted {count} rows of {table}"));
+        }
+        Ok(())
+    }
+
     async fn drop_all(&self) -> Result<(), Failure> {
         let schema = self.tenant.isolation == Isolation::Schema;
         if !schema {
@@ -214,15 +207,13 @@ impl Work<'_> {
     }
 
     /// On a connection of its own, that has seen nothing of what was done.
-    async fn prove(&self) -> Result<(), Failure> {
-        let database =
-            if self.tenant.isolation.shares_database() { self.tenant.database.as_str() } else { super::MAINTENANCE };
-        let client = self.administrator.connect(database).await?;
+    pub async fn prove(&self) -> Result<Vec<Seen>, Failure> {
+        let client = self.administrator.connect(database_of(self.tenant)).await?;
         let seen = self.removal.proof(&client).await?;
         let head = ["LOOKED FOR", "FOUND"];
         table(std::iter::once(head).chain(seen.iter().map(|seen| [seen.what.as_str(), seen.found.as_str()])).collect());
         if seen.iter().all(|seen| seen.sound) {
-            return Ok(());
+            return Ok(seen);
         }
         Err(Failure::said(format!(
             "something is left of tenant {0}; it stays suspended, and among the tenants. Run the same command again",

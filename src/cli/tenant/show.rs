@@ -91,6 +91,7 @@ fn facts(tenant: &Tenant, cluster: &Cluster) -> BTreeMap<&'static str, Value> {
         ("max_leases", tenant.limits.max_leases.into()),
         ("max_pinned", tenant.limits.max_pinned.into()),
         ("suspended", tenant.suspended.into()),
+        ("legal_hold", tenant.legal_hold.clone().into()),
     ]);
     facts.extend(tenant.class.iter().map(|class| ("class", class.as_str().into())));
     facts
@@ -117,6 +118,7 @@ fn logins(tenant: &Tenant, cluster: &Cluster) -> Value {
 /// For a person: no quotes around words, lists with commas, what is not set left out.
 fn plain(value: &Value) -> String {
     match value {
+        Value::Null => "none".to_owned(),
         Value::String(text) => text.clone(),
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
         Value::Object(fields) => {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use toml_edit::{DocumentMut, Table};
+use toml_edit::{DocumentMut, Table, TableLike};
 
 use super::file::{self, TenantsFile};
 use super::{Failure, Reach, TenantArgument};
@@ -22,7 +22,20 @@ pub(super) enum Change {
     /// It is made, unless there is one.
     Put(Table),
     Suspended(bool),
+    /// Why nothing of it may be deleted, or that there is no reason any more.
+    Hold(Option<String>),
     TakeOut,
+}
+
+impl Change {
+    /// What changes within an entry that is there.
+    fn amend(&self, entry: &mut dyn TableLike) {
+        match self {
+            Self::Suspended(suspended) => file::suspend(entry, *suspended),
+            Self::Hold(reason) => file::hold(entry, reason.as_deref()),
+            Self::Put(_) | Self::TakeOut => {}
+        }
+    }
 }
 
 impl Store {
@@ -85,7 +98,7 @@ impl Store {
         match self {
             Self::File(file) => file.edit(|document| match change {
                 Change::Put(entry) => file::put(document, id, entry),
-                Change::Suspended(suspended) => file::set_suspended(document, id, suspended),
+                Change::Suspended(_) | Change::Hold(_) => file::amend(document, id, |entry| change.amend(entry)),
                 Change::TakeOut => file::take_out(document, id),
             }),
             Self::Table(table) => table.edit(id, &change, reach).await,
@@ -143,15 +156,15 @@ impl TenantsTable {
         Ok(match (before, change) {
             (Some(before), Change::Put(_)) => Some(before.to_owned()),
             (None, Change::Put(entry)) => Some(file::text(entry)),
-            (Some(before), Change::Suspended(suspended)) => {
+            (Some(before), Change::Suspended(_) | Change::Hold(_)) => {
                 // It was judged before, so that this does not fail.
                 let mut document: DocumentMut = before.parse().map_err(|_| {
                     Failure::said(format!("what {} has of tenant {id} is not valid TOML", self.place()))
                 })?;
-                file::suspend(document.as_table_mut(), *suspended);
+                change.amend(document.as_table_mut());
                 Some(document.to_string())
             }
-            (None, Change::Suspended(_)) | (_, Change::TakeOut) => None,
+            (None, Change::Suspended(_) | Change::Hold(_)) | (_, Change::TakeOut) => None,
         })
     }
 }

@@ -33,23 +33,51 @@ struct EntryArguments {
     catalogue: CatalogueUrlArgument,
 }
 
+/// Keep a tenant, and the backups that have it, from being deleted
+///
+/// `pgward tenant remove` and `erase` are refused, and backups of its cluster do not expire, until `pgward tenant release`.
+/// The tenant itself works as before.
+#[derive(Debug, clap::Args)]
+pub(super) struct HoldArguments {
+    #[command(flatten)]
+    entry: EntryArguments,
+
+    /// Why: a court order, an investigation
+    #[arg(long)]
+    reason: String,
+}
+
+/// Lift a legal hold
+#[derive(Debug, clap::Args)]
+pub(super) struct ReleaseArguments {
+    #[command(flatten)]
+    entry: EntryArguments,
+}
+
 pub(super) fn suspend(arguments: &Arguments) -> Result<(), Failure> {
-    set(&arguments.entry, true)
+    set(&arguments.entry, Deed::SuspendTenant, Change::Suspended(true), "suspended")
 }
 
 pub(super) fn resume(arguments: &ResumeArguments) -> Result<(), Failure> {
-    set(&arguments.entry, false)
+    set(&arguments.entry, Deed::ResumeTenant, Change::Suspended(false), "no longer suspended")
 }
 
-fn set(arguments: &EntryArguments, suspended: bool) -> Result<(), Failure> {
+pub(super) fn hold(arguments: &HoldArguments) -> Result<(), Failure> {
+    let change = Change::Hold(Some(arguments.reason.clone()));
+    set(&arguments.entry, Deed::HoldTenant, change, "under legal hold")
+}
+
+pub(super) fn release(arguments: &ReleaseArguments) -> Result<(), Failure> {
+    set(&arguments.entry, Deed::ReleaseTenant, Change::Hold(None), "no longer under legal hold")
+}
+
+fn set(arguments: &EntryArguments, deed: Deed, change: Change, now: &str) -> Result<(), Failure> {
     let settings = arguments.tenant.config.load()?;
     let mut store = Store::of(&arguments.tenant, &settings)?;
     let tenant = arguments.tenant.find(&settings)?;
     store.must_have(&tenant.id)?;
-    let (deed, now) =
-        if suspended { (Deed::SuspendTenant, "suspended") } else { (Deed::ResumeTenant, "no longer suspended") };
     let reach = Reach { settings: &settings, tenant: &tenant, url: &arguments.url, catalogue: &arguments.catalogue };
-    let edit = store.edit(&tenant.id, Change::Suspended(suspended), &reach);
+    let edit = store.edit(&tenant.id, change, &reach);
     runtime()?.block_on(Act::on_tenant(&settings, deed, &tenant.id).recorded(edit))?;
     say(format_args!("tenant {} is {now} in {}; a running pgward follows within seconds", tenant.id, store.place()));
     Ok(())

@@ -207,8 +207,12 @@ pub async fn prune(site: &Site, now: u64, dry: bool, progress: &mut dyn Progress
 }
 
 /// Tenants of the cluster whose data may not be disposed of.
-fn holds(_site: &Site) -> Vec<String> {
-    Vec::new()
+fn holds(site: &Site) -> Vec<String> {
+    let here = site.settings().tenants.values().filter(|tenant| tenant.cluster == site.cluster().name);
+    let mut held: Vec<String> =
+        here.filter(|tenant| tenant.legal_hold.is_some()).map(|tenant| tenant.id.to_string()).collect();
+    held.sort();
+    held
 }
 
 /// Until when each backup is kept, by Unix time.

@@ -1,10 +1,9 @@
 //! A database of a tenant's own. It cannot be made in a transaction, so it is made under a name that only this
 //! tenant's would have, and gets its own name together with the comment that says whose it is.
 
-use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
-use super::{ProvisionError, mark};
+use super::{ProvisionError, mark, unique};
 use crate::base::TenantId;
 use crate::config::Tenant;
 use crate::tenant::install::{self, sql};
@@ -73,9 +72,7 @@ impl<'a> Database<'a> {
 
     /// What it is called as long as nothing says whose it is.
     fn nascent(&self) -> String {
-        let digest = Sha256::digest(format!("{}\0{}", self.tenant, self.name));
-        let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        format!("pgward_nascent_{hex}")
+        format!("pgward_nascent_{}", unique(self.tenant, self.name))
     }
 
     async fn find(&self, client: &Client) -> Result<Found, ProvisionError> {

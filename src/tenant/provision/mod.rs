@@ -11,6 +11,7 @@ mod seen;
 mod tables;
 mod template;
 
+use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
 use super::install::{self, InstallError};
@@ -68,19 +69,25 @@ pub async fn lock(client: &Client, tenant: &TenantId, waiting: impl FnOnce()) ->
     Ok(())
 }
 
+/// Part of a name that only this tenant's would have.
+pub(super) fn unique(tenant: &TenantId, name: &str) -> String {
+    let digest = Sha256::digest(format!("{tenant}\0{name}"));
+    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// What comments say of what is a tenant's.
-fn mark(tenant: &TenantId) -> String {
+pub(super) fn mark(tenant: &TenantId) -> String {
     format!("pgward: tenant {tenant}")
 }
 
 /// The tenant's own logins, the one that owns what it has first.
-fn own_logins(tenant: &Tenant) -> Vec<&Login> {
+pub fn own_logins(tenant: &Tenant) -> Vec<&Login> {
     match &tenant.roles {
         Roles::Own(logins) => logins.values().collect(),
         Roles::Shared(_) => Vec::new(),
     }
 }
 
-fn own_roles(tenant: &Tenant) -> Vec<&str> {
+pub fn own_roles(tenant: &Tenant) -> Vec<&str> {
     own_logins(tenant).into_iter().map(|login| login.role.as_str()).collect()
 }

@@ -39,8 +39,26 @@ impl<'a> Removal<'a> {
             Isolation::Rows => tables::tables(client, tenant).await?,
             _ => Tables::default(),
         };
+        Self::of(client, settings, tenant, tables).await
+    }
+
+    /// The same in a copy of the cluster, which is nobody's and may be older than what is installed now: only to look.
+    pub async fn in_copy(client: &Client, settings: &'a Settings, tenant: &'a Tenant) -> Result<Self, ProvisionError> {
+        let tables = match tenant.isolation {
+            Isolation::Rows => tables::tables(client, tenant).await?,
+            _ => Tables::default(),
+        };
+        Self::of(client, settings, tenant, tables).await
+    }
+
+    async fn of(
+        client: &Client,
+        settings: &'a Settings,
+        tenant: &'a Tenant,
+        tables: Tables,
+    ) -> Result<Self, ProvisionError> {
         let sql = "select oid::text from pg_catalog.pg_roles where rolname = any ($1)";
-        let oids = install::texts(client, sql, &[&roles]).await?;
+        let oids = install::texts(client, sql, &[&own_roles(tenant)]).await?;
         Ok(Self { settings, tenant, oids, tables })
     }
 
@@ -105,6 +123,15 @@ impl<'a> Removal<'a> {
         }
         let sql = "select pg_catalog.pg_terminate_backend(pid)::text from pg_catalog.pg_stat_activity where usename::text = any ($1)";
         Ok(i64::try_from(install::texts(client, sql, &[&self.roles()]).await?.len()).unwrap_or(i64::MAX))
+    }
+
+    /// Lets the tenant's own roles log in again, which [`Removal::close`] has not let.
+    pub async fn open(&self, client: &Client) -> Result<(), ProvisionError> {
+        for role in self.present(client).await? {
+            let sql = format!("alter role {} login", sql::identifier(&role));
+            install::run(client, &format!("opening role {role}"), &sql).await?;
+        }
+        Ok(())
     }
 
     /// Databases where the tenant's own roles have something.
@@ -214,7 +241,7 @@ impl<'a> Removal<'a> {
         }
         let oids = sql::array(self.oids.iter().map(String::as_str), "text");
         Ok(Some(format!(
-            "copy (select oid, lo_get(oid) as data from pg_catalog.pg_largeobject_metadata \
+            "copy (select oid, lo_get(oid) as data, pg_get_userbyid(lomowner) as owner from pg_catalog.pg_largeobject_metadata \
              where lomowner::text = any ({oids})) to stdout with (format csv, header)"
         )))
     }

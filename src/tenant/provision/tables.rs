@@ -86,8 +86,13 @@ impl TenantTable {
 
     /// `FROM` and `WHERE` of the tenant's rows.
     fn rows(&self, tenant: &Tenant) -> String {
+        format!("from {}", self.from(tenant))
+    }
+
+    /// What stands behind `FROM`.
+    pub(in crate::tenant) fn from(&self, tenant: &Tenant) -> String {
         format!(
-            "from {}{}.{} where {} = {}::{}",
+            "{}{}.{} where {} = {}::{}",
             // What inherits from it has a policy of its own, if any.
             if self.partitioned { "" } else { "only " },
             sql::identifier(&self.schema),
@@ -100,7 +105,12 @@ impl TenantTable {
 
     /// Sends the tenant's rows as CSV with a head line.
     pub fn copy(&self, tenant: &Tenant) -> String {
-        format!("copy (select * {}) to stdout with (format csv, header)", self.rows(tenant))
+        self.copy_columns(tenant, "*")
+    }
+
+    /// The same of some columns.
+    pub fn copy_columns(&self, tenant: &Tenant, columns: &str) -> String {
+        format!("copy (select {columns} {}) to stdout with (format csv, header)", self.rows(tenant))
     }
 }
 

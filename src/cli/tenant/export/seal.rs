@@ -1,0 +1,199 @@
+//! Encryption of exports by age (age-encryption.org/v1), so that the program `age` opens them as well.
+//!
+//! Each export has a key of its own, which every file is encrypted to. That key lies beside them, encrypted to a
+//! passphrase or to recipients: so a passphrase is made slow to guess once, and not for each file.
+
+use std::fs::{self, File};
+use std::io::{BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+use age::secrecy::{ExposeSecret, SecretString};
+use age::{Decryptor, Encryptor, Identity, IdentityFile, Recipient, scrypt, x25519};
+
+use super::super::Failure;
+use super::private;
+
+pub(in crate::cli::tenant) const KEY: &str = "key.age";
+const ENDING: &str = ".age";
+
+/// A passphrase that is not on the command line, where others see it.
+const VARIABLE: &str = "PGWARD_EXPORT_PASSPHRASE";
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli::tenant) struct SealArguments {
+    /// Encrypt to this age recipient (age1...). Repeatable
+    #[arg(long, value_name = "RECIPIENT", value_parser = recipient)]
+    recipient: Vec<x25519::Recipient>,
+
+    /// Encrypt by the passphrase in this file's first line; without it by PGWARD_EXPORT_PASSPHRASE, if that is set
+    #[arg(long, value_name = "FILE", conflicts_with = "recipient")]
+    passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli::tenant) struct KeyArguments {
+    /// For an encrypted export: a file with the age identity of one of its recipients
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+
+    /// For an encrypted export: a file whose first line is its passphrase; without it PGWARD_EXPORT_PASSPHRASE
+    #[arg(long, value_name = "FILE", conflicts_with = "identity")]
+    passphrase_file: Option<PathBuf>,
+}
+
+fn recipient(text: &str) -> Result<x25519::Recipient, String> {
+    text.parse().map_err(|error| format!("{text:?} is no age recipient (age1...): {error}"))
+}
+
+/// The shortest that is taken: shorter ones are guessed.
+const SHORTEST: usize = 12;
+
+fn passphrase(file: Option<&Path>) -> Result<Option<SecretString>, Failure> {
+    let text = match file {
+        Some(path) => {
+            let text = fs::read_to_string(path)
+                .map_err(|error| Failure::said(format!("cannot read the passphrase in {}: {error}", path.display())))?;
+            text.lines().next().unwrap_or_default().to_owned()
+        }
+        None => match std::env::var(VARIABLE) {
+            Ok(text) if !text.is_empty() => text,
+            _ => return Ok(None),
+        },
+    };
+    if text.chars().count() < SHORTEST {
+        return Err(Failure::said(format!("the passphrase is too short; at least {SHORTEST} characters are taken")));
+    }
+    Ok(Some(SecretString::from(text)))
+}
+
+impl SealArguments {
+    /// `None`: nothing is to be encrypted.
+    pub fn seal(&self) -> Result<Option<Seal>, Failure> {
+        let own = x25519::Identity::generate();
+        let secret = own.to_string();
+        let text = secret.expose_secret().as_bytes();
+        let key = if !self.recipient.is_empty() {
+            let all = self.recipient.iter().map(|recipient| recipient as &dyn Recipient);
+            let mut key = Vec::new();
+            let mut writer = Encryptor::with_recipients(all)?.wrap_output(&mut key)?;
+            writer.write_all(text)?;
+            writer.finish()?;
+            key
+        } else {
+            let Some(passphrase) = passphrase(self.passphrase_file.as_deref())? else { return Ok(None) };
+            age::encrypt(&scrypt::Recipient::new(passphrase), text)?
+        };
+        Ok(Some(Seal { own: own.to_public(), key }))
+    }
+}
+
+/// What an export is encrypted by.
+pub(in crate::cli::tenant) struct Seal {
+    own: x25519::Recipient,
+    /// The export's key, encrypted.
+    key: Vec<u8>,
+}
+
+impl Seal {
+    /// Puts every file below a folder in its encrypted form, and the key beside them.
+    pub fn folder(&self, folder: &Path) -> Result<(), Failure> {
+        self.all(folder)?;
+        let mut file = private(&folder.join(KEY))?;
+        file.write_all(&self.key)?;
+        Ok(file.sync_all()?)
+    }
+
+    fn all(&self, folder: &Path) -> Result<(), Failure> {
+        for entry in fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()? {
+            let path = entry.path();
+            if entry.file_type()?.is_dir() {
+                self.all(&path)?;
+                continue;
+            }
+            let mut plain = File::open(&path)?;
+            let mut sealed = self.writer(&with_ending(&path))?;
+            std::io::copy(&mut plain, &mut sealed)?;
+            sealed.finish()?.sync_all()?;
+            fs::remove_file(&path)?;
+        }
+        Ok(())
+    }
+
+    /// One more file.
+    pub fn file(&self, path: &Path, text: &str) -> Result<(), Failure> {
+        let mut sealed = self.writer(&with_ending(path))?;
+        sealed.write_all(text.as_bytes())?;
+        Ok(sealed.finish()?.sync_all()?)
+    }
+
+    fn writer(&self, path: &Path) -> Result<age::stream::StreamWriter<File>, Failure> {
+        let encryptor = Encryptor::with_recipients(std::iter::once(&self.own as &dyn Recipient))?;
+        Ok(encryptor.wrap_output(private(path)?)?)
+    }
+}
+
+fn with_ending(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ENDING);
+    PathBuf::from(name)
+}
+
+/// What opens one export.
+pub(in crate::cli::tenant) struct Opener(x25519::Identity);
+
+impl KeyArguments {
+    pub fn opener(&self, folder: &Path) -> Result<Opener, Failure> {
+        let path = folder.join(KEY);
+        let sealed = BufReader::new(File::open(&path)?);
+        let wrong = |error: &dyn std::fmt::Display| {
+            Failure::said(format!("{} is not opened by what was given: {error}", path.display()))
+        };
+        let decryptor = Decryptor::new(sealed).map_err(|error| wrong(&error))?;
+        let identities: Vec<Box<dyn Identity + Send + Sync>> = match &self.identity {
+            Some(file) => {
+                let text = BufReader::new(File::open(file)?);
+                IdentityFile::from_buffer(text)?.into_identities().map_err(|error| wrong(&error))?
+            }
+            None => {
+                let Some(passphrase) = passphrase(self.passphrase_file.as_deref())? else {
+                    return Err(Failure::said(format!(
+                        "the export {} is encrypted; give --identity, --passphrase-file or {VARIABLE}",
+                        folder.display()
+                    )));
+                };
+                vec![Box::new(scrypt::Identity::new(passphrase))]
+            }
+        };
+        let all = identities.iter().map(|identity| &**identity as &dyn Identity);
+        let mut text = String::new();
+        let mut reader = decryptor.decrypt(all).map_err(|error| wrong(&error))?;
+        reader.read_to_string(&mut text)?;
+        text.trim().parse().map(Opener).map_err(|error| wrong(&error))
+    }
+}
+
+impl Opener {
+    pub fn read(&self, path: &Path) -> Result<Vec<u8>, Failure> {
+        let mut bytes = Vec::new();
+        self.reader(path)?.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Puts what is in an encrypted file into another one.
+    pub fn file(&self, sealed: &Path, plain: &Path) -> Result<(), Failure> {
+        let mut file = private(plain)?;
+        std::io::copy(&mut self.reader(sealed)?, &mut file)?;
+        Ok(file.sync_all()?)
+    }
+
+    fn reader(&self, path: &Path) -> Result<impl Read + use<>, Failure> {
+        let failed = |error: &dyn std::fmt::Display| Failure::said(format!("cannot open {}: {error}", path.display()));
+        let decryptor = Decryptor::new(BufReader::new(File::open(path)?)).map_err(|error| failed(&error))?;
+        decryptor.decrypt(std::iter::once(&self.0 as &dyn Identity)).map_err(|error| failed(&error))
+    }
+}
+
+/// The name that a file has when it is not encrypted.
+pub(in crate::cli::tenant) fn plain_name(name: &str) -> Option<&str> {
+    name.strip_suffix(ENDING)
+}

@@ -1,0 +1,25 @@
+//! A tenant's cluster as it was, beside it.
+
+use std::sync::Arc;
+
+use super::Failure;
+use crate::cli::backup::Shown;
+use crate::cli::output::say;
+use crate::config::{Settings, Tenant};
+use crate::sidecar::backup::{Scratch, Site, Wanted};
+
+/// Gone when it is dropped.
+pub(super) async fn aside(settings: &Settings, tenant: &Tenant, wanted: &Wanted) -> Result<(Site, Scratch), Failure> {
+    let site = Site::open(&Arc::new(settings.clone()), &tenant.cluster)?;
+    let scratch = Scratch::restore(&site, wanted, &mut Shown::new(false)).await?;
+    let (backup, took) = (scratch.backup(), scratch.took());
+    say(format_args!(
+        "restored cluster {} aside {}, from backup {} of repository {}, in {:.1} s",
+        tenant.cluster,
+        wanted.target,
+        backup.label,
+        backup.repository,
+        (took.restore + took.replay).as_secs_f64()
+    ));
+    Ok((site, scratch))
+}

@@ -1,0 +1,71 @@
+//! What a restore must know that was interrupted: whether the tenant was suspended before it.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::super::Failure;
+use crate::config::Tenant;
+
+/// A file beside the folder that the tenant's state of before is kept in.
+pub(super) struct Journal {
+    path: PathBuf,
+    entry: Entry,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    tenant: String,
+    was_suspended: bool,
+}
+
+impl Journal {
+    /// That of an earlier attempt, if there is one.
+    pub fn find(keep: &Path, tenant: &Tenant) -> Result<Option<Self>, Failure> {
+        let path = path(keep)?;
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Failure::said(format!("cannot read {}: {error}", path.display()))),
+        };
+        let entry: Entry = serde_json::from_slice(&text)
+            .map_err(|error| Failure::said(format!("{} is not what a restore writes: {error}", path.display())))?;
+        if entry.tenant != tenant.id.as_str() {
+            let (path, other) = (path.display(), &entry.tenant);
+            return Err(Failure::said(format!(
+                "{path} is of a restore of tenant {other}; name another folder with --keep"
+            )));
+        }
+        Ok(Some(Self { path, entry }))
+    }
+
+    pub fn begin(keep: &Path, tenant: &Tenant) -> Result<Self, Failure> {
+        let path = path(keep)?;
+        let entry = Entry { tenant: tenant.id.to_string(), was_suspended: tenant.suspended };
+        let folder = path.parent().unwrap_or_else(|| Path::new("/"));
+        let mut file = tempfile::NamedTempFile::new_in(folder)
+            .map_err(|error| Failure::said(format!("cannot write beside {}: {error}", keep.display())))?;
+        file.write_all(serde_json::to_string(&entry)?.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(&path)?;
+        fs::File::open(folder)?.sync_all()?;
+        Ok(Self { path, entry })
+    }
+
+    pub fn was_suspended(&self) -> bool {
+        self.entry.was_suspended
+    }
+
+    pub fn end(self) -> Result<(), Failure> {
+        Ok(fs::remove_file(&self.path)?)
+    }
+}
+
+fn path(keep: &Path) -> Result<PathBuf, Failure> {
+    let keep = std::path::absolute(keep)?;
+    let mut name = keep.file_name().unwrap_or_default().to_owned();
+    name.push(".restoring");
+    Ok(keep.with_file_name(name))
+}

@@ -1,0 +1,88 @@
+//! Putting a tenant back to what it was: what is different, and the swap, which is one transaction at every level.
+
+mod compare;
+mod database;
+mod rows;
+mod schema;
+mod shape;
+
+use tokio_postgres::Client;
+
+use super::ProvisionError;
+use super::install::{self, InstallError};
+
+pub use compare::{Counts, Difference, compare};
+pub use database::TwinDatabase;
+pub use rows::{Staging, TableSource};
+pub use schema::TwinSchema;
+pub use shape::{Column, Shape, Within};
+
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    #[error(transparent)]
+    Provision(#[from] ProvisionError),
+    #[error(
+        "table {table} is not what it was: {what}. Rows of then do not fit it; make it what it was, or leave this table \
+         out with --leave {table}"
+    )]
+    Shape { table: String, what: String },
+    #[error("foreign key {constraint} of {table} would not hold for {rows} rows; nothing was changed")]
+    ForeignKey { constraint: String, table: String, rows: u64 },
+    #[error(
+        "{rows} rows of {table} are not what was restored, since a trigger or a rule changes them; nothing was changed"
+    )]
+    Altered { table: String, rows: u64 },
+    #[error("outside of schema {schema}, these need what is in it: {what}; they would be lost, so nothing was changed")]
+    Needed { schema: String, what: String },
+    #[error("large object {0} is somebody else's now; nothing was changed")]
+    LargeObject(String),
+    #[error("what was there cannot be read")]
+    Read(#[source] std::io::Error),
+    #[error("sessions in database {0} do not end; see pg_stat_activity. Nothing was changed")]
+    Busy(String),
+}
+
+impl From<InstallError> for RestoreError {
+    fn from(error: InstallError) -> Self {
+        Self::Provision(error.into())
+    }
+}
+
+/// How values are written while they are compared or copied: the same on both sides, and without running what a tenant
+/// has made (a view in a table's place would).
+pub async fn prepare(client: &Client) -> Result<(), InstallError> {
+    let settings = "set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set extra_float_digits = 3; \
+        set timezone = 'UTC'; set bytea_output = 'hex'; set search_path = pg_catalog; set statement_timeout = 0; \
+        set idle_in_transaction_session_timeout = 0; set lock_timeout = 0; \
+        select left(set_config(name, 'view, foreign-table', false), 0) from pg_settings \
+        where name = 'restrict_nonsystem_relation_kind'";
+    install::run(client, "preparing", settings).await
+}
+
+/// The tenant waits outside: rather let it in again than have it wait for whoever holds a lock.
+const PATIENCE: &str = "set local lock_timeout = '1min'";
+
+fn failed(doing: &str) -> impl FnOnce(tokio_postgres::Error) -> InstallError {
+    let doing = doing.to_owned();
+    move |source| InstallError::Sql { doing, source }
+}
+
+/// A number that a query answers.
+async fn number(client: &Client, doing: &str, sql: &str) -> Result<u64, InstallError> {
+    let row = client.query_one(sql, &[]).await.map_err(failed(doing))?;
+    Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+}
+
+/// A name beside the tenant's. Each attempt has its own, so that what an earlier one has left running does no harm to it.
+fn beside(prefix: &str) -> String {
+    format!("{prefix}{:08x}", rand::random::<u32>())
+}
+
+/// Ends the programs of earlier attempts, and says which names are left of them. `names`: asks the catalogue for those that
+/// begin with the prefix.
+async fn left(client: &Client, prefix: &str, names: &str) -> Result<Vec<String>, InstallError> {
+    let end = "select pg_catalog.pg_terminate_backend(pid)::text from pg_catalog.pg_stat_activity \
+        where pg_catalog.starts_with(application_name, $1)";
+    install::texts(client, end, &[&prefix]).await?;
+    install::texts(client, names, &[&prefix]).await
+}

@@ -1,0 +1,103 @@
+//! Disposal, and its certificate.
+
+use std::time::{Duration, SystemTime};
+
+use pgward::sidecar::erasures::Erasures;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::place::{Place, login};
+use crate::support::{Stage, one, until};
+use crate::{Tenant, Witness, world};
+
+/// Its SHA-256 is that of what it says without it.
+fn sound(text: &str) -> Value {
+    let mut certificate: Value = serde_json::from_str(text).unwrap();
+    let said = certificate.as_object_mut().unwrap().remove("sha256").unwrap();
+    let own: String = Sha256::digest(certificate.to_string()).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(said, own);
+    certificate
+}
+
+async fn erased(tenant: &Tenant<'_>, stage: &Stage, had: &str, looked_for: &str) -> Value {
+    let Tenant { place, name, .. } = tenant;
+    let witness = Witness::new(stage).await;
+    drop(tenant.settle(stage).await);
+    let file = place.path("erased.json").display().to_string();
+    assert_eq!(place.run(&format!("erase {name} --certificate {file}")).await.status.code(), Some(2), "without --yes");
+    place.done(&format!("erase {name} --yes --certificate {file}")).await;
+    let certificate = sound(&place.read("erased.json"));
+    assert_eq!((&certificate["tenant"], &certificate["cluster"]), (&(*name).into(), &"main".into()));
+    let text = place.read("erased.json.txt");
+    let orders = certificate["had"].as_array().unwrap().iter().find(|found| found["what"] == had);
+    assert_eq!(orders.unwrap_or_else(|| panic!("{certificate:#}"))["rows"], 3);
+    let seen = certificate["looked_for"].as_array().unwrap();
+    assert!(
+        seen.iter().any(|seen| seen["what"] == looked_for) && seen.iter().all(|seen| seen["found"] == "0"),
+        "{seen:?}"
+    );
+    assert!(text.contains(had) && text.contains("server main-1 in region lk"), "{text}");
+    assert!(!crate::place::exists(&place.path("erased.json.begun")));
+    until("it is refused", async || login(stage, name, "app").await.is_err()).await;
+    assert!(place.fails(&format!("erase {name} --yes --certificate {file}")).await.contains("there is no tenant"));
+    witness.sees_what_it_saw().await;
+    certificate
+}
+
+#[tokio::test]
+async fn rows_are_erased_and_the_backups_that_have_them_are_named() {
+    let place = world::place("erased_rows").await;
+    let stage = place.stage().await;
+    let before = SystemTime::now();
+    let certificate = erased(&Tenant::rows(&place), &stage, "rows of public.orders", "rows in public.orders").await;
+    let repository = &certificate["repositories"][0];
+    assert_eq!((&repository["name"], &repository["region"]), (&"local".into(), &"lk".into()), "{certificate:#}");
+    let backup = &repository["backups"][0];
+    assert!(backup["label"].as_str().unwrap().ends_with('F'), "{certificate:#}");
+    assert!(backup["kept_until"].as_str() > backup["made"].as_str(), "{certificate:#}");
+    assert!(certificate["gone_everywhere"].as_str() >= backup["kept_until"].as_str(), "{certificate:#}");
+    let erasures = Erasures::of(world::site(&place).folder());
+    let named = |since: SystemTime| {
+        let found = erasures.since(since).unwrap();
+        found.into_iter().any(|erasure| erasure.tenant == "acme" && erasure.database == "erased_rows")
+    };
+    assert!(named(before), "whoever restores a backup of before is told");
+    assert!(!named(SystemTime::now() + Duration::from_secs(1)));
+    assert_eq!(one(&place.admin().await, "select count(*) from orders where tenant_id = 'acme'").await, "0");
+}
+
+#[tokio::test]
+async fn a_schema_and_a_database_are_erased() {
+    let place = Place::new("erased_own").await;
+    let stage = place.stage().await;
+    let schema = Tenant::schema(&place, "erased_own_s");
+    let certificate = erased(&schema, &stage, "table erased_own_s.orders", "schema erased_own_s").await;
+    assert_eq!(certificate["repositories"], Value::Array(Vec::new()), "there are no backups");
+    assert!(certificate["gone_everywhere"].is_string());
+    for file in ["erased.json", "erased.json.txt"] {
+        std::fs::remove_file(place.path(file)).unwrap();
+    }
+    let database = Tenant::database(&place, "erased_own_d");
+    erased(&database, &stage, "table public.orders", "database erased_own_d").await;
+}
+
+#[tokio::test]
+async fn an_erasure_that_was_interrupted_still_certifies_what_there_was() {
+    let place = Place::new("erasing").await;
+    let stage = place.stage().await;
+    let tenant = Tenant::rows(&place);
+    drop(tenant.settle(&stage).await);
+    let file = place.path("erased.json").display().to_string();
+    let erase = format!("erase acme --yes --certificate {file}");
+    let gone = |place: &Place| !place.read("tenants.toml").contains("acme");
+    let waits = [10, 400].into_iter().chain((1_900..).step_by(40));
+    let kills = crate::place::kill_until_done(&place, &erase, waits, gone).await;
+    assert!(kills > 2, "it was killed {kills} times only");
+    let certificate = sound(&place.read("erased.json"));
+    let had = &certificate["had"][0];
+    assert_eq!((&had["what"], &had["rows"]), (&"rows of public.orders".into(), &3.into()), "{certificate:#}");
+    // It does not take the place of another one.
+    place.done("add acme --home lk --cluster main --isolation rows --database {name}").await;
+    let _ = std::fs::remove_file(place.path("erased.json.begun"));
+    assert!(place.fails(&erase).await.contains("is there already"));
+}
