@@ -7,14 +7,17 @@
 //!   site        one cluster's: repositories, folder, lock, way to the primary
 //! ```
 
+pub mod baseline;
 mod conf;
 mod error;
+mod finding;
 mod info;
 mod pgbackrest;
 mod site;
 mod tiers;
 
 pub use error::BackupError;
+pub use finding::{Finding, Severity};
 pub use info::{Holdings, Kept};
 pub use pgbackrest::{Progress, Unseen};
 pub use site::{Lock, Primary, Site};
