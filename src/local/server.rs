@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use std::os::unix::process::CommandExt;
 
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, Config, NoTls};
 
 use super::error::ClusterError;
 use super::host::Host;
@@ -34,11 +34,22 @@ pub struct Server {
     host: Host,
     data: PathBuf,
     log: PathBuf,
-    password: String,
+    door: Door,
     deadline: Duration,
     port: Option<u16>,
     supervisor: Option<Supervisor>,
 }
+
+/// How its superuser gets in.
+enum Door {
+    /// By a port of 127.0.0.1.
+    Tcp { password: String },
+    /// By a Unix socket in a folder that is closed to others, without a password.
+    Socket { folder: PathBuf, superuser: String, settings: Vec<(String, String)> },
+}
+
+/// In the name of a socket only: nobody listens at this port.
+const SOCKET_PORT: u16 = 5432;
 
 /// The shell around the server; what is written to it are names of signals.
 struct Supervisor {
@@ -48,8 +59,22 @@ struct Supervisor {
 
 impl Server {
     pub(super) fn new(host: Host, name: &str, data: PathBuf, log: PathBuf, password: &str, deadline: Duration) -> Self {
-        let (name, password) = (name.to_owned(), password.to_owned());
-        Self { name, host, data, log, password, deadline, port: None, supervisor: None }
+        let (name, door) = (name.to_owned(), Door::Tcp { password: password.to_owned() });
+        Self { name, host, data, log, door, deadline, port: None, supervisor: None }
+    }
+
+    /// One that nobody reaches but by a socket in `folder`, and whose settings are these whatever its files say. It may
+    /// take all of `deadline` until it lets anybody in.
+    pub fn secluded(
+        host: Host,
+        name: &str,
+        [data, log, folder]: [PathBuf; 3],
+        superuser: &str,
+        settings: Vec<(String, String)>,
+        deadline: Duration,
+    ) -> Self {
+        let door = Door::Socket { folder, superuser: superuser.to_owned(), settings };
+        Self { name: name.to_owned(), host, data, log, door, deadline, port: Some(SOCKET_PORT), supervisor: None }
     }
 
     pub fn name(&self) -> &str {
@@ -79,12 +104,32 @@ impl Server {
     }
 
     pub fn url_of(&self, database: &str) -> String {
-        format!("postgresql://postgres:{}@{}:{}/{database}", self.password, self.host(), self.port())
+        match &self.door {
+            Door::Tcp { password } => {
+                format!("postgresql://postgres:{password}@{}:{}/{database}", self.host(), self.port())
+            }
+            Door::Socket { folder, superuser, .. } => {
+                let port = self.port();
+                format!("postgresql://{superuser}@/{database}?host={}&port={port}", folder.display())
+            }
+        }
+    }
+
+    fn config(&self, database: &str) -> Config {
+        let mut config = Config::new();
+        config.dbname(database).port(self.port());
+        match &self.door {
+            Door::Tcp { password } => config.host(self.host()).user("postgres").password(password),
+            Door::Socket { folder, superuser, .. } => config.host_path(folder).user(superuser),
+        };
+        config
     }
 
     /// A superuser's connection, driven by a task of the current runtime until the client is dropped.
     pub async fn connect(&self, database: &str) -> Result<Client, ClusterError> {
-        let (client, connection) = tokio_postgres::connect(&self.url_of(database), NoTls)
+        let (client, connection) = self
+            .config(database)
+            .connect(NoTls)
             .await
             .map_err(|source| ClusterError::Connect { name: self.name.clone(), source })?;
         tokio::spawn(connection);
@@ -131,6 +176,11 @@ impl Server {
         command.arg("-c").arg(SUPERVISE).arg("supervise").arg(&self.data);
         command.arg(self.host.binary("postgres")).arg("-D").arg(&self.data);
         command.arg("-p").arg(port.to_string());
+        if let Door::Socket { settings, .. } = &self.door {
+            for (name, value) in settings {
+                command.arg("-c").arg(format!("{name}={value}"));
+            }
+        }
         // A group of its own: Ctrl-C is for us, who stop the servers in order.
         command.stdin(Stdio::piped()).stdout(log).stderr(again).process_group(0);
         let broken = |source| ClusterError::Spawn { program: "setpriv and sh".to_owned(), source };

@@ -16,9 +16,6 @@ pub(super) struct Numbered<'a> {
 
 /// What pgBackRest is to know of one cluster.
 pub(super) struct Conf<'a> {
-    pub stanza: &'a str,
-    pub data: &'a Path,
-    pub port: u16,
     /// For locks, logs and the like.
     pub folder: &'a Path,
     pub backup: &'a ClusterBackup,
@@ -30,7 +27,10 @@ impl Conf<'_> {
     pub fn text(&self) -> String {
         let mut text =
             String::from("# Written by pgward, from its own configuration, whenever that is read.\n[global]\n");
-        let mut put = |name: &str, value: &str| drop(writeln!(text, "{name}={value}"));
+        // Writing to a text does not fail.
+        let mut put = |name: &str, value: &str| {
+            let _ = writeln!(text, "{name}={value}");
+        };
         let path = |path: &Path| path.display().to_string();
         for name in ["lock", "log", "spool"] {
             put(&format!("{name}-path"), &path(&self.folder.join(name)));
@@ -56,9 +56,6 @@ impl Conf<'_> {
             // What is too old is told by pgward, backup by backup.
             put("retention-full", "9999999");
         }
-        let _ = writeln!(text, "\n[{}]", self.stanza);
-        let _ = writeln!(text, "pg1-path={}\npg1-port={}", self.data.display(), self.port);
-        let _ = writeln!(text, "pg1-user={}\npg1-database={}", self.backup.login.role, self.backup.database);
         text
     }
 }

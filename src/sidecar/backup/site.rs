@@ -196,23 +196,10 @@ impl Site {
         move |source| BackupError::Sql { doing, cluster: self.cluster.name.clone(), source }
     }
 
-    /// pgBackRest for the cluster as it is now, or as it is configured where no server can be reached.
-    pub(super) fn pgbackrest(&self, primary: Option<&Primary>) -> Result<Pgbackrest<'_>, BackupError> {
-        let configured = self.cluster.servers.iter().find(|server| server.data_directory.is_some());
-        let (server, data) = match (primary, configured) {
-            (Some(primary), _) => (&primary.server, primary.data.clone()),
-            (None, Some(server)) => (server, server.data_directory.clone().unwrap_or_default()),
-            (None, None) => return Err(BackupError::NotConfigured(self.cluster.name.clone())),
-        };
+    /// For what needs no server.
+    pub(super) fn pgbackrest(&self) -> Result<Pgbackrest<'_>, BackupError> {
         let repositories = self.repositories();
-        let conf = Conf {
-            stanza: self.cluster.name.as_str(),
-            data: &data,
-            port: server.port,
-            folder: &self.folder,
-            backup: &self.own,
-            repositories: &repositories,
-        };
+        let conf = Conf { folder: &self.folder, backup: &self.own, repositories: &repositories };
         let (path, text) = (self.folder.join("pgbackrest.conf"), conf.text());
         if fs::read_to_string(&path).ok().as_ref() != Some(&text) {
             self.private_file(&path, &text)?;
@@ -222,8 +209,19 @@ impl Site {
             program: &self.backup.program,
             conf: path,
             stanza: self.cluster.name.as_str(),
-            environment: self.environment(server)?,
+            server: Vec::new(),
+            environment: Vec::new(),
         })
+    }
+
+    pub(super) fn pgbackrest_at(&self, primary: &Primary) -> Result<Pgbackrest<'_>, BackupError> {
+        let server = vec![
+            format!("--pg1-path={}", primary.data.display()),
+            format!("--pg1-port={}", primary.server.port),
+            format!("--pg1-user={}", self.own.login.role),
+            format!("--pg1-database={}", self.own.database),
+        ];
+        Ok(Pgbackrest { server, environment: self.environment(&primary.server)?, ..self.pgbackrest()? })
     }
 
     /// What libpq goes by in pgBackRest, where the server's Unix socket is not what it is to use.
@@ -257,7 +255,7 @@ impl Site {
             // One at a time: one that cannot be reached tells nothing of the others.
             let repository = format!("--repo={}", numbered.number);
             let output = ["--output=json".to_owned(), repository];
-            match self.pgbackrest(None)?.output("info", &output).await {
+            match self.pgbackrest()?.output("info", &output).await {
                 Ok(text) => {
                     let stanza = self.cluster.name.as_str();
                     all.extend(info::read(&text, stanza, std::slice::from_ref(numbered)).map_err(BackupError::Info)?);
@@ -271,7 +269,7 @@ impl Site {
 
     /// Has the stanza made where a repository has none yet.
     pub(super) async fn prepare(&self, primary: &Primary, progress: &mut dyn Progress) -> Result<(), BackupError> {
-        self.pgbackrest(Some(primary))?.run("stanza-create", &[], progress).await
+        self.pgbackrest_at(primary)?.run("stanza-create", &[], progress).await
     }
 }
 

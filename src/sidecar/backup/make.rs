@@ -1,0 +1,210 @@
+//! Making a backup, and letting go of those that are too old.
+
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
+
+use super::conf::Numbered;
+use super::error::BackupError;
+use super::info::{Holdings, Kept, TIER};
+use super::pgbackrest::Progress;
+use super::site::{Primary, Site};
+use super::tiers;
+use crate::base::{RepositoryName, clock};
+use crate::config::{BackupKind, Tier};
+
+/// Which backup is to be made.
+#[derive(Debug, Clone, Default)]
+pub struct Order {
+    /// `None`: all that the tier goes to.
+    pub repository: Option<RepositoryName>,
+    /// `None`: the tier's, and without a tier what has changed since the last full one.
+    pub kind: Option<BackupKind>,
+    /// What it is kept as.
+    pub tier: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    pub kept: Kept,
+    pub took: Duration,
+}
+
+/// The lock that keeps two pgwards on two machines from backing up one cluster: `pgward` and `back`, in ASCII.
+const ADVISORY: (i32, i32) = (0x7067_7761, 0x6261_636b);
+
+/// Makes one backup in each repository that is meant. The caller has the cluster's lock.
+pub async fn make(site: &Site, order: &Order, progress: &mut dyn Progress) -> Result<Vec<Made>, BackupError> {
+    let targets = targets(site, order)?;
+    let primary = site.primary().await?;
+    alone(site, &primary.client).await?;
+    archiving(site, &primary).await?;
+    site.prepare(&primary, progress).await?;
+    let mut made = Vec::new();
+    for (numbered, tier) in targets {
+        made.push(make_in(site, &primary, numbered, (order, tier), progress).await?);
+    }
+    Ok(made)
+}
+
+/// As long as the connection lasts.
+async fn alone(site: &Site, client: &Client) -> Result<(), BackupError> {
+    let sql = "select pg_catalog.pg_try_advisory_lock($1, $2)";
+    let row = client.query_one(sql, &[&ADVISORY.0, &ADVISORY.1]).await.map_err(site.sql("lock backups"))?;
+    if row.get(0) { Ok(()) } else { Err(BackupError::BusyElsewhere(site.cluster().name.clone())) }
+}
+
+fn targets<'a>(site: &'a Site, order: &Order) -> Result<Vec<(Numbered<'a>, Option<&'a Tier>)>, BackupError> {
+    let tier = order.tier.as_deref().map(|name| site.tier(name)).transpose()?;
+    let named = match &order.repository {
+        Some(name) => vec![site.repository(name)?],
+        None => site.repositories(),
+    };
+    let meant = named.into_iter().filter(|numbered| tier.is_none_or(|tier| tier.goes_to(numbered.name)));
+    let targets: Vec<_> = meant.map(|numbered| (numbered, tier)).collect();
+    if targets.is_empty() {
+        return Err(BackupError::NotOfTier { tier: order.tier.clone().unwrap_or_default() });
+    }
+    Ok(targets)
+}
+
+async fn make_in(
+    site: &Site,
+    primary: &Primary,
+    numbered: Numbered<'_>,
+    (order, tier): (&Order, Option<&Tier>),
+    progress: &mut dyn Progress,
+) -> Result<Made, BackupError> {
+    let kind = order.kind.or_else(|| tier.map(|tier| tier.kind)).unwrap_or(BackupKind::Differential);
+    let mut options = vec![format!("--repo={}", numbered.number), format!("--type={}", kind.as_str())];
+    options.extend(order.tier.as_ref().map(|tier| format!("--annotation={TIER}={tier}")));
+    // What is too old goes when pgward says so.
+    options.push("--no-expire-auto".to_owned());
+    progress.step(&format!(
+        "{} backup of cluster {} into repository {}",
+        kind.as_str(),
+        site.cluster().name,
+        numbered.name
+    ));
+    let begin = Instant::now();
+    site.pgbackrest_at(primary)?.run("backup", &options, progress).await?;
+    let took = begin.elapsed();
+    let newest = held(site, numbered.name).await?.backups.into_iter().next_back();
+    let kept = newest.ok_or_else(|| BackupError::NoBackup {
+        cluster: site.cluster().name.clone(),
+        wanted: format!("in repository {}, though one was just made", numbered.name),
+    })?;
+    Ok(Made { kept, took })
+}
+
+/// What one repository has. An error, if that cannot be known.
+async fn held(site: &Site, name: &RepositoryName) -> Result<Holdings, BackupError> {
+    let found = site.holdings().await?.into_iter().find(|of| of.repository == *name);
+    match found {
+        Some(Holdings { trouble: Some(trouble), repository, .. }) => {
+            Err(BackupError::Repository { cluster: site.cluster().name.clone(), repository, trouble })
+        }
+        Some(of) => Ok(of),
+        None => Err(BackupError::Repository {
+            cluster: site.cluster().name.clone(),
+            repository: name.clone(),
+            trouble: "pgbackrest says nothing of it".to_owned(),
+        }),
+    }
+}
+
+/// What postgresql.conf has to say for the log to be archived.
+pub fn archive_command(site: &Site) -> Result<String, BackupError> {
+    let quoted = |text: String| format!("'{}'", text.replace('\'', "'\\''"));
+    let program = quoted(site.rules().program.display().to_string());
+    let config = quoted(site.folder().join("pgbackrest.conf").display().to_string());
+    Ok(format!("{program} --config={config} --stanza={} archive-push \"$PWD/%p\"", site.cluster().name))
+}
+
+/// Without the log after it no backup is whole.
+async fn archiving(site: &Site, primary: &Primary) -> Result<(), BackupError> {
+    let sql = "select pg_catalog.current_setting('archive_mode'), pg_catalog.current_setting('archive_command'), \
+               pg_catalog.current_setting('archive_library', true)";
+    let row = primary.client.query_one(sql, &[]).await.map_err(site.sql("ask for the archiving"))?;
+    let (mode, command): (String, String) = (row.get(0), row.get(1));
+    let library: Option<String> = row.get(2);
+    let failed = |what: &str, mend: String| {
+        Err(BackupError::Archiving { cluster: site.cluster().name.clone(), what: what.to_owned(), mend })
+    };
+    if mode == "off" {
+        let command = archive_command(site)?;
+        let mend = format!(
+            "set archive_mode = on and archive_command = '{}' in postgresql.conf, and restart it",
+            command.replace('\'', "''")
+        );
+        return failed("archive_mode is off", mend);
+    }
+    if library.is_none_or(|library| library.is_empty()) && !command.contains("archive-push") {
+        let command = archive_command(site)?;
+        let mend = format!("set archive_command = '{}' in postgresql.conf, and reload it", command.replace('\'', "''"));
+        return failed("archive_command does not call pgbackrest's archive-push", mend);
+    }
+    Ok(())
+}
+
+/// What was let go, and why more was not.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Pruned {
+    pub gone: Vec<Kept>,
+    /// Too old, but held for these tenants.
+    pub held: Vec<Kept>,
+    pub for_tenants: Vec<String>,
+}
+
+/// Lets go of what is too old, and of the log that nothing needs any more. The caller has the cluster's lock.
+/// `dry`: only says what would go.
+pub async fn prune(site: &Site, dry: bool, progress: &mut dyn Progress) -> Result<Pruned, BackupError> {
+    let (now, tiers) = (clock::unix_now(), &site.rules().tiers);
+    let holdings = site.holdings().await?;
+    let for_tenants = holds(site);
+    let mut pruned = Pruned { for_tenants, ..Pruned::default() };
+    for (numbered, of) in site.repositories().into_iter().zip(holdings) {
+        if let Some(trouble) = of.trouble {
+            let (cluster, repository) = (site.cluster().name.clone(), of.repository);
+            return Err(BackupError::Repository { cluster, repository, trouble });
+        }
+        let old: Vec<Kept> = tiers::expired(now, tiers, &of.backups).into_iter().cloned().collect();
+        if !pruned.for_tenants.is_empty() {
+            pruned.held.extend(old);
+            continue;
+        }
+        if dry {
+            pruned.gone.extend(old);
+            continue;
+        }
+        let number = numbered.number;
+        let pgbackrest = site.pgbackrest()?;
+        for kept in old {
+            progress.step(&format!("letting go of backup {} in repository {}", kept.label, numbered.name));
+            let options = [format!("--repo={number}"), format!("--set={}", kept.label)];
+            pgbackrest.run("expire", &options, progress).await?;
+            pruned.gone.push(kept);
+        }
+        let left: Vec<Kept> = of.backups.iter().filter(|kept| !pruned.gone.contains(kept)).cloned().collect();
+        let keep = tiers::full_with_log(now, tiers, numbered.name, &left);
+        if left.iter().any(|kept| kept.kind == BackupKind::Full) {
+            let options = [
+                format!("--repo={number}"),
+                format!("--repo{number}-retention-archive-type=full"),
+                format!("--repo{number}-retention-archive={keep}"),
+            ];
+            pgbackrest.run("expire", &options, progress).await?;
+        }
+    }
+    Ok(pruned)
+}
+
+/// Tenants of the cluster whose data may not be disposed of.
+fn holds(_site: &Site) -> Vec<String> {
+    Vec::new()
+}
+
+/// Until when each backup is kept, by Unix time.
+pub fn kept_until(site: &Site, kept: &Kept, all: &[Kept]) -> u64 {
+    tiers::kept_until(kept, &site.rules().tiers, all)
+}
