@@ -10,6 +10,7 @@ mod compare;
 mod copy;
 mod moment;
 mod read;
+mod seat;
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -18,13 +19,10 @@ use serde::{Deserialize, Serialize};
 
 pub use compare::{Comparison, compare};
 pub use copy::{Copy, look_at_copy};
-pub use moment::{Take, take};
+pub use moment::take;
 
 /// Of the file. A baseline of another one is not compared with anything.
 const FORMAT: u32 = 1;
-
-/// PostgreSQL's own database, where the functions are granted that backups need.
-const HOME: &str = "postgres";
 
 #[derive(Debug, thiserror::Error)]
 pub enum BaselineError {
@@ -41,7 +39,7 @@ pub enum BaselineError {
 }
 
 /// One cluster at one moment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Baseline {
     format: u32,
     /// The restore point.
@@ -55,6 +53,11 @@ pub struct Baseline {
     /// Of the cluster, as PostgreSQL numbers them.
     pub system: String,
     pub server_version: u32,
+    /// The database in which what all databases share was read: roles, settings, databases.
+    pub home: String,
+    /// How old the end of the archive was just then, in seconds: what came after it was on the primary alone. `None`: all
+    /// was archived, or nothing ever.
+    pub archive_age: Option<f64>,
     /// Nothing ended between the snapshots and the restore point, as far as the primary could tell.
     pub quiet: bool,
     pub databases: BTreeMap<String, Database>,

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use super::baseline::BaselineError;
 use crate::base::{ClusterName, RepositoryName};
 use crate::local::ClusterError;
 use crate::topology::{WayError, WritersError};
@@ -65,6 +66,16 @@ pub enum BackupError {
     Scratch { cluster: ClusterName, why: String },
     #[error("{0}")]
     Target(String),
+    #[error("what cluster {cluster} holds cannot be recorded")]
+    Baseline {
+        cluster: ClusterName,
+        #[source]
+        source: BaselineError,
+    },
+    #[error(
+        "no baseline of cluster {0} is recorded here that could be read; `pgward backup verify --fresh` takes one on the primary"
+    )]
+    NoBaseline(ClusterName),
 }
 
 impl BackupError {

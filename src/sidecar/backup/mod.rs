@@ -8,6 +8,8 @@
 //!   site        one cluster's: repositories, folder, lock, way to the primary
 //!   make        a backup is made, and old ones let go
 //!   scratch     a copy, restored aside
+//!   baseline    what a cluster holds, to compare a copy with
+//!   verify      a backup is tried: restored, compared, examined
 //! ```
 
 pub mod baseline;
@@ -17,10 +19,14 @@ mod finding;
 mod info;
 mod make;
 mod pgbackrest;
+mod programs;
+mod recorded;
+mod reports;
 mod scratch;
 mod site;
 mod target;
 mod tiers;
+mod verify;
 
 pub use error::BackupError;
 pub use finding::{Finding, Severity};
@@ -30,3 +36,4 @@ pub use pgbackrest::{Progress, Unseen};
 pub use scratch::{Recovered, Scratch, Took};
 pub use site::{Lock, Primary, Site};
 pub use target::{Target, Wanted, moment};
+pub use verify::{Against, Trial, Verified, verify};

@@ -192,6 +192,13 @@ impl Site {
         way.connect().await.map_err(self.sql("connect"))
     }
 
+    /// The same for several connections to one server, and where backups are begun on it.
+    pub(super) async fn way(&self) -> Result<(Way, &str), BackupError> {
+        let server = self.primary().await?.server;
+        let database = self.own.database.as_str();
+        Ok((Way::to_server(&self.settings, self.errand(database), &server)?, database))
+    }
+
     pub(super) fn sql(&self, doing: &'static str) -> impl Fn(tokio_postgres::Error) -> BackupError + '_ {
         move |source| BackupError::Sql { doing, cluster: self.cluster.name.clone(), source }
     }

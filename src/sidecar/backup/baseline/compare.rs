@@ -117,7 +117,8 @@ impl Pair<'_> {
         let (recorded, found) = (&self.recorded.sequences, &self.found.sequences);
         // One that is missing is missing among the objects.
         let both = recorded.iter().filter_map(|(name, sequence)| Some((name, sequence, found.get(name)?)));
-        let differences = both.filter_map(|(name, recorded, found)| Some((name, judge_sequence(name, recorded, found)?)));
+        let differences =
+            both.filter_map(|(name, recorded, found)| Some((name, judge_sequence(name, recorded, found)?)));
         let differences = differences.collect();
         self.say(differences);
     }
@@ -162,7 +163,8 @@ impl Pair<'_> {
 
 /// The rows of a table that is the same.
 fn judge(table: &str, recorded: &Reading, found: Option<&Reading>, moving: Option<u64>) -> Result<i64, Finding> {
-    let not_compared = |why: String| Finding::warning("table_not_compared", format!("table {table} was not compared: {why}"));
+    let not_compared =
+        |why: String| Finding::warning("table_not_compared", format!("table {table} was not compared: {why}"));
     let lost = match found {
         None => Some(unproven(moving, "table_missing", format!("table {table} is not in the copy"))),
         Some(Reading::Failed(why)) => {
@@ -177,9 +179,9 @@ fn judge(table: &str, recorded: &Reading, found: Option<&Reading>, moving: Optio
         (Reading::Read(a), Some(Reading::Read(b))) => {
             Err(unproven(moving, "table_differs", format!("table {table} is not what it was: {}", change(a, b))))
         }
-        (Reading::Moved, Some(_)) => {
-            Err(not_compared("it was dropped, renamed, emptied or written anew while it was read on the primary".to_owned()))
-        }
+        (Reading::Moved, Some(_)) => Err(not_compared(
+            "it was dropped, renamed, emptied or written anew while it was read on the primary".to_owned(),
+        )),
         (Reading::Locked, Some(_)) => Err(not_compared("somebody held a lock on it on the primary".to_owned())),
         (Reading::Read(_), Some(Reading::Moved | Reading::Locked)) => {
             Err(not_compared("somebody else is at work in the copy".to_owned()))

@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use tokio_postgres::Client;
-
-use super::moment::{connect, databases};
-use super::read::{self, failed};
-use super::{Baseline, BaselineError, Database, HOME};
+use super::seat::Seat;
+use super::{Baseline, BaselineError, Database, read};
 use crate::base::causes;
+use crate::sidecar::backup::pgbackrest::Progress;
 use crate::topology::Way;
 
 /// More of them than this are not counted one by one.
@@ -35,50 +33,34 @@ pub struct Copy {
     pub moving: BTreeMap<String, u64>,
 }
 
-/// The first transaction that the copy has not had yet. To be asked before anything is done in it.
-pub async fn next_transaction(home: &Client) -> Result<String, BaselineError> {
-    let sql = "select pg_snapshot_xmax(pg_current_snapshot())::text";
-    let row = home.query_one(sql, &[]).await.map_err(failed("ask for the next transaction", HOME))?;
-    row.try_get(0).map_err(failed("ask for the next transaction", HOME))
-}
+/// The first transaction that the copy has not had yet.
+const NEXT: &str = "select pg_snapshot_xmax(pg_current_snapshot())::text";
 
 /// Reads a copy that was replayed to the baseline's restore point, and has run nothing since.
-pub async fn look_at_copy(
-    way: &Way,
-    baseline: &Baseline,
-    seen: &mut (dyn FnMut(&str, &str) + Send),
-) -> Result<Copy, BaselineError> {
-    let home = connect(way, HOME).await?;
-    let next = next_transaction(&home).await?;
+pub async fn look_at_copy(way: &Way, baseline: &Baseline, progress: &mut dyn Progress) -> Result<Copy, BaselineError> {
+    let home = Seat::take(way, &baseline.home).await?;
+    let next: String = home.value("ask for the next transaction", NEXT, &[]).await?;
     let system = "select system_identifier::text from pg_control_system()";
-    let system = home.query_one(system, &[]).await.map_err(failed("ask whose copy it is", HOME))?;
-    let system = system.try_get(0).map_err(failed("ask whose copy it is", HOME))?;
+    let system = home.value("ask whose copy it is", system, &[]).await?;
     let mut copy = Copy { databases: BTreeMap::new(), unread: BTreeMap::new(), system, moving: BTreeMap::new() };
-    for name in databases(&home).await? {
-        match look(way, &name, seen).await {
-            Ok(database) => copy.databases.insert(name, database).map(drop),
-            Err(error) => copy.unread.insert(name, causes(&error)).map(drop),
-        };
+    for name in home.databases().await? {
+        match look(way, &name, &baseline.home, progress).await {
+            Ok(database) => drop(copy.databases.insert(name, database)),
+            Err(error) => drop(copy.unread.insert(name, causes(&error))),
+        }
     }
     for (name, database) in &baseline.databases {
-        let wrong = || failed("count what was moving", HOME);
-        let row = home.query_one(MOVING, &[&database.snapshot, &next, &MOST]).await.map_err(wrong())?;
-        let moving: i64 = row.try_get(0).map_err(wrong())?;
+        let moving: i64 = home.value("count what was moving", MOVING, &[&database.snapshot, &next, &MOST]).await?;
         copy.moving.insert(name.clone(), moving.unsigned_abs());
     }
     Ok(copy)
 }
 
-async fn look(
-    way: &Way,
-    name: &str,
-    seen: &mut (dyn FnMut(&str, &str) + Send),
-) -> Result<Database, BaselineError> {
-    let client = connect(way, name).await?;
-    let sequences = read::sequences(&client, name).await?;
-    let begin = "begin isolation level repeatable read read only";
-    client.batch_execute(begin).await.map_err(failed("take a snapshot", name))?;
-    let mut database = read::read(&client, name, String::new(), &mut |table| seen(name, table)).await?;
+async fn look(way: &Way, name: &str, home: &str, progress: &mut dyn Progress) -> Result<Database, BaselineError> {
+    let seat = Seat::take(way, name).await?;
+    let sequences = read::sequences(&seat).await?;
+    seat.run("take a snapshot", "begin isolation level repeatable read read only").await?;
+    let mut database = read::read(&seat, home, String::new(), progress).await?;
     database.sequences = sequences;
     Ok(database)
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use futures_util::future::try_join_all;
-use tokio_postgres::Client;
 
-use super::read::{self, failed};
-use super::{Baseline, BaselineError, FORMAT, HOME, Sequence, moment_text, point_name};
+use super::seat::Seat;
+use super::{Baseline, BaselineError, FORMAT, Sequence, moment_text, point_name, read};
 use crate::base::causes;
+use crate::sidecar::backup::pgbackrest::Progress;
 use crate::topology::Way;
 
 /// How often a moment is looked for at which no transaction ends. Each leaves a restore point in the log, and a line in
@@ -20,137 +20,107 @@ const SNAPSHOT: &str = "select pg_current_snapshot()::text";
 const POINT: &str = "
     select lsn::text as lsn, pg_walfile_name(lsn) as segment, extract(epoch from clock_timestamp())::float8 as taken,
         (select system_identifier::text from pg_control_system()) as system,
-        current_setting('server_version_num')::int4 as server_version
+        current_setting('server_version_num')::int4 as server_version,
+        (select extract(epoch from clock_timestamp() - last_archived_time)::float8 from pg_stat_archiver) as archive_age
     from pg_create_restore_point($1) as lsn";
-
-/// A baseline that is being taken.
-pub struct Take<'a> {
-    /// To the primary, as who may read everything.
-    pub way: &'a Way,
-    /// Hears of each table when its turn comes: its database and its name.
-    pub seen: &'a mut (dyn FnMut(&str, &str) + Send),
-}
 
 /// One database and the connection on which its snapshot is held.
 struct Held {
-    name: String,
-    client: Client,
+    seat: Seat,
     snapshot: String,
     before: BTreeMap<String, Sequence>,
 }
 
-/// The restore point, and what was asked with it.
-struct Point {
-    name: String,
-    lsn: String,
-    segment: String,
-    taken: String,
-    system: String,
-    server_version: u32,
-    quiet: bool,
-}
-
 /// Reads everything once. The log's segment with the restore point in it is ended, so that it is archived.
-pub async fn take(take: Take<'_>) -> Result<Baseline, BaselineError> {
-    let Take { way, seen } = take;
-    let home = connect(way, HOME).await?;
+///
+/// `way`: to the primary, as who may read everything. `home`: the database where the functions are granted that backups
+/// need.
+pub async fn take(way: &Way, home: &str, progress: &mut dyn Progress) -> Result<Baseline, BaselineError> {
+    let at_home = Seat::take(way, home).await?;
     let mut unread = BTreeMap::new();
-    let mut held = hold(way, &home, &mut unread).await?;
-    let point = find_moment(&home, &mut held).await?;
+    let mut held = hold(way, &at_home, &mut unread).await?;
+    let mut baseline = find_moment(&at_home, &mut held).await?;
+    baseline.unread = unread;
     let mut after = Vec::new();
     for database in &held {
-        after.push(read::sequences_within(&database.client, &database.name).await?);
+        after.push(read::sequences_within(&database.seat).await?);
     }
-    home.batch_execute("select pg_switch_wal()").await.map_err(failed("end the log's segment", HOME))?;
-    let mut databases = BTreeMap::new();
-    for (database, after) in held.into_iter().zip(after) {
-        let Held { name, client, snapshot, before } = database;
-        let mut contents = read::read(&client, &name, snapshot, &mut |table| seen(&name, table)).await?;
+    at_home.run("end the log's segment", "select pg_switch_wal()").await?;
+    for (Held { seat, snapshot, before }, after) in held.into_iter().zip(after) {
+        let mut contents = read::read(&seat, home, snapshot, progress).await?;
         contents.sequences = around(before, &after);
-        databases.insert(name, contents);
+        baseline.databases.insert(seat.database, contents);
     }
-    let Point { name, lsn, segment, taken, system, server_version, quiet } = point;
-    Ok(Baseline { format: FORMAT, point: name, lsn, segment, taken, system, server_version, quiet, databases, unread })
+    Ok(baseline)
 }
 
-pub(super) async fn connect(way: &Way, database: &str) -> Result<Client, BaselineError> {
-    let refused = |source| BaselineError::Connect { database: database.to_owned(), source };
-    let client = way.database(database).connect().await.map_err(refused)?;
-    read::prepare(&client, database).await?;
-    Ok(client)
-}
-
-/// Those that can be connected to: what cannot be read is said, not passed over.
-pub(super) async fn databases(home: &Client) -> Result<Vec<String>, BaselineError> {
-    let sql = "select datname::text from pg_database where datallowconn and datname <> 'template0' order by 1";
-    let rows = home.query(sql, &[]).await.map_err(failed("list the databases", HOME))?;
-    rows.iter().map(|row| row.try_get(0).map_err(failed("list the databases", HOME))).collect()
-}
-
-async fn hold(
-    way: &Way,
-    home: &Client,
-    unread: &mut BTreeMap<String, String>,
-) -> Result<Vec<Held>, BaselineError> {
+/// What cannot be read is said, not passed over.
+async fn hold(way: &Way, home: &Seat, unread: &mut BTreeMap<String, String>) -> Result<Vec<Held>, BaselineError> {
     let mut held = Vec::new();
-    for name in databases(home).await? {
+    for name in home.databases().await? {
         let reached = async {
-            let client = connect(way, &name).await?;
-            let before = read::sequences(&client, &name).await?;
-            Ok::<_, BaselineError>((client, before))
+            let seat = Seat::take(way, &name).await?;
+            let before = read::sequences(&seat).await?;
+            Ok::<_, BaselineError>(Held { seat, snapshot: String::new(), before })
         };
         match reached.await {
-            Ok((client, before)) => held.push(Held { name, client, snapshot: String::new(), before }),
-            Err(error) => {
-                unread.insert(name, causes(&error));
-            }
+            Ok(database) => held.push(database),
+            Err(error) => drop(unread.insert(name, causes(&error))),
         }
     }
     if held.is_empty() {
-        let why: Vec<String> = std::mem::take(unread).into_iter().map(|(name, why)| format!("{name}: {why}")).collect();
+        let why: Vec<String> = unread.iter().map(|(name, why)| format!("{name}: {why}")).collect();
         return Err(BaselineError::NothingRead(why.join("; ")));
     }
     Ok(held)
 }
 
 /// Snapshots first, then the restore point: what a snapshot sees stands in the log before the point.
-async fn find_moment(home: &Client, held: &mut [Held]) -> Result<Point, BaselineError> {
+async fn find_moment(home: &Seat, held: &mut [Held]) -> Result<Baseline, BaselineError> {
     let mut attempt = 1;
     loop {
-        let name = point_name();
-        let snapshots = try_join_all(held.iter().map(snapshot)).await?;
-        let wrong = || failed("make a restore point", HOME);
-        let row = home.query_one(POINT, &[&name]).await.map_err(wrong())?;
-        let now = home.query_one(SNAPSHOT, &[]).await.map_err(failed("take a snapshot", HOME))?;
-        let now: String = now.try_get(0).map_err(failed("take a snapshot", HOME))?;
-        let quiet = snapshots.iter().all(|snapshot| *snapshot == now);
+        let snapshots = try_join_all(held.iter().map(|held| snapshot(&held.seat))).await?;
+        let mut baseline = point(home).await?;
+        let now: String = home.value("take a snapshot", SNAPSHOT, &[]).await?;
+        baseline.quiet = snapshots.iter().all(|snapshot| *snapshot == now);
         for (database, snapshot) in held.iter_mut().zip(snapshots) {
             database.snapshot = snapshot;
         }
-        if quiet || attempt == ATTEMPTS {
-            let server_version: i32 = row.try_get("server_version").map_err(wrong())?;
-            return Ok(Point {
-                name,
-                lsn: row.try_get("lsn").map_err(wrong())?,
-                segment: row.try_get("segment").map_err(wrong())?,
-                taken: moment_text(row.try_get("taken").map_err(wrong())?),
-                system: row.try_get("system").map_err(wrong())?,
-                server_version: server_version.unsigned_abs(),
-                quiet,
-            });
+        if baseline.quiet || attempt == ATTEMPTS {
+            return Ok(baseline);
         }
         attempt += 1;
     }
 }
 
-async fn snapshot(held: &Held) -> Result<String, BaselineError> {
-    let wrong = || failed("take a snapshot", &held.name);
-    held.client
-        .batch_execute("rollback; begin isolation level repeatable read read only")
-        .await
-        .map_err(wrong())?;
-    let row = held.client.query_one(SNAPSHOT, &[]).await.map_err(wrong())?;
-    row.try_get(0).map_err(wrong())
+/// The moment, and nothing read yet.
+async fn point(home: &Seat) -> Result<Baseline, BaselineError> {
+    let (name, doing) = (point_name(), "make a restore point");
+    let row = home.row(doing, POINT, &[&name]).await?;
+    let read = || {
+        let server_version: i32 = row.try_get("server_version")?;
+        Ok(Baseline {
+            format: FORMAT,
+            lsn: row.try_get("lsn")?,
+            segment: row.try_get("segment")?,
+            taken: moment_text(row.try_get("taken")?),
+            system: row.try_get("system")?,
+            server_version: server_version.unsigned_abs(),
+            archive_age: row.try_get("archive_age")?,
+            home: home.database.clone(),
+            quiet: false,
+            databases: BTreeMap::new(),
+            unread: BTreeMap::new(),
+            point: name.clone(),
+        })
+    };
+    read().map_err(home.failed(doing))
+}
+
+async fn snapshot(seat: &Seat) -> Result<String, BaselineError> {
+    let doing = "take a snapshot";
+    seat.run(doing, "rollback; begin isolation level repeatable read read only").await?;
+    seat.value(doing, SNAPSHOT, &[]).await
 }
 
 /// A sequence that came or went meanwhile is left out: its row in the catalogue is compared all the same.

@@ -9,25 +9,9 @@ use std::collections::BTreeMap;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Row};
 
-use super::{BaselineError, Database, Digest, HOME, Reading, Sequence};
-
-/// The text of a row depends on all of these; and who may not see all rows is to fail rather than see some.
-const SESSION: &str = "
-    set search_path = pg_catalog, pg_temp;
-    set row_security = off;
-    set datestyle = 'ISO, MDY';
-    set intervalstyle = postgres;
-    set timezone = 'UTC';
-    set extra_float_digits = 1;
-    set bytea_output = hex;
-    set xmloption = content;
-    set lc_monetary = 'C';
-    set quote_all_identifiers = off;
-    set statement_timeout = 0;
-    set idle_in_transaction_session_timeout = 0;
-    set lock_timeout = '2s';
-    set max_parallel_workers_per_gather = 0;
-    set jit = off;";
+use super::seat::Seat;
+use super::{BaselineError, Database, Digest, Reading, Sequence};
+use crate::sidecar::backup::pgbackrest::Progress;
 
 /// What is read of a row. Columns that are written in place, outside of transactions, are left out; so are
 /// passwords. Statistics are no part of what a database holds.
@@ -59,37 +43,27 @@ const LOGGED_AHEAD: i64 = 32;
 /// One row for each thing that people have made, with all that the catalogues say of it.
 const OBJECTS: &str = include_str!("objects.sql");
 
-pub(super) fn failed(doing: &'static str, database: &str) -> impl FnOnce(tokio_postgres::Error) -> BaselineError {
-    let database = database.to_owned();
-    move |source| BaselineError::Sql { doing, database, source }
-}
-
-pub(super) async fn prepare(client: &Client, database: &str) -> Result<(), BaselineError> {
-    client.batch_execute(SESSION).await.map_err(failed("prepare to read", database))
-}
-
-/// All of it, in the transaction that is open, whose snapshot this is.
+/// All of it, in the transaction that is open, whose snapshot this is. `home`: where what databases share is read.
 pub(super) async fn read(
-    client: &Client,
-    name: &str,
+    seat: &Seat,
+    home: &str,
     snapshot: String,
-    seen: &mut (dyn FnMut(&str) + Send),
+    progress: &mut dyn Progress,
 ) -> Result<Database, BaselineError> {
-    let found = client.query(TABLES, &[&HOME]).await.map_err(failed("list the tables", name))?;
+    progress.step(&format!("reading database {}", seat.database));
+    let found = seat.rows("list the tables", TABLES, &[&home]).await?;
     let mut tables = BTreeMap::new();
-    for row in &found {
-        let table = Table::of(row).map_err(failed("list the tables", name))?;
-        seen(&table.name);
-        let reading = table.read(client).await.map_err(failed("read tables", name))?;
+    for (done, row) in found.iter().enumerate() {
+        let table = Table::of(row).map_err(seat.failed("list the tables"))?;
+        progress.part(100.0 * done as f64 / found.len() as f64);
+        let reading = table.read(seat.client()).await.map_err(seat.failed("read tables"))?;
         tables.insert(table.name, reading);
     }
-    let objects = objects(client).await.map_err(failed("list what there is", name))?;
+    let doing = "list what there is";
+    let objects = seat.rows(doing, OBJECTS, &[&home]).await?;
+    let objects = objects.iter().map(|row| Ok((row.try_get("name")?, digest(row)?)));
+    let objects = objects.collect::<Result<_, _>>().map_err(seat.failed(doing))?;
     Ok(Database { snapshot, tables, sequences: BTreeMap::new(), objects })
-}
-
-async fn objects(client: &Client) -> Result<BTreeMap<String, Digest>, tokio_postgres::Error> {
-    let rows = client.query(OBJECTS, &[&HOME]).await?;
-    rows.iter().map(|row| Ok((row.try_get("name")?, digest(row)?))).collect()
 }
 
 fn digest(row: &Row) -> Result<Digest, tokio_postgres::Error> {
@@ -100,13 +74,12 @@ fn digest(row: &Row) -> Result<Digest, tokio_postgres::Error> {
 const TRIES: usize = 3;
 
 /// The same where a transaction is open, which is to outlive an error.
-pub(super) async fn sequences_within(client: &Client, name: &str) -> Result<BTreeMap<String, Sequence>, BaselineError> {
-    let run = |sql| async move { client.batch_execute(sql).await.map_err(failed("read the sequences", name)) };
+pub(super) async fn sequences_within(seat: &Seat) -> Result<BTreeMap<String, Sequence>, BaselineError> {
     let mut tries = 1;
     loop {
-        run("savepoint sequences").await?;
-        let found = sequences(client, name).await;
-        run("rollback to savepoint sequences; release savepoint sequences").await?;
+        seat.run("read the sequences", "savepoint sequences").await?;
+        let found = sequences(seat).await;
+        seat.run("read the sequences", "rollback to savepoint sequences; release savepoint sequences").await?;
         if found.is_ok() || tries == TRIES {
             return found;
         }
@@ -115,8 +88,9 @@ pub(super) async fn sequences_within(client: &Client, name: &str) -> Result<BTre
 }
 
 /// By name: the last value, and how far ahead the log may be.
-pub(super) async fn sequences(client: &Client, name: &str) -> Result<BTreeMap<String, Sequence>, BaselineError> {
-    let rows = client.query(SEQUENCES, &[]).await.map_err(failed("read the sequences", name))?;
+pub(super) async fn sequences(seat: &Seat) -> Result<BTreeMap<String, Sequence>, BaselineError> {
+    let doing = "read the sequences";
+    let rows = seat.rows(doing, SEQUENCES, &[]).await?;
     let sequence = |row: &Row| {
         let last: Option<i64> = row.try_get("last")?;
         let (increment, cache): (i64, i64) = (row.try_get("increment")?, row.try_get("cache")?);
@@ -124,7 +98,7 @@ pub(super) async fn sequences(client: &Client, name: &str) -> Result<BTreeMap<St
         Ok((row.try_get("name")?, Sequence { before: last, after: last, ahead, cycles: row.try_get("cycles")? }))
     };
     let sequences: Result<_, tokio_postgres::Error> = rows.iter().map(sequence).collect();
-    sequences.map_err(failed("read the sequences", name))
+    sequences.map_err(seat.failed(doing))
 }
 
 struct Table {
@@ -180,7 +154,8 @@ impl Table {
 /// The server's words where they tell of damage; otherwise they may quote what is in a row.
 fn why(said: &tokio_postgres::error::DbError) -> String {
     let code = said.code();
-    let telling = [&SqlState::DATA_CORRUPTED, &SqlState::INDEX_CORRUPTED, &SqlState::UNDEFINED_FILE, &SqlState::IO_ERROR];
+    let telling =
+        [&SqlState::DATA_CORRUPTED, &SqlState::INDEX_CORRUPTED, &SqlState::UNDEFINED_FILE, &SqlState::IO_ERROR];
     match telling.contains(&code) || *code == SqlState::INSUFFICIENT_PRIVILEGE {
         true => format!("{} ({})", crate::sql::one_line(said.message()), code.code()),
         false => format!("SQLSTATE {}", code.code()),
