@@ -2,6 +2,7 @@
 //! error), 2 called wrongly. `doctor` has more to say by them.
 
 mod audit;
+mod backup;
 mod catalogue;
 mod check;
 mod classification;
@@ -55,6 +56,7 @@ enum Command {
     Uninstall(uninstall::Arguments),
     Doctor(doctor::Arguments),
     Classification(classification::Arguments),
+    Backup(backup::Arguments),
     Health(health::Arguments),
     Audit(audit::Arguments),
     Residency(residency::Arguments),
@@ -102,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Uninstall(arguments) => uninstall::command(&arguments),
         Command::Audit(arguments) => audit::command(&arguments),
         Command::Residency(arguments) => residency::command(&arguments),
+        Command::Backup(arguments) => backup::command(&arguments),
         Command::Doctor(arguments) => return doctor::command(&arguments),
         Command::Classification(arguments) => classification::command(&arguments),
         Command::Health(arguments) => health::command(&arguments),

@@ -28,6 +28,10 @@ pub(super) enum Deed {
     ExportTenant,
     RemoveTenant,
     ImportClassification,
+    SetUpBackup,
+    RunBackup,
+    PruneBackup,
+    RestoreBackup,
 }
 
 impl Deed {
@@ -44,6 +48,10 @@ impl Deed {
             Self::ExportTenant => "tenant_export",
             Self::RemoveTenant => "tenant_remove",
             Self::ImportClassification => "classification_import",
+            Self::SetUpBackup => "backup_setup",
+            Self::RunBackup => "backup_run",
+            Self::PruneBackup => "backup_prune",
+            Self::RestoreBackup => "backup_restore",
         }
     }
 }

@@ -13,8 +13,8 @@ pub use channels::ChannelKey;
 pub use context::{Context, Known, SEALED_ANEW, Sealer};
 pub use contexts::Contexts;
 pub use install::{
-    InstallError, Installation, Installed, SCHEMA_VERSION, Scope, catalogue_script, install_catalogue, uninstall,
-    uninstall_script,
+    InstallError, Installation, Installed, SCHEMA_VERSION, Scope, catalogue_script, install_backup, install_catalogue,
+    uninstall, uninstall_script,
 };
 pub use password::login_password;
 pub use provision::{

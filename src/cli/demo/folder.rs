@@ -86,7 +86,7 @@ impl DemoFolder {
 
     /// After everything stopped: only logs and the configuration stay.
     pub fn clear(&self) {
-        for name in super::stage::CLUSTERS {
+        for name in super::stage::LINKS {
             let _ = fs::remove_file(self.file(name));
         }
         let _ = fs::remove_file(self.file("pgward.pid"));
@@ -103,7 +103,7 @@ impl DemoFolder {
         {
             end(pid, Signal::TERM)?;
         }
-        let linked = super::stage::CLUSTERS.iter().filter_map(|name| fs::read_link(self.file(name)).ok());
+        let linked = super::stage::LINKS.iter().filter_map(|name| fs::read_link(self.file(name)).ok());
         let here = fs::read_dir(&self.path)?.flatten().map(|entry| entry.path()).filter(|path| !path.is_symlink());
         for folder in linked.chain(here) {
             let ours = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with("pgward-"));

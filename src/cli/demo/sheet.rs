@@ -27,7 +27,7 @@ pub(super) fn variables(stage: &Stage) -> Result<Variables, Failure> {
 }
 
 /// Commands and what each should show.
-const TRY: [(&str, &str); 9] = [
+const TRY: [(&str, &str); 11] = [
     ("psql \"$URL_ACME\" -c 'select count(*) from orders'", "100, without any WHERE"),
     ("psql \"$URL_ACME\" -c 'select distinct tenant_id from orders'", "acme, and nobody else"),
     ("psql \"$URL_ACME\" -c \"select count(*) from orders where tenant_id = 'globex'\"", "0"),
@@ -37,6 +37,8 @@ const TRY: [(&str, &str); 9] = [
     ("psql \"$URL_KANDY\" -c 'select count(*) from orders'", "100, from a schema of its own"),
     ("psql \"$URL_PUNE\" -c 'select count(*) from orders'", "100, from a database of its own in Mumbai"),
     ("psql \"$URL_ADMIN\" -c 'show pools'", "pgward's console: its pools"),
+    ("export PGWARD_CONFIG; \"$PGWARD_BIN\" backup run --cluster colombo", "a backup of all of a cluster"),
+    ("\"$PGWARD_BIN\" backup verify --cluster colombo", "restored aside, and compared with what is there"),
 ];
 
 pub(super) fn text(stage: &Stage, folder: &DemoFolder) -> String {

@@ -1,5 +1,7 @@
 //! The demo from nothing to ready, and back.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::KeyPair;
@@ -12,10 +14,13 @@ use super::folder::DemoFolder;
 use super::proxy::{Ports, Proxy};
 use crate::base::{Access, ClusterName, TenantId};
 use crate::config::{self, Settings};
-use crate::local::{Cluster, Server};
-use crate::tenant::Installation;
+use crate::local::{Cluster, Host, Server};
+use crate::sidecar::backup::{Site, Unseen, archive_command};
+use crate::tenant::{self, Installation};
 
-pub(super) const CLUSTERS: [&str; 2] = ["colombo", "mumbai"];
+/// Links to folders that may be outside of the demo's.
+pub(super) const LINKS: [&str; 3] = ["colombo", "mumbai", BACKUPS];
+const BACKUPS: &str = "backups";
 const TOKEN_TTL: Duration = Duration::from_secs(12 * 3600);
 
 const TENANTS: &str = r#"[tenants.acme]
@@ -48,7 +53,9 @@ pub(super) struct Stage {
     pub colombo: Cluster,
     pub mumbai: Cluster,
     pub console_password: String,
-    settings: Settings,
+    settings: Arc<Settings>,
+    /// Where backups are; gone with the demo.
+    backups: Option<PathBuf>,
 }
 
 impl Stage {
@@ -59,16 +66,24 @@ impl Stage {
         let mumbai = cluster(folder, "mumbai", None).await?;
         let console_password = write_keys(folder)?;
         // Installing needs no ports; those of pgward are chosen when it starts.
-        let settings = settings(folder, &colombo, &mumbai, Ports { postgres: port, http: 9930 })?;
+        let backups = backups(folder)?;
+        let place = backups.as_deref();
+        let settings = Arc::new(settings(folder, (&colombo, &mumbai, place), Ports { postgres: port, http: 9930 })?);
         say("loading the tenants' data");
         load(&settings, &mut colombo, &mumbai).await?;
+        if place.is_some() {
+            say("having the log of both archived for backups");
+            for cluster in [&colombo, &mumbai] {
+                archive(&settings, cluster).await?;
+            }
+        }
         say("starting pgward");
         let proxy = Proxy::start(folder, port, |ports| {
-            let text = config_text(&colombo, &mumbai, ports);
+            let text = config_text((&colombo, &mumbai, place), ports);
             folder.private("pgward.toml", &text)
         })
         .await?;
-        Ok(Self { proxy, colombo, mumbai, console_password, settings })
+        Ok(Self { proxy, colombo, mumbai, console_password, settings, backups })
     }
 
     /// A tenant's URL through pgward, with a fresh token as the password.
@@ -98,10 +113,13 @@ impl Stage {
     }
 
     pub async fn take_down(self) -> Result<(), Failure> {
-        let Self { proxy, colombo, mumbai, .. } = self;
+        let Self { proxy, colombo, mumbai, backups, .. } = self;
         let stopped = proxy.stop().await;
         colombo.shut_down().await?;
         mumbai.shut_down().await?;
+        if let Some(backups) = backups {
+            std::fs::remove_dir_all(backups)?;
+        }
         stopped
     }
 }
@@ -109,6 +127,8 @@ impl Stage {
 async fn cluster(folder: &DemoFolder, name: &str, replica: Option<&str>) -> Result<Cluster, Failure> {
     let mut builder = Cluster::builder(name).parent(folder.path()).logs(folder.path());
     builder = builder.setting("max_connections", "200").setting("jit", "off");
+    // What it is archived by is said when there is somewhere to put it.
+    builder = builder.setting("archive_mode", "on");
     if let Some(replica) = replica {
         builder = builder.replica(replica);
     }
@@ -117,11 +137,41 @@ async fn cluster(folder: &DemoFolder, name: &str, replica: Option<&str>) -> Resu
     Ok(cluster)
 }
 
+/// A folder for them, where pgBackRest is installed.
+fn backups(folder: &DemoFolder) -> Result<Option<PathBuf>, Failure> {
+    let installed = std::process::Command::new("pgbackrest").arg("version").output();
+    if installed.is_err() {
+        warn("pgbackrest is not installed (Debian: pgbackrest), so this demo has no backups");
+        return Ok(None);
+    }
+    let place = Host::find()?.folder(Some(folder.path()), BACKUPS)?;
+    folder.link(BACKUPS, &place)?;
+    Ok(Some(place))
+}
+
+async fn archive(settings: &Arc<Settings>, cluster: &Cluster) -> Result<(), Failure> {
+    let name = ClusterName::parse(cluster.name())?;
+    let site = Site::open(settings, &name)?;
+    if let Some(of) = &site.cluster().backup {
+        let client = cluster.primary().connect(&of.database).await?;
+        tenant::install_backup(&client, settings, site.cluster(), of).await?;
+    }
+    site.prepare(&site.primary().await?, &mut Unseen).await?;
+    let command = archive_command(&site)?.replace('\'', "''");
+    for server in cluster.servers() {
+        let doing = "say how the log is archived";
+        server.run("postgres", doing, &format!("alter system set archive_command = '{command}'")).await?;
+        server.run("postgres", doing, "select pg_reload_conf()").await?;
+    }
+    Ok(())
+}
+
 /// Fresh keys at every start; returns the console's password.
 fn write_keys(folder: &DemoFolder) -> Result<String, Failure> {
     let random = || format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
     folder.private("master.key", &random())?;
     folder.private("context.key", &random())?;
+    folder.private("backup.key", &random())?;
     let password = random().split_off(32);
     folder.private("console.password", &password)?;
     let signing = KeyPair::generate()?;
@@ -130,8 +180,11 @@ fn write_keys(folder: &DemoFolder) -> Result<String, Failure> {
     Ok(password)
 }
 
-fn settings(folder: &DemoFolder, colombo: &Cluster, mumbai: &Cluster, ports: Ports) -> Result<Settings, Failure> {
-    let text = config_text(colombo, mumbai, ports);
+/// Both clusters, and where their backups go.
+type Places<'a> = (&'a Cluster, &'a Cluster, Option<&'a Path>);
+
+fn settings(folder: &DemoFolder, places: Places<'_>, ports: Ports) -> Result<Settings, Failure> {
+    let text = config_text(places, ports);
     config::parse(&text, folder.path())
         .map_err(|problems| Failure::Config { path: folder.file("pgward.toml"), problems })
 }
@@ -155,16 +208,31 @@ async fn install_in(settings: &Settings, server: &Server, cluster: &str, databas
     Ok(())
 }
 
-fn config_text(colombo: &Cluster, mumbai: &Cluster, ports: Ports) -> String {
+fn config_text((colombo, mumbai, backups): Places<'_>, ports: Ports) -> String {
     let server = |cluster: &str, region: &str, role: &str, server: &Server| {
         format!(
             "[[clusters.{cluster}.servers]]\nname = \"{}\"\nhost = \"{}\"\nport = {}\nregion = \"{region}\"\n\
-             role = \"{role}\"\n",
+             role = \"{role}\"\ndata_directory = '{}'\n",
             server.name(),
             server.host(),
-            server.port()
+            server.port(),
+            server.data().display()
         )
     };
+    let repository = |cluster: &str, region: &str| match backups {
+        Some(place) => format!(
+            "[clusters.{cluster}.repositories.local]\nregion = \"{region}\"\npath = '{}'\ncipher = {{ file = \"backup.key\" }}\n",
+            place.join("repository").display()
+        ),
+        None => String::new(),
+    };
+    let [colombo_kept, mumbai_kept] = [repository("colombo", "lk"), repository("mumbai", "in")];
+    let backup = backups.map_or_else(String::new, |place| {
+        format!(
+            "\n[backup]\ndirectory = '{}'\n# Here backups are made when you say so: pgward backup run.\nscheduled = false\n",
+            place.join("state").display()
+        )
+    });
     let primary = server("colombo", "lk", "primary", colombo.primary());
     let replicas: String = colombo.replicas().iter().map(|one| server("colombo", "lk", "replica", one)).collect();
     let other = server("mumbai", "in", "primary", mumbai.primary());
@@ -193,14 +261,14 @@ algorithms = ["ES256"]
 public_key_file = "signing.pub.pem"
 # For `pgward token`. Development only: whoever has this key can be any tenant.
 signing = {{ algorithm = "ES256", key = {{ file = "signing.pem" }} }}
-
+{backup}
 [clusters.colombo]
 tls = {{ mode = "off" }}
 logins = {{ app = "pgward_app", readonly = "pgward_readonly" }}
-{primary}{replicas}
+{primary}{replicas}{colombo_kept}
 [clusters.mumbai]
 tls = {{ mode = "off" }}
-{other}
+{other}{mumbai_kept}
 
 {TENANTS}"#
     )

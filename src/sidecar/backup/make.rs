@@ -20,7 +20,7 @@ pub struct Order {
     pub repository: Option<RepositoryName>,
     /// `None`: the tier's, and without a tier what has changed since the last full one.
     pub kind: Option<BackupKind>,
-    /// What it is kept as.
+    /// What it is kept as. `None`: where the type is left open too, as the tier that is due in the repository, if one is.
     pub tier: Option<String>,
 }
 
@@ -75,9 +75,16 @@ async fn make_in(
     (order, tier): (&Order, Option<&Tier>),
     progress: &mut dyn Progress,
 ) -> Result<Made, BackupError> {
-    let kind = order.kind.or_else(|| tier.map(|tier| tier.kind)).unwrap_or(BackupKind::Differential);
+    let mut name = order.tier.clone();
+    let mut kind = order.kind.or_else(|| tier.map(|tier| tier.kind));
+    if name.is_none() && kind.is_none() {
+        let holdings = held(site, numbered.name).await?;
+        let due = tiers::due(clock::unix_now(), &site.rules().tiers, numbered.name, &holdings.backups);
+        (name, kind) = due.map(|(name, tier)| (name.to_string(), tier.kind)).unzip();
+    }
+    let kind = kind.unwrap_or(BackupKind::Differential);
     let mut options = vec![format!("--repo={}", numbered.number), format!("--type={}", kind.as_str())];
-    options.extend(order.tier.as_ref().map(|tier| format!("--annotation={TIER}={tier}")));
+    options.extend(name.as_ref().map(|tier| format!("--annotation={TIER}={tier}")));
     // What is too old goes when pgward says so.
     options.push("--no-expire-auto".to_owned());
     progress.step(&format!(

@@ -7,7 +7,10 @@
 //!   pgbackrest  the program, run
 //!   site        one cluster's: repositories, folder, lock, way to the primary
 //!   make        a backup is made, and old ones let go
+//!   restore     data put where a server is to be started on it
 //!   scratch     a copy, restored aside
+//!   standing    what there should be by now
+//!   watch       how the log gets to the archive
 //!   baseline    what a cluster holds, to compare a copy with
 //!   verify      a backup is tried: restored, compared, examined
 //! ```
@@ -22,18 +25,24 @@ mod pgbackrest;
 mod programs;
 mod recorded;
 mod reports;
+mod restore;
 mod scratch;
 mod site;
+mod standing;
 mod target;
 mod tiers;
 mod verify;
+mod watch;
 
 pub use error::BackupError;
 pub use finding::{Finding, Severity};
 pub use info::{Holdings, Kept};
 pub use make::{Made, Order, Pruned, archive_command, kept_until, make, prune};
 pub use pgbackrest::{Progress, Unseen};
+pub use restore::{Place, Restored, restore};
 pub use scratch::{Recovered, Scratch, Took};
 pub use site::{Lock, Primary, Site};
+pub use standing::{Standing, standing};
 pub use target::{Target, Wanted, moment};
+pub use watch::{Archiving, archiving};
 pub use verify::{Against, Trial, Verified, verify};

@@ -15,7 +15,7 @@ use super::error::BackupError;
 use super::info::{self, Holdings};
 use super::pgbackrest::{Pgbackrest, Progress};
 use crate::base::{ClusterName, RepositoryName};
-use crate::config::{self, Cluster, ClusterBackup, Repository, Server, ServerTlsMode, Settings, Tier};
+use crate::config::{self, Cluster, ClusterBackup, Repository, Server, ServerRole, ServerTlsMode, Settings, Tier};
 use crate::local::Host;
 use crate::tenant::login_password;
 use crate::topology::{self, Errand, Way, WayError};
@@ -186,6 +186,14 @@ impl Site {
         Err(BackupError::NoPrimary { cluster: self.cluster.name.clone(), why })
     }
 
+    /// The data of the server that is configured as the primary.
+    pub(super) fn configured_data(&self) -> Result<PathBuf, BackupError> {
+        let mut servers: Vec<&Arc<Server>> = self.cluster.servers.iter().collect();
+        servers.sort_by_key(|server| server.role != ServerRole::Primary);
+        let found = servers.into_iter().find_map(|server| server.data_directory.clone());
+        found.ok_or_else(|| BackupError::NotConfigured(self.cluster.name.clone()))
+    }
+
     /// A connection to a database of the server that takes writes, as the one who reads everything.
     pub async fn connect(&self, database: &str) -> Result<Client, BackupError> {
         let way = Way::find(&self.settings, self.errand(database)).await?;
@@ -274,8 +282,8 @@ impl Site {
         Ok(all)
     }
 
-    /// Has the stanza made where a repository has none yet.
-    pub(super) async fn prepare(&self, primary: &Primary, progress: &mut dyn Progress) -> Result<(), BackupError> {
+    /// Has every repository know the cluster, which takes its log only then. Can be repeated.
+    pub async fn prepare(&self, primary: &Primary, progress: &mut dyn Progress) -> Result<(), BackupError> {
         self.pgbackrest_at(primary)?.run("stanza-create", &[], progress).await
     }
 }

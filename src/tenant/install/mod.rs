@@ -3,6 +3,7 @@
 //! What stands in the files beside this one is the same for everybody; [`sql`] writes what depends on the
 //! configuration. All of it can be run again, and over what an older version installed.
 
+mod backup;
 mod catalogue;
 pub(super) mod sql;
 
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 
 use tokio_postgres::Client;
 
+pub use backup::install_backup;
 pub use catalogue::{catalogue_script, install_catalogue};
 
 use super::{channels, login_password};

@@ -77,6 +77,11 @@ pub(super) fn catalogue_reader(role: &str) -> String {
     format!("grant usage on schema pgward_catalogue to {role};\ngrant select on pgward_catalogue.tenants to {role};")
 }
 
+/// What backups are made as.
+pub(super) fn backup(role: &str, home: &str) -> String {
+    format!("select pg_temp.pgward_backup({}, {});", literal(role), literal(home))
+}
+
 pub(super) fn schema<'a>(name: &str, logins: impl Iterator<Item = &'a Login>) -> String {
     let logins = array(logins.map(|login| login.role.as_str()), "name");
     format!("select pg_temp.pgward_schema({}, {logins});", literal(name))

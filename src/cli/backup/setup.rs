@@ -1,0 +1,61 @@
+use super::Failure;
+use super::arguments::ClusterArguments;
+use super::shown::Shown;
+use crate::cli::connect::UrlArgument;
+use crate::cli::output::say;
+use crate::cli::record::{Act, Deed};
+use crate::cli::runtime;
+use crate::sidecar::backup::{Site, archive_command};
+use crate::tenant;
+
+/// Create the login that backups are made as, prepare the repositories, and say what postgresql.conf needs
+///
+/// As a superuser: row security must not hide rows from a backup. The login reads everything and changes nothing. Can be
+/// repeated at any time, and is to be when a database has been added.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    clusters: ClusterArguments,
+
+    #[command(flatten)]
+    url: UrlArgument,
+}
+
+pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
+    let settings = arguments.clusters.load()?;
+    let sites = arguments.clusters.sites(&settings)?;
+    if sites.len() > 1 && arguments.url.is_given() {
+        return Err(Failure::said("say with --cluster which one --url leads to"));
+    }
+    for site in &sites {
+        let name = &site.cluster().name;
+        runtime()?.block_on(Act::at(&settings, Deed::SetUpBackup, name.as_str()).recorded(set_up(arguments, site)))?;
+    }
+    Ok(())
+}
+
+async fn set_up(arguments: &Arguments, site: &Site) -> Result<(), Failure> {
+    let cluster = site.cluster();
+    let Some(own) = &cluster.backup else {
+        return Err(Failure::said(format!("clusters.{}.backup says nothing of a login", cluster.name)));
+    };
+    let client = arguments.url.administrator(cluster).await?.connect(&own.database).await?;
+    tenant::install_backup(&client, site.settings(), cluster, own).await?;
+    say(format_args!("cluster {}: role {} may make backups", cluster.name, own.login.role));
+    site.prepare(&site.primary().await?, &mut Shown::new(false)).await?;
+    say(format_args!("cluster {}: its repositories are ready", cluster.name));
+    let row =
+        client.query_one("select current_setting('archive_mode'), current_setting('archive_command')", &[]).await?;
+    let (mode, command): (String, String) = (row.get(0), row.get(1));
+    let wanted = archive_command(site)?;
+    if mode == "off" || command != wanted {
+        say("its log is to be archived by these lines of postgresql.conf, on each of its servers:\n");
+        say("archive_mode = on");
+        say(format_args!("archive_command = '{}'", wanted.replace('\'', "''")));
+        say(match mode == "off" {
+            true => "\nand the server restarted, since archive_mode is off now",
+            false => "\nand the server told to reload them",
+        });
+    }
+    Ok(())
+}

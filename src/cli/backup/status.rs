@@ -1,0 +1,100 @@
+use serde_json::{Value, json};
+
+use super::Failure;
+use super::arguments::ClusterArguments;
+use super::shown::{size, time};
+use crate::base::causes;
+use crate::cli::output::say;
+use crate::cli::runtime;
+use crate::sidecar::backup::{Archiving, BackupError, Holdings, Site, Standing, archiving, standing};
+
+/// Show whether each cluster has the backups that it should, and whether its log gets to the archive
+///
+/// Exit code 0: all is well. 1: a backup is overdue, a repository cannot be read, or the log is not archived as it should be.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    clusters: ClusterArguments,
+
+    /// Print one JSON object for each cluster
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is found of one cluster.
+struct Found {
+    holdings: Vec<Holdings>,
+    standing: Vec<Standing>,
+    archiving: Result<Archiving, String>,
+    findings: Vec<String>,
+}
+
+pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
+    let settings = arguments.clusters.load()?;
+    let mut findings = 0;
+    for site in arguments.clusters.sites(&settings)? {
+        let found = runtime()?.block_on(look(&site))?;
+        findings += found.findings.len();
+        match arguments.json {
+            true => say(shown(&site, &found)),
+            false => tell(&site, &found),
+        }
+    }
+    match findings {
+        0 => Ok(()),
+        1 => Err(Failure::said("there is 1 finding")),
+        n => Err(Failure::said(format!("there are {n} findings"))),
+    }
+}
+
+async fn look(site: &Site) -> Result<Found, BackupError> {
+    let holdings = site.holdings().await?;
+    let standing = standing(site, &holdings);
+    let mut findings: Vec<String> = holdings
+        .iter()
+        .filter_map(|of| Some(format!("repository {} cannot be read: {}", of.repository, of.trouble.as_ref()?)))
+        .collect();
+    findings.extend(standing.iter().filter_map(Standing::finding));
+    let told = async { archiving(site, &site.primary().await?).await };
+    let archiving = told.await.map_err(|error| causes(&error));
+    match &archiving {
+        Ok(archiving) => findings.extend(archiving.alert(site)),
+        Err(error) => findings.push(format!("how the log is archived is not known: {error}")),
+    }
+    Ok(Found { holdings, standing, archiving, findings })
+}
+
+fn shown(site: &Site, found: &Found) -> Value {
+    json!({
+        "cluster": site.cluster().name.as_str(),
+        "repositories": found.standing,
+        "archiving": found.archiving.as_ref().ok(),
+        "findings": found.findings,
+    })
+}
+
+fn tell(site: &Site, found: &Found) {
+    say(format_args!("cluster {}", site.cluster().name));
+    for of in &found.holdings {
+        let Some(standing) = found.standing.iter().find(|standing| of.repository.as_str() == standing.repository)
+        else {
+            continue;
+        };
+        let last =
+            standing.last.map_or_else(|| "no backup yet".to_owned(), |last| format!("last backup {}", time(last)));
+        let next =
+            standing.next.as_ref().map_or_else(String::new, |(tier, at)| format!(", next {} ({tier})", time(*at)));
+        let stored: u64 = of.backups.iter().map(|kept| kept.stored).sum();
+        let count = of.backups.len();
+        say(format_args!("  repository {}: {last}{next}; {count} kept, {}", standing.repository, size(stored)));
+    }
+    if let Ok(archiving) = &found.archiving {
+        let last = archiving.last_archived.as_deref().unwrap_or("nothing");
+        let (count, bytes) = (archiving.waiting_segments, size(archiving.waiting_bytes));
+        say(format_args!(
+            "  log: archived up to {last}; {count} segments ({bytes}) wait, {} s",
+            archiving.lag.as_secs()
+        ));
+    }
+    found.findings.iter().for_each(|finding| say(format_args!("  ! {finding}")));
+}

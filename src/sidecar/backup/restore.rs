@@ -1,0 +1,71 @@
+//! A cluster's data put where a server is to be started on it.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::error::BackupError;
+use super::info::Kept;
+use super::pgbackrest::Progress;
+use super::site::Site;
+use super::target::{Target, Wanted};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Empty, or not there.
+    Folder(PathBuf),
+    /// The data of the configured primary, which is stopped.
+    InPlace,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    pub data: PathBuf,
+    pub backup: Kept,
+    pub target: Target,
+    pub took: Duration,
+}
+
+/// The caller has the cluster's lock.
+pub async fn restore(
+    site: &Site,
+    wanted: &Wanted,
+    place: &Place,
+    progress: &mut dyn Progress,
+) -> Result<Restored, BackupError> {
+    let holdings = site.holdings().await?;
+    let backup = wanted.choose(site.cluster(), &holdings)?.clone();
+    let numbered = site.repository(&backup.repository)?;
+    let mut options = vec![format!("--repo={}", numbered.number), format!("--set={}", backup.label)];
+    let data = match place {
+        Place::Folder(folder) => {
+            prepare(site, folder)?;
+            // A copy that archived into the cluster's repositories would spoil them.
+            options.push("--archive-mode=off".to_owned());
+            options.push(format!("--tablespace-map-all={}.tablespaces", folder.display()));
+            folder.clone()
+        }
+        Place::InPlace => {
+            options.push("--delta".to_owned());
+            site.configured_data()?
+        }
+    };
+    options.push(format!("--pg1-path={}", data.display()));
+    options.extend(wanted.target.options());
+    progress.step(&format!("restoring backup {} from repository {}", backup.label, backup.repository));
+    let begin = Instant::now();
+    site.pgbackrest()?.run("restore", &options, progress).await?;
+    Ok(Restored { data, backup, target: wanted.target.clone(), took: begin.elapsed() })
+}
+
+fn prepare(site: &Site, folder: &PathBuf) -> Result<(), BackupError> {
+    let parent = folder.parent().unwrap_or(folder);
+    fs::create_dir_all(parent).map_err(BackupError::file("make the folder", parent))?;
+    site.private_folder(folder)?;
+    let mut entries = fs::read_dir(folder).map_err(BackupError::file("look into", folder))?;
+    if entries.next().is_some() {
+        let taken = std::io::Error::new(std::io::ErrorKind::DirectoryNotEmpty, "there is something in it already");
+        return Err(BackupError::file("restore into", folder)(taken));
+    }
+    Ok(())
+}

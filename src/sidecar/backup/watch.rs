@@ -1,0 +1,79 @@
+//! How the log gets to the archive: how much of it waits, since when, and what keeps it.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::error::BackupError;
+use super::site::{Primary, Site};
+
+/// The archiving of one cluster's log, as the server that writes it tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Archiving {
+    pub archived: i64,
+    pub last_archived: Option<String>,
+    pub failures: i64,
+    /// Whether the last attempt failed.
+    pub failing: bool,
+    pub last_failed: Option<String>,
+    /// What waits to be archived.
+    pub waiting_segments: i64,
+    pub waiting_bytes: u64,
+    /// How long the oldest of it has waited.
+    #[serde(serialize_with = "in_seconds")]
+    pub lag: Duration,
+    /// Of the file system that the log is on, where this machine can see it.
+    pub free_bytes: Option<u64>,
+}
+
+fn in_seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}
+
+const STATE: &str = "
+    select s.archived_count, s.last_archived_wal, s.failed_count, s.last_failed_wal,
+        s.last_failed_time is not null and s.last_failed_time > coalesce(s.last_archived_time, '-infinity') as failing,
+        w.waiting, w.waiting * pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')) as bytes,
+        extract(epoch from pg_catalog.clock_timestamp() - w.since)::float8 as lag
+    from pg_catalog.pg_stat_archiver s,
+        (select count(*) as waiting, min(modification) as since
+         from pg_catalog.pg_ls_archive_statusdir() where name like '%.ready') w";
+
+pub async fn archiving(site: &Site, primary: &Primary) -> Result<Archiving, BackupError> {
+    let row = primary.client.query_one(STATE, &[]).await.map_err(site.sql("ask for the archiving"))?;
+    let lag: Option<f64> = row.get("lag");
+    let bytes: i64 = row.get("bytes");
+    let free = rustix::fs::statvfs(&primary.data.join("pg_wal")).ok();
+    Ok(Archiving {
+        archived: row.get("archived_count"),
+        last_archived: row.get("last_archived_wal"),
+        failures: row.get("failed_count"),
+        failing: row.get("failing"),
+        last_failed: row.get("last_failed_wal"),
+        waiting_segments: row.get("waiting"),
+        waiting_bytes: u64::try_from(bytes).unwrap_or(0),
+        lag: lag.and_then(|lag| Duration::try_from_secs_f64(lag).ok()).unwrap_or_default(),
+        free_bytes: free.map(|free| free.f_bavail.saturating_mul(free.f_frsize)),
+    })
+}
+
+impl Archiving {
+    /// What a person must see to, before the disk is full.
+    pub fn alert(&self, site: &Site) -> Option<String> {
+        let rules = site.rules();
+        let why = if self.lag > rules.max_archive_lag {
+            format!("the oldest segment has waited for {} s", self.lag.as_secs())
+        } else if self.waiting_bytes > rules.max_archive_backlog {
+            format!("{} bytes wait", self.waiting_bytes)
+        } else if self.free_bytes.is_some_and(|free| free < self.waiting_bytes) {
+            "less is free on its disk than waits already".to_owned()
+        } else {
+            return None;
+        };
+        let failed = match &self.last_failed {
+            Some(segment) if self.failing => format!("; archiving {segment} failed, and the server's log says why"),
+            _ => String::new(),
+        };
+        Some(format!("the log of cluster {} is archived too slowly: {why}{failed}", site.cluster().name))
+    }
+}
