@@ -4,7 +4,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod command;
 mod damage;
+mod drill;
 mod place;
 mod recorded;
 mod sound;

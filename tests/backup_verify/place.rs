@@ -48,18 +48,23 @@ pub struct Place {
     pub cluster: Cluster,
     pub settings: Arc<Settings>,
     pub site: Site,
+    /// The configuration as a file.
+    pub file: PathBuf,
 }
 
 pub async fn place(name: &str) -> Place {
-    place_with(name, "").await
+    place_with(name, "", "").await
 }
 
-/// `backup`: more of the table `[backup]`.
-pub async fn place_with(name: &str, backup: &str) -> Place {
+/// `backup`: more of the table `[backup]`. `rest`: what comes behind all tables.
+pub async fn place_with(name: &str, backup: &str, rest: &str) -> Place {
     let cluster =
         Cluster::builder(name).setting("archive_mode", "on").setting("archive_command", "").start().await.unwrap();
     let server = cluster.primary();
-    let settings = Arc::new(support::parse(&configuration(&cluster, backup)));
+    let text = configuration(&cluster, backup) + rest;
+    let file = cluster.folder().join("pgward.toml");
+    std::fs::write(&file, &text).unwrap();
+    let settings = Arc::new(support::parse(&text));
     for (doing, sql) in [
         (
             "make the login of backups",
@@ -76,7 +81,7 @@ pub async fn place_with(name: &str, backup: &str) -> Place {
     let site = Site::open(&settings, &ClusterName::parse("main").unwrap()).unwrap();
     let command = archive_command(&site).unwrap();
     archive_by(server, &command).await;
-    Place { cluster, settings, site }
+    Place { cluster, settings, site, file }
 }
 
 pub async fn archive_by(server: &Server, command: &str) {

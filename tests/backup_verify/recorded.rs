@@ -9,9 +9,9 @@ use crate::place::{dangers, finding, passed, place};
 async fn without_a_primary_a_backup_is_compared_with_what_was_recorded() {
     let mut place = place("gone").await;
     let trial = Trial { repository: None, set: None, against: Against::Recorded, files: false };
+    place.back_up().await;
     let error = verify(&place.site, &trial, &mut Unseen).await.unwrap_err().to_string();
     assert!(error.contains("no baseline of cluster main is recorded"), "{error}");
-    place.back_up().await;
     assert!(place.verify(Against::Fresh).await.complete);
     place.cluster.primary_mut().stop(Stop::Fast).await.unwrap();
     let verified = place.verify(Against::FreshIfPossible).await;

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use super::baseline::BaselineError;
-use crate::base::{ClusterName, RepositoryName};
+use crate::base::{ClusterName, Region, RepositoryName};
 use crate::local::ClusterError;
 use crate::topology::{WayError, WritersError};
 
@@ -72,6 +72,10 @@ pub enum BackupError {
         #[source]
         source: BaselineError,
     },
+    #[error(
+        "cluster {cluster} is not restored here, in region {region}, where the data of some of its tenants may not be: {tenants}"
+    )]
+    NotHere { cluster: ClusterName, region: Region, tenants: String },
     #[error(
         "no baseline of cluster {0} is recorded here that could be read; `pgward backup verify --fresh` takes one on the primary"
     )]

@@ -13,10 +13,12 @@
 //!   watch       how the log gets to the archive
 //!   baseline    what a cluster holds, to compare a copy with
 //!   verify      a backup is tried: restored, compared, examined
+//!   drill       a region is lost, on paper and on scratch servers
 //! ```
 
 pub mod baseline;
 mod conf;
+mod drill;
 mod error;
 mod finding;
 mod info;
@@ -34,6 +36,7 @@ mod tiers;
 mod verify;
 mod watch;
 
+pub use drill::{ClusterDrill, Drilled, Fate, Rehearsal, TenantDrill, drill, regions};
 pub use error::BackupError;
 pub use finding::{Finding, Severity};
 pub use info::{Holdings, Kept};
@@ -44,5 +47,5 @@ pub use scratch::{Recovered, Scratch, Took};
 pub use site::{Lock, Primary, Site};
 pub use standing::{Standing, standing};
 pub use target::{Target, Wanted, moment};
-pub use watch::{Archiving, archiving};
 pub use verify::{Against, Trial, Verified, verify};
+pub use watch::{Archiving, archiving};

@@ -65,6 +65,7 @@ impl Drop for Folder {
 impl Scratch {
     /// Restores what is wanted, replays the log up to there, and opens it.
     pub async fn restore(site: &Site, wanted: &Wanted, progress: &mut dyn Progress) -> Result<Self, BackupError> {
+        site.may_be_here()?;
         sweep(site.folder());
         let holdings = site.holdings().await?;
         let backup = wanted.choose(site.cluster(), &holdings)?.clone();

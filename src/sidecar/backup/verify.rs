@@ -163,14 +163,33 @@ impl Verified {
 /// whatever is wrong with the backup is in the report.
 pub async fn verify(site: &Site, trial: &Trial, progress: &mut dyn Progress) -> Result<Verified, BackupError> {
     let begin = Instant::now();
+    site.may_be_here()?;
     let mut verified = Verified::begin(site);
-    let standard = standard(site, trial.against, progress, &mut verified).await?;
-    let wanted = wanted(site, trial, standard.as_ref(), &mut verified).await?;
+    // The primary is not read for nothing.
+    let latest = Wanted { repository: trial.repository.clone(), set: trial.set.clone(), target: Target::End };
+    match latest.choose(site.cluster(), &site.holdings().await?) {
+        Ok(_) => attempt(site, trial, progress, &mut verified).await?,
+        Err(error) => verified.findings.push(Finding::danger("no_backup", causes(&error))),
+    }
+    verified.end(begin);
+    reports::write(site, "verify", &verified.at, &verified)?;
+    Ok(verified)
+}
+
+async fn attempt(
+    site: &Site,
+    trial: &Trial,
+    progress: &mut dyn Progress,
+    verified: &mut Verified,
+) -> Result<(), BackupError> {
+    let standard = standard(site, trial.against, progress, verified).await?;
+    let wanted = wanted(site, trial, standard.as_ref(), verified).await?;
+    let begin = Instant::now();
     let mut damaged = trial.files;
     match Scratch::restore(site, &wanted, progress).await {
         Ok(mut scratch) => {
             let reached = standard.as_ref().filter(|_| matches!(wanted.target, Target::Name(_)));
-            examine(site, &mut scratch, reached, progress, &mut verified).await?;
+            examine(site, &mut scratch, reached, progress, verified).await?;
             remove(scratch).await;
         }
         Err(error) => {
@@ -180,11 +199,9 @@ pub async fn verify(site: &Site, trial: &Trial, progress: &mut dyn Progress) -> 
         }
     }
     if damaged {
-        files::check(site, trial.repository.as_ref(), progress, &mut verified).await?;
+        files::check(site, trial.repository.as_ref(), progress, verified).await?;
     }
-    verified.end(begin);
-    reports::write(site, "verify", &verified.at, &verified)?;
-    Ok(verified)
+    Ok(())
 }
 
 /// The baseline, and the archive with its restore point in it.
@@ -343,7 +360,9 @@ async fn examine(
             }
         }
     } else {
-        complete_log(site, scratch, verified).await?;
+        let begin = Instant::now();
+        let (said, finding) = log_end(site, scratch).await?;
+        verified.check("log", begin, said, finding.into_iter().collect());
     }
     let begin = Instant::now();
     progress.step("checking tables and indexes (pg_amcheck)");
@@ -395,31 +414,28 @@ fn measure(site: &Site, scratch: &Scratch, standard: Option<&Baseline>, verified
     });
 }
 
-/// Recovery to the end takes a segment that cannot be read for the end.
-async fn complete_log(site: &Site, scratch: &Scratch, verified: &mut Verified) -> Result<(), BackupError> {
-    let begin = Instant::now();
+/// Recovery to the end takes a segment that cannot be read for the end. How far it came, and what is wrong with that.
+pub(super) async fn log_end(site: &Site, scratch: &Scratch) -> Result<(String, Option<Finding>), BackupError> {
     let holdings = site.holdings().await?;
     let of = holdings.iter().find(|of| of.repository == scratch.backup().repository);
-    let Some((_, newest)) = of.and_then(|of| of.archive.as_ref()) else { return Ok(()) };
+    let newest = of.and_then(|of| of.archive.as_ref()).and_then(|(_, newest)| newest.get(8..24));
+    let lsn = &scratch.recovered().lsn;
+    let Some(newest) = newest.filter(|_| !lsn.is_empty()) else {
+        return Ok(("there is none after the backup".to_owned(), None));
+    };
     let client = scratch.connect("postgres").await?;
     let sql = "select pg_catalog.substr(pg_catalog.pg_walfile_name($1::text::pg_catalog.pg_lsn), 9, 16)";
-    let reached = &scratch.recovered().lsn;
-    if reached.is_empty() {
-        return Ok(());
-    }
-    let row = client.query_one(sql, &[reached]).await.map_err(site.sql("ask how far a copy came"))?;
-    let reached: String = row.try_get(0).map_err(site.sql("ask how far a copy came"))?;
-    let short = newest.get(8..24).is_some_and(|newest| reached.as_str() < newest);
-    let finding = || {
+    let wrong = || site.sql("ask how far a copy came");
+    let row = client.query_one(sql, &[lsn]).await.map_err(wrong())?;
+    let reached: String = row.try_get(0).map_err(wrong())?;
+    let finding = (reached.as_str() < newest).then(|| {
         let text = format!(
             "the log was replayed into segment {reached} only, and the archive goes on to {newest}: a segment between \
              is missing or damaged"
         );
         Finding::danger("log_incomplete", text)
-    };
-    let findings = if short { vec![finding()] } else { Vec::new() };
-    verified.check("log", begin, format!("replayed up to {reached} of {newest}"), findings);
-    Ok(())
+    });
+    Ok((format!("replayed up to segment {reached} of {newest}"), finding))
 }
 
 async fn has_checksums(scratch: &Scratch) -> Result<bool, BackupError> {
@@ -444,7 +460,7 @@ fn way_to(scratch: &Scratch) -> Way {
 }
 
 /// Large folders take their time to go.
-async fn remove(scratch: Scratch) {
+pub(super) async fn remove(scratch: Scratch) {
     // It panics no more than dropping it here would.
     let _ = tokio::task::spawn_blocking(move || drop(scratch)).await;
 }
