@@ -7,6 +7,7 @@ mod support;
 mod command;
 mod damage;
 mod drill;
+mod loss;
 mod place;
 mod recorded;
 mod sound;

@@ -64,6 +64,11 @@ pub enum BackupError {
     NoBackup { cluster: ClusterName, wanted: String },
     #[error("the copy of cluster {cluster} does not come up: {why}")]
     Scratch { cluster: ClusterName, why: String },
+    #[error(
+        "a copy of cluster {cluster} takes {needed} bytes, and {free} are free in {}; backup.directory has to have room for the \
+         largest cluster", .folder.display()
+    )]
+    NoRoom { cluster: ClusterName, needed: u64, free: u64, folder: PathBuf },
     #[error("{0}")]
     Target(String),
     #[error("what cluster {cluster} holds cannot be recorded")]

@@ -62,8 +62,7 @@ pub fn compare(baseline: &Baseline, copy: &Copy) -> Comparison {
             }
         }
     }
-    let known = |name: &&String| !baseline.databases.contains_key(*name) && !baseline.unread.contains_key(*name);
-    for name in copy.databases.keys().chain(copy.unread.keys()).filter(known) {
+    for name in &copy.unexpected {
         let moving = copy.moving.values().max().copied();
         let text = format!("database {name} is in the copy and was not on the primary");
         comparison.findings.push(unproven(moving, "database_unexpected", text).of(name));
@@ -223,3 +222,6 @@ fn between(now: i64, low: i64, high: i64, ahead: i64) -> bool {
     let (low, high) = if ahead < 0 { (low.saturating_add(ahead), high) } else { (low, high.saturating_add(ahead)) };
     (low..=high).contains(&now)
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,10 +24,12 @@ const MOVING: &str = "
     select count(*) from candidates, snapshot where x < next and pg_xact_status(x) = 'committed'";
 
 /// A restored copy, read like the primary was.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Copy {
     pub databases: BTreeMap<String, Database>,
     pub unread: BTreeMap<String, String>,
+    /// Databases that were not on the primary.
+    pub unexpected: Vec<String>,
     pub system: String,
     /// By database: transactions that are in the copy and that the baseline's snapshot did not see.
     pub moving: BTreeMap<String, u64>,
@@ -42,8 +44,15 @@ pub async fn look_at_copy(way: &Way, baseline: &Baseline, progress: &mut dyn Pro
     let next: String = home.value("ask for the next transaction", NEXT, &[]).await?;
     let system = "select system_identifier::text from pg_control_system()";
     let system = home.value("ask whose copy it is", system, &[]).await?;
-    let mut copy = Copy { databases: BTreeMap::new(), unread: BTreeMap::new(), system, moving: BTreeMap::new() };
-    for name in home.databases().await? {
+    let mut copy = Copy { system, ..Copy::default() };
+    for (name, _) in home.databases().await? {
+        if baseline.unread.contains_key(&name) {
+            continue;
+        }
+        if !baseline.databases.contains_key(&name) {
+            copy.unexpected.push(name);
+            continue;
+        }
         match look(way, &name, &baseline.home, progress).await {
             Ok(database) => drop(copy.databases.insert(name, database)),
             Err(error) => drop(copy.unread.insert(name, causes(&error))),

@@ -14,6 +14,9 @@ use crate::topology::Way;
 /// the server's.
 const ATTEMPTS: usize = 10;
 
+/// A snapshot is held by a connection, and those of others are not to be missing.
+const MOST: &str = "select greatest(current_setting('max_connections')::int4 / 5, 1)";
+
 /// One snapshot for all that follows, as text.
 const SNAPSHOT: &str = "select pg_current_snapshot()::text";
 
@@ -56,8 +59,19 @@ pub async fn take(way: &Way, home: &str, progress: &mut dyn Progress) -> Result<
 
 /// What cannot be read is said, not passed over.
 async fn hold(way: &Way, home: &Seat, unread: &mut BTreeMap<String, String>) -> Result<Vec<Held>, BaselineError> {
+    let doing = "ask how many connections there may be";
+    let most: i32 = home.value(doing, MOST, &[]).await?;
+    let most = usize::try_from(most).unwrap_or(1);
     let mut held = Vec::new();
-    for name in home.databases().await? {
+    for (name, lets_in) in home.databases().await? {
+        if !lets_in || held.len() >= most {
+            let why = match lets_in {
+                true => format!("a baseline holds {most} databases open at once, and others had their turn"),
+                false => "it allows no connections".to_owned(),
+            };
+            unread.insert(name, why);
+            continue;
+        }
         let reached = async {
             let seat = Seat::take(way, &name).await?;
             let before = read::sequences(&seat).await?;
