@@ -34,6 +34,7 @@ use crate::base::{NodeName, clock};
 use crate::catalogue::Standing;
 use crate::config::Settings;
 use crate::session::{self, Command, Door, Kick, Shared, World, WorldError};
+use crate::sidecar;
 use crate::telemetry;
 use crate::tenant::SEALED_ANEW;
 
@@ -109,6 +110,13 @@ async fn seal_anew(shared: Arc<Shared>, stop: CancellationToken) {
     }
 }
 
+/// Whether there are any is looked at again and again: a reload may bring them.
+fn keep_backups(shared: &Arc<Shared>, stop: &CancellationToken) {
+    let of = Arc::clone(shared);
+    let source: sidecar::backup::Source = Arc::new(move || Arc::clone(&of.world.load().settings));
+    tokio::spawn(sidecar::backup::keep(source, Arc::clone(&shared.telemetry), stop.clone()));
+}
+
 /// What began with an old catalogue says so.
 fn tell_cached(control: &Control) {
     let world = control.shared.world.load();
@@ -127,7 +135,7 @@ impl Proxy {
         let catalogue = Standing::of(&settings).map(Arc::new);
         let world = World::new(settings, None)?;
         let telemetry = Arc::new(telemetry::Telemetry::new());
-        let audit = Audit::start(world.settings.audit.as_ref(), Here::from(&world.settings), &telemetry)?;
+        let audit = Audit::start(world.settings.audit.as_ref(), Here::from(&*world.settings), &telemetry)?;
         let shared = Arc::new(Shared::new(world, listen.cores, telemetry, audit));
         let cell = cores::ControlCell::default();
         let (cores, threads) = cores::start(&shared, listen.cores, &cell).map_err(RunError::Thread)?;
@@ -141,6 +149,7 @@ impl Proxy {
         followers.renew(&control);
         tokio::spawn(functions::keep(Arc::clone(&shared), stop.clone()));
         tokio::spawn(seal_anew(Arc::clone(&shared), stop.clone()));
+        keep_backups(&shared, &stop);
         let mut addresses = Vec::new();
         for address in listen.addresses {
             let listener = listen::bind(address).map_err(|source| RunError::Listen { address, source })?;

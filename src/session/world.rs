@@ -18,7 +18,7 @@ use crate::tenant::{ChannelKey, Sealer, login_password};
 use crate::wire::forward::ALPN;
 
 pub struct World {
-    pub settings: Settings,
+    pub settings: Arc<Settings>,
     pub verifier: Arc<Verifier>,
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// What a login over TLS can be bound to.
@@ -89,7 +89,7 @@ impl World {
         let rules = Arc::new(settings.pool.clone());
         let directory = Arc::new(Directory::new(&settings, before.map(|before| &*before.directory)));
         Ok(Self {
-            settings,
+            settings: Arc::new(settings),
             verifier,
             tls,
             end_point,
@@ -106,10 +106,10 @@ impl World {
 
     /// The same with other servers in its clusters. No file is read again.
     pub fn with_clusters(&self, clusters: BTreeMap<ClusterName, Arc<Cluster>>) -> Self {
-        let settings = Settings { clusters, ..self.settings.clone() };
+        let settings = Settings { clusters, ..Settings::clone(&self.settings) };
         Self {
             endpoints: endpoints(&settings, &self.connectors),
-            settings,
+            settings: Arc::new(settings),
             verifier: Arc::clone(&self.verifier),
             tls: self.tls.clone(),
             end_point: self.end_point.clone(),

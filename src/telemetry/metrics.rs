@@ -20,7 +20,7 @@ pub struct Telemetry {
 const METADATA: Metadata<'static> = Metadata::new("pgward", Level::INFO, None);
 
 /// Every metric, its kind and what it says.
-const COUNTERS: [(&str, &str); 17] = [
+const COUNTERS: [(&str, &str); 18] = [
     ("pgward_transactions_total", "Leases of a backend that ended, which is one per transaction."),
     ("pgward_replica_transactions_total", "Those of them that a replica served."),
     ("pgward_replica_retries_total", "Reads that a replica could not do, which were asked for elsewhere."),
@@ -37,13 +37,25 @@ const COUNTERS: [(&str, &str); 17] = [
     ("pgward_logins_total", "Logins, by outcome."),
     ("pgward_audit_events_total", "Lines of the audit log, by event."),
     ("pgward_audit_lost_total", "Events that could not be written to the audit log."),
+    ("pgward_backup_failures_total", "Backups that could not be made, by cluster."),
     ("pgward_errors_total", "Errors sent to clients, by SQLSTATE class."),
 ];
 /// Those of servers and tenants, which come and go, are not among them.
-const GAUGES: [(&str, &str); 3] = [
+const GAUGES: [(&str, &str); 14] = [
     ("pgward_clients", "Connected clients."),
     ("pgward_audit_failing", "1 while the audit log cannot be written."),
     ("pgward_audit_lines", "The number of the audit log's last line."),
+    ("pgward_backups", "Backups in a repository."),
+    ("pgward_backup_last_seconds", "When the newest backup of a repository ended, in Unix time; 0: there is none."),
+    ("pgward_backup_overdue", "1 while a repository has not got the backup that has been due for an hour."),
+    ("pgward_backup_stored_bytes", "What the backups of a repository take there."),
+    ("pgward_backup_running", "1 while a backup of the cluster is made."),
+    ("pgward_backup_failing", "1 while the cluster's backups fail."),
+    ("pgward_backup_duration_seconds", "How long the cluster's last backup took."),
+    ("pgward_archive_alert", "1 while the cluster's log is archived too slowly, or how it is archived is not known."),
+    ("pgward_archive_lag_seconds", "How long the oldest part of the log has waited to be archived."),
+    ("pgward_archive_waiting_bytes", "How much of the log waits to be archived."),
+    ("pgward_archive_failing", "1 while the last attempt to archive a part of the log has failed."),
 ];
 
 impl Default for Telemetry {

@@ -3,6 +3,7 @@ use serde_json::json;
 use super::Failure;
 use super::arguments::ClusterArguments;
 use super::shown::Shown;
+use crate::base::clock;
 use crate::cli::output::say;
 use crate::cli::record::{Act, Deed};
 use crate::cli::runtime;
@@ -54,7 +55,7 @@ impl Arguments {
     async fn prune(&self, site: &Site) -> Result<Pruned, BackupError> {
         let _lock = site.lock("pgward backup prune")?;
         let mut progress = Shown::new(self.json || self.dry_run);
-        backup::prune(site, self.dry_run, &mut progress).await
+        backup::prune(site, clock::unix_now(), self.dry_run, &mut progress).await
     }
 }
 

@@ -54,7 +54,8 @@ async fn look(site: &Site) -> Result<Found, BackupError> {
         .iter()
         .filter_map(|of| Some(format!("repository {} cannot be read: {}", of.repository, of.trouble.as_ref()?)))
         .collect();
-    findings.extend(standing.iter().filter_map(Standing::finding));
+    let readable = standing.iter().zip(&holdings).filter(|(_, of)| of.trouble.is_none());
+    findings.extend(readable.filter_map(|(standing, _)| standing.finding()));
     let told = async { archiving(site, &site.primary().await?).await };
     let archiving = told.await.map_err(|error| causes(&error));
     match &archiving {
@@ -75,11 +76,8 @@ fn shown(site: &Site, found: &Found) -> Value {
 
 fn tell(site: &Site, found: &Found) {
     say(format_args!("cluster {}", site.cluster().name));
-    for of in &found.holdings {
-        let Some(standing) = found.standing.iter().find(|standing| of.repository.as_str() == standing.repository)
-        else {
-            continue;
-        };
+    let readable = found.standing.iter().zip(&found.holdings).filter(|(_, of)| of.trouble.is_none());
+    for (standing, of) in readable {
         let last =
             standing.last.map_or_else(|| "no backup yet".to_owned(), |last| format!("last backup {}", time(last)));
         let next =

@@ -48,12 +48,8 @@ pub enum BackupError {
         "{what} on the primary of cluster {cluster}, so its log is not archived and no backup would be whole; {mend}"
     )]
     Archiving { cluster: ClusterName, what: String, mend: String },
-    #[error("{program} cannot be run; install the package pgbackrest, or say with backup.program where it is")]
-    Program {
-        program: String,
-        #[source]
-        source: std::io::Error,
-    },
+    #[error("{program} cannot be run ({said}); install the package pgbackrest, or say with backup.program where it is")]
+    Program { program: String, said: String },
     #[error("pgbackrest {command} failed ({status}): {said}")]
     Pgbackrest { command: &'static str, status: String, said: String },
     #[error("what pgbackrest info says is not understood")]

@@ -164,9 +164,9 @@ pub struct Pruned {
 }
 
 /// Lets go of what is too old, and of the log that nothing needs any more. The caller has the cluster's lock.
-/// `dry`: only says what would go.
-pub async fn prune(site: &Site, dry: bool, progress: &mut dyn Progress) -> Result<Pruned, BackupError> {
-    let (now, tiers) = (clock::unix_now(), &site.rules().tiers);
+/// `now`: in Unix time. `dry`: only says what would go.
+pub async fn prune(site: &Site, now: u64, dry: bool, progress: &mut dyn Progress) -> Result<Pruned, BackupError> {
+    let tiers = &site.rules().tiers;
     let holdings = site.holdings().await?;
     let for_tenants = holds(site);
     let mut pruned = Pruned { for_tenants, ..Pruned::default() };

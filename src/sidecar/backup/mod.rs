@@ -14,6 +14,7 @@
 //!   baseline    what a cluster holds, to compare a copy with
 //!   verify      a backup is tried: restored, compared, examined
 //!   drill       a region is lost, on paper and on scratch servers
+//!   schedule    all of it by itself
 //! ```
 
 pub mod baseline;
@@ -28,6 +29,7 @@ mod programs;
 mod recorded;
 mod reports;
 mod restore;
+mod schedule;
 mod scratch;
 mod site;
 mod standing;
@@ -43,6 +45,7 @@ pub use info::{Holdings, Kept};
 pub use make::{Made, Order, Pruned, archive_command, kept_until, make, prune};
 pub use pgbackrest::{Progress, Unseen};
 pub use restore::{Place, Restored, restore};
+pub use schedule::{Source, keep};
 pub use scratch::{Recovered, Scratch, Took};
 pub use site::{Lock, Primary, Site};
 pub use standing::{Standing, standing};

@@ -81,6 +81,9 @@ impl Pgbackrest<'_> {
             let ended = self.once(name, options, progress).await?;
             match ended.code {
                 Some(0) => return Ok(ended.output),
+                Some(126 | 127) => {
+                    return Err(BackupError::Program { program: self.program.display().to_string(), said: ended.said });
+                }
                 Some(LOCKED) if begin.elapsed() < LOCK_PATIENCE => tokio::time::sleep(Duration::from_millis(250)).await,
                 _ => {
                     let said = if ended.said.is_empty() { "it did not say why".to_owned() } else { ended.said };
@@ -91,8 +94,13 @@ impl Pgbackrest<'_> {
     }
 
     async fn once(&self, name: &str, options: &[String], progress: &mut dyn Progress) -> Result<Ended, BackupError> {
-        let failed = |source| BackupError::Program { program: self.program.display().to_string(), source };
-        let mut command = tokio::process::Command::from(self.host.command(self.program));
+        let failed = |error: std::io::Error| BackupError::Program {
+            program: self.program.display().to_string(),
+            said: error.to_string(),
+        };
+        // What serves clients goes first.
+        let mut command = tokio::process::Command::from(self.host.command("nice"));
+        command.args(["-n", "10", "--"]).arg(self.program);
         command.arg(format!("--config={}", self.conf.display())).arg(format!("--stanza={}", self.stanza));
         // To standard error, of all that it has to say; standard output is for what was asked.
         command.args(["--log-level-console=off", "--log-level-stderr=detail", "--no-log-timestamp"]);
@@ -129,7 +137,10 @@ async fn follow(messages: Option<impl AsyncRead + Unpin>, progress: &mut dyn Pro
             Message::Warning(text) => progress.warning(text),
             Message::Error(text) => errors.push(text.to_owned()),
             Message::More(text) if of_error => errors.push(text.to_owned()),
-            Message::More(_) | Message::Other => {}
+            Message::More(_) => {}
+            // Of what was to run it.
+            Message::Other if line.starts_with("nice:") || line.starts_with("setpriv:") => errors.push(line.clone()),
+            Message::Other => {}
         }
         of_error = match Message::read(&line) {
             Message::Error(_) => true,

@@ -43,5 +43,5 @@ pub fn standing(site: &Site, holdings: &[Holdings]) -> Vec<Standing> {
             next: next.min_by_key(|(_, at)| *at),
         }
     };
-    holdings.iter().filter(|of| of.trouble.is_none()).map(of).collect()
+    holdings.iter().map(of).collect()
 }

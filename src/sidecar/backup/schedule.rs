@@ -1,0 +1,174 @@
+//! Backups that nobody has to think of: made when they are due, let go when they are old, tried again when they fail; and
+//! an eye on the archiving of the log. All of it beside the traffic, on the control plane.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::error::BackupError;
+use super::info::Holdings;
+use super::make::{Order, make, prune};
+use super::pgbackrest::Unseen;
+use super::site::Site;
+use super::tiers;
+use super::watch::archiving;
+use crate::base::{ClusterName, causes, clock};
+use crate::config::Settings;
+use crate::telemetry::Telemetry;
+
+/// How often it is looked whether something is due, and how the log gets to the archive.
+const LOOK: Duration = Duration::from_secs(15);
+
+/// The first wait after a failure, and the longest.
+const WAITS: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(3_600));
+
+/// The configuration in force.
+pub type Source = Arc<dyn Fn() -> Arc<Settings> + Send + Sync>;
+
+/// Runs until it is stopped. A backup that is being made then is gone on with by the next.
+pub async fn keep(source: Source, telemetry: Arc<Telemetry>, stop: CancellationToken) {
+    let mut kept: BTreeMap<ClusterName, [JoinHandle<()>; 2]> = BTreeMap::new();
+    let mut due = tokio::time::interval(Duration::from_secs(1));
+    while stop.run_until_cancelled(due.tick()).await.is_some() {
+        kept.retain(|_, tasks| tasks.iter().any(|task| !task.is_finished()));
+        let settings = source();
+        for name in scheduled(&settings).filter(|name| !kept.contains_key(*name)).cloned().collect::<Vec<_>>() {
+            let keeper = Keeper { name: name.clone(), source: Arc::clone(&source), telemetry: Arc::clone(&telemetry) };
+            let watcher = keeper.clone();
+            let (making, watching) = (stop.clone(), stop.clone());
+            let tasks = [
+                tokio::spawn(async move { making.run_until_cancelled(keeper.keep_making()).await.unwrap_or_default() }),
+                tokio::spawn(
+                    async move { watching.run_until_cancelled(watcher.keep_watching()).await.unwrap_or_default() },
+                ),
+            ];
+            kept.insert(name, tasks);
+        }
+    }
+}
+
+fn scheduled(settings: &Settings) -> impl Iterator<Item = &ClusterName> {
+    let on = settings.backup.as_ref().is_some_and(|backup| backup.scheduled);
+    Site::clusters(settings).filter(move |_| on)
+}
+
+/// One cluster's.
+#[derive(Clone)]
+struct Keeper {
+    name: ClusterName,
+    source: Source,
+    telemetry: Arc<Telemetry>,
+}
+
+impl Keeper {
+    /// By the configuration in force. `None`: there is nothing to do for the cluster any more.
+    fn site(&self) -> Option<Result<Site, BackupError>> {
+        let settings = (self.source)();
+        scheduled(&settings).any(|name| *name == self.name).then(|| Site::open(&settings, &self.name))
+    }
+
+    async fn keep_making(self) {
+        let mut failures = 0_u32;
+        while let Some(site) = self.site() {
+            let wait = match self.make_due(site).await {
+                Ok(()) => {
+                    failures = 0;
+                    LOOK
+                }
+                // Somebody's command: it is not for long, and no failure.
+                Err(BackupError::Busy { .. } | BackupError::BusyElsewhere(_)) => LOOK,
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    self.telemetry.count("pgward_backup_failures_total", &[("cluster", self.name.as_str())], 1);
+                    let wait = WAITS.0.saturating_mul(2_u32.saturating_pow(failures.min(16) - 1)).min(WAITS.1);
+                    let (cluster, error) = (&self.name, causes(&error));
+                    tracing::error!(%cluster, %error, failures, again_in = ?wait, "a backup failed");
+                    wait
+                }
+            };
+            self.gauge("pgward_backup_failing", if failures > 0 { 1.0 } else { 0.0 });
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn gauge(&self, name: &'static str, value: f64) {
+        self.telemetry.gauge(name, &[("cluster", self.name.as_str())], value);
+    }
+
+    async fn make_due(&self, site: Result<Site, BackupError>) -> Result<(), BackupError> {
+        let site = site?;
+        for name in site.stores().into_keys().cloned().collect::<Vec<_>>() {
+            let holdings = site.holdings().await?;
+            self.tell(&site, &holdings);
+            let Some(of) = holdings.into_iter().find(|of| of.repository == name) else { continue };
+            if let Some(trouble) = of.trouble {
+                let cluster = self.name.clone();
+                return Err(BackupError::Repository { cluster, repository: name, trouble });
+            }
+            let due = tiers::due(clock::unix_now(), &site.rules().tiers, &name, &of.backups);
+            let Some((tier, _)) = due else { continue };
+            let lock = site.lock("pgward run, making a backup")?;
+            let order = Order { repository: Some(name), kind: None, tier: Some(tier.to_string()) };
+            self.gauge("pgward_backup_running", 1.0);
+            let made = make(&site, &order, &mut Unseen).await;
+            self.gauge("pgward_backup_running", 0.0);
+            for made in made? {
+                let (cluster, label, repository) = (&self.name, &made.kept.label, &made.kept.repository);
+                tracing::info!(%cluster, %repository, label, seconds = made.took.as_secs_f64(), "a backup is made");
+                self.gauge("pgward_backup_duration_seconds", made.took.as_secs_f64());
+            }
+            let pruned = prune(&site, clock::unix_now(), false, &mut Unseen).await?;
+            for gone in &pruned.gone {
+                tracing::info!(cluster = %self.name, repository = %gone.repository, label = gone.label, "a backup is let go");
+            }
+            drop(lock);
+            self.tell(&site, &site.holdings().await?);
+        }
+        Ok(())
+    }
+
+    fn tell(&self, site: &Site, holdings: &[Holdings]) {
+        for (of, standing) in holdings.iter().zip(super::standing::standing(site, holdings)) {
+            let labels = [("cluster", self.name.as_str()), ("repository", of.repository.as_str())];
+            let stored: u64 = of.backups.iter().map(|kept| kept.stored).sum();
+            #[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
+            let values = [
+                ("pgward_backup_last_seconds", standing.last.unwrap_or(0) as f64),
+                ("pgward_backup_overdue", if standing.finding().is_some() { 1.0 } else { 0.0 }),
+                ("pgward_backups", of.backups.len() as f64),
+                ("pgward_backup_stored_bytes", stored as f64),
+            ];
+            values.iter().for_each(|(name, value)| self.telemetry.gauge(name, &labels, *value));
+        }
+    }
+
+    async fn keep_watching(self) {
+        let mut told: Option<String> = None;
+        while let Some(site) = self.site() {
+            let alert = self.watch(site).await.unwrap_or_else(|error| {
+                Some(format!("how the log of cluster {} is archived is not known: {}", self.name, causes(&error)))
+            });
+            self.gauge("pgward_archive_alert", if alert.is_some() { 1.0 } else { 0.0 });
+            match (&alert, &told) {
+                (Some(alert), None) => tracing::error!(cluster = %self.name, "{alert}"),
+                (None, Some(_)) => tracing::info!(cluster = %self.name, "the log is archived as it should be again"),
+                _ => {}
+            }
+            told = alert;
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn watch(&self, site: Result<Site, BackupError>) -> Result<Option<String>, BackupError> {
+        let site = site?;
+        let archiving = archiving(&site, &site.primary().await?).await?;
+        self.gauge("pgward_archive_lag_seconds", archiving.lag.as_secs_f64());
+        #[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
+        self.gauge("pgward_archive_waiting_bytes", archiving.waiting_bytes as f64);
+        self.gauge("pgward_archive_failing", if archiving.failing { 1.0 } else { 0.0 });
+        Ok(archiving.alert(&site))
+    }
+}

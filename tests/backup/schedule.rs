@@ -1,0 +1,48 @@
+//! What `pgward run` does by itself.
+
+use std::time::Duration;
+
+use crate::place::Place;
+use crate::support::{Stage, eventually};
+
+const PATIENT: Duration = Duration::from_secs(90);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_due_is_made_and_a_failure_is_told_and_tried_again() {
+    let place = Place::new("due").await;
+    // The folder that the repository is to be made in is a file: as with a disk that is full, nothing can be written.
+    let (near, aside) = (place.folder.join("near"), place.folder.join("aside"));
+    std::fs::rename(&near, &aside).unwrap();
+    std::fs::write(&near, "").unwrap();
+    let stage = Stage::at(place.config.clone()).await;
+    let failing = "pgward_backup_failing{cluster=\"main\"}";
+    eventually("the failure to be told", PATIENT, async || stage.metric(failing).await == 1.0).await;
+    assert!(stage.metric("pgward_backup_failures_total{cluster=\"main\"}").await >= 1.0);
+    // Clients notice nothing.
+    let acme = stage.connect("acme").await;
+    let rows = acme.query("select item from orders", &[]).await.unwrap();
+    assert_eq!(rows.len(), 100);
+    std::fs::remove_file(&near).unwrap();
+    std::fs::rename(&aside, &near).unwrap();
+    let last = "pgward_backup_last_seconds{cluster=\"main\",repository=\"near\"}";
+    eventually("a backup", PATIENT, async || stage.metric(last).await > 0.0).await;
+    eventually("the failure to be over", PATIENT, async || stage.metric(failing).await == 0.0).await;
+    assert_eq!(place.labels("near").await.len(), 1);
+    assert_eq!(stage.metric("pgward_backup_overdue{cluster=\"main\",repository=\"near\"}").await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_is_not_archived_is_an_alert() {
+    let place = Place::with("stuck", "max_archive_lag = \"1s\"\n", "").await;
+    place.done(&["backup", "run"]).await;
+    place.archive_by("false archive-push").await;
+    place.postgres("app").await.batch_execute("create table waits (); select pg_switch_wal()").await.unwrap();
+    let stage = Stage::at(place.config.clone()).await;
+    let alert = "pgward_archive_alert{cluster=\"main\"}";
+    eventually("the alert", PATIENT, async || stage.metric(alert).await == 1.0).await;
+    assert!(stage.metric("pgward_archive_waiting_bytes{cluster=\"main\"}").await > 0.0);
+    let refused = place.refused(&["backup", "status"]).await;
+    assert!(refused.contains("archived too slowly"), "{refused}");
+    place.archived().await;
+    eventually("the alert to be over", PATIENT, async || stage.metric(alert).await == 0.0).await;
+}

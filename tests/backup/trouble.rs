@@ -1,0 +1,109 @@
+//! What goes wrong, and what is said of it.
+
+use std::process::Stdio;
+
+use pgward::sidecar::backup::Target;
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use crate::place::{Place, said};
+use crate::support::{one, until};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn never_two_at_once() {
+    let place = Place::new("twice").await;
+    let site = place.site();
+    let lock = site.lock("a test that takes its time").unwrap();
+    for words in [&["backup", "run"][..], &["backup", "prune"], &["backup", "restore", "--into", "/nowhere/at/all"]] {
+        let refused = place.refused(words).await;
+        assert!(refused.contains("a test that takes its time") && refused.contains("nothing was done"), "{refused}");
+    }
+    drop(lock);
+    // Nor from two machines, whose locks do not see each other.
+    let other = place.postgres("postgres").await;
+    let key = "select pg_try_advisory_lock(x'70677761'::int, x'6261636b'::int)::text";
+    assert_eq!(one(&other, key).await, "true");
+    let refused = place.refused(&["backup", "run"]).await;
+    assert!(refused.contains("another pgward makes a backup of cluster main"), "{refused}");
+    drop(other);
+    until("the other's end", async || place.run(&["backup", "run"]).await.status.success()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_that_was_killed_is_gone_on_with() {
+    let slow = "[clusters.main.backup.options]\ncompress-level = \"19\"\n[clusters.main.repositories.near]\nregion = \"lk\"\n\
+                path = \"{folder}/near\"\ncipher = \"0123456789abcdef0123456789abcdef\"\n";
+    let place = Place::with("killed", "", slow).await;
+    let client = place.postgres("app").await;
+    for table in 1..=8 {
+        let sql =
+            format!("create table ballast{table} as select sha512(n::text::bytea) from generate_series(1, 25000) n");
+        client.batch_execute(&sql).await.unwrap();
+    }
+    let mut command = place.command(&["backup", "run"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    while !lines.next_line().await.unwrap().expect("it ended before it was killed").ends_with('%') {}
+    child.kill().await.unwrap();
+    assert_eq!(place.labels("near").await, Vec::<String>::new());
+    let output = place.run(&["backup", "run"]).await;
+    let words = said(&output);
+    assert!(output.status.success(), "{words}");
+    assert!(words.contains("resumed"), "what was there already was made anew: {words}");
+    let copy = place.copy(Target::End).await;
+    assert_eq!(one(&copy.connect("app").await.unwrap(), "select count(*)::text from ballast8").await, "25000");
+    let left = "select count(*)::text from pg_stat_activity where application_name like 'pg%back%' and pid <> pg_backend_pid()";
+    assert_eq!(one(&client, left).await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_whose_command_was_killed_is_removed_by_the_next() {
+    let place = Place::new("swept").await;
+    place.done(&["backup", "run"]).await;
+    let left = place.folder.join("state/main/scratch-0badcafe");
+    std::fs::create_dir_all(left.join("data")).unwrap();
+    std::fs::write(left.join("used"), "").unwrap();
+    let copy = place.copy(Target::Consistent).await;
+    assert!(!left.exists(), "what was left stays");
+    // One that is in use is left alone.
+    let other = place.copy(Target::Consistent).await;
+    assert_eq!(one(&copy.connect("app").await.unwrap(), "select 1::text").await, "1");
+    drop(other);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_missing_is_said() {
+    let place = Place::new("missing").await;
+    let text = std::fs::read_to_string(&place.config).unwrap();
+    let change = |from: &str, to: &str| {
+        let changed = text.replace(from, to);
+        assert_ne!(changed, text, "{from}");
+        std::fs::write(&place.config, changed).unwrap();
+    };
+    change("[backup]\n", "[backup]\nprogram = \"/nowhere/pgbackrest\"\n");
+    let refused = place.refused(&["backup", "run"]).await;
+    assert!(
+        refused.contains("/nowhere/pgbackrest cannot be run") && refused.contains("install the package"),
+        "{refused}"
+    );
+    change("0123456789abcdef0123456789abcdef\"\n\n[backup]", "ffffffffffffffffffffffffffffffff\"\n\n[backup]");
+    let refused = place.refused(&["backup", "run"]).await;
+    assert!(refused.contains("pgbackrest") && !refused.contains("ffffffffffffffff"), "{refused}");
+    std::fs::write(&place.config, &text).unwrap();
+    for (words, why) in [
+        (&["backup", "run", "--cluster", "galle"][..], "there is no cluster galle"),
+        (&["backup", "run", "--repository", "far"], "no repository far"),
+        (&["backup", "run", "--tier", "hourly"], "there is no tier hourly"),
+        (
+            &["backup", "restore", "--into", "/nowhere/x", "--set", "20200101-000000F"],
+            "no backup called 20200101-000000F",
+        ),
+    ] {
+        let refused = place.refused(words).await;
+        assert!(refused.contains(why), "{words:?}: {refused}");
+    }
+    // A repository that is gone is not taken for one that is empty of trouble.
+    place.done(&["backup", "run"]).await;
+    std::fs::remove_dir_all(place.folder.join("near/backup")).unwrap();
+    let refused = place.refused(&["backup", "run"]).await;
+    assert!(refused.contains("pgbackrest"), "{refused}");
+}
