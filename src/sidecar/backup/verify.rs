@@ -224,6 +224,7 @@ async fn standard(
             }
         },
     };
+    let mut stuck = None;
     if let Some(baseline) = fresh {
         let said = format!("{} tables, {} rows, restore point {}", baseline.tables(), baseline.rows(), baseline.point);
         verified.check("baseline", begin, said, Vec::new());
@@ -238,10 +239,11 @@ async fn standard(
             Err(why) => {
                 let finding = Finding::danger("archive_stuck", format!("the log is not being archived: {why}"));
                 verified.check("archive", begin, "failed".to_owned(), vec![finding]);
+                stuck = Some(baseline.point);
             }
         }
     }
-    let old = recorded(site).find(|old| verified.checks.is_empty() || !is_awaited(old, verified));
+    let old = recorded(site).find(|old| stuck.as_ref() != Some(&old.point));
     verified.baseline = old.as_ref().map(|old| Standard::new(old, false));
     match (&old, against) {
         (None, Against::Recorded) => return Err(BackupError::NoBaseline(site.cluster().name.clone())),
@@ -249,11 +251,6 @@ async fn standard(
         _ => {}
     }
     Ok(old)
-}
-
-/// The one whose segment did not come.
-fn is_awaited(baseline: &Baseline, verified: &Verified) -> bool {
-    verified.checks.iter().any(|check| check.name == "baseline" && check.said.ends_with(&baseline.point))
 }
 
 fn not_compared(why: &str) -> Finding {
