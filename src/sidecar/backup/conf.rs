@@ -1,5 +1,6 @@
 //! pgBackRest's configuration file, made of ours.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -32,16 +33,21 @@ impl Conf<'_> {
             let _ = writeln!(text, "{name}={value}");
         };
         let path = |path: &Path| path.display().to_string();
+        let mut options: BTreeMap<String, String> = [
+            ("log-level-file", "off"),
+            ("compress-type", "zst"),
+            ("start-fast", "y"),
+            ("archive-timeout", "180"),
+            // What one that was killed had copied is taken over by the next as of the last time it was written down.
+            ("manifest-save-threshold", "64MiB"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        options.extend(self.backup.options.clone());
         for name in ["lock", "log", "spool"] {
-            put(&format!("{name}-path"), &path(&self.folder.join(name)));
+            options.insert(format!("{name}-path"), path(&self.folder.join(name)));
         }
-        put("log-level-file", "off");
-        put("compress-type", "zst");
-        put("start-fast", "y");
-        put("archive-timeout", "60");
-        for (name, value) in &self.backup.options {
-            put(name, value);
-        }
+        options.iter().for_each(|(name, value)| put(name, value));
         for Numbered { number, repository, .. } in self.repositories {
             let Some(store) = &repository.store else { continue };
             let mut put = |name: &str, value: &str| put(&format!("repo{number}-{name}"), value);
@@ -78,4 +84,40 @@ fn put_s3(s3: &S3, put: &mut impl FnMut(&str, &str)) {
 /// The configuration has seen to it that it is a line of text.
 fn exposed(secret: &Secret) -> String {
     String::from_utf8_lossy(secret.expose()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::base::{Region, Secret};
+    use crate::config::{Login, LoginPassword, Store};
+
+    #[test]
+    fn an_option_of_the_operators_stands_once_and_instead_of_ours() {
+        let login = Login {
+            role: "b".to_owned(),
+            password: LoginPassword::Derived { epoch: 1 },
+            mode: None,
+            route: None,
+            settings: BTreeMap::new(),
+            allow_unsafe: false,
+        };
+        let options = [("compress-type".to_owned(), "lz4".to_owned())].into();
+        let backup = ClusterBackup { login, database: "postgres".to_owned(), options };
+        let store =
+            Store { place: StorePlace::Posix(PathBuf::from("/b")), cipher: Some(Secret::new(*b"a passphrase")) };
+        let repository = Repository { region: Region::parse("lk").unwrap(), store: Some(store) };
+        let name = RepositoryName::parse("near").unwrap();
+        let repositories = [Numbered { number: 1, name: &name, repository: &repository }];
+        let text = Conf { folder: Path::new("/state"), backup: &backup, repositories: &repositories }.text();
+        let lines = |start: &str| text.lines().filter(|line| line.starts_with(start)).collect::<Vec<_>>();
+        assert_eq!(lines("compress-type"), ["compress-type=lz4"]);
+        assert_eq!(lines("lock-path"), ["lock-path=/state/lock"]);
+        assert_eq!(lines("repo1-cipher"), ["repo1-cipher-type=aes-256-cbc", "repo1-cipher-pass=a passphrase"]);
+        let names: Vec<&str> = text.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
+        let once: std::collections::BTreeSet<&str> = names.iter().copied().collect();
+        assert_eq!(names.len(), once.len(), "{text}");
+    }
 }
