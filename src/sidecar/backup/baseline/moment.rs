@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures_util::future::try_join_all;
 
 use super::seat::Seat;
-use super::{Baseline, BaselineError, FORMAT, Sequence, moment_text, point_name, read};
+use super::{Baseline, BaselineError, Database, FORMAT, Sequence, moment_text, point_name, read};
 use crate::base::causes;
 use crate::sidecar::backup::pgbackrest::Progress;
 use crate::topology::Way;
@@ -15,7 +15,7 @@ use crate::topology::Way;
 const ATTEMPTS: usize = 10;
 
 /// A snapshot is held by a connection, and those of others are not to be missing.
-const MOST: &str = "select greatest(current_setting('max_connections')::int4 / 5, 1)";
+const MOST: &str = "select greatest(current_setting('max_connections')::int4 / 5, 4)";
 
 /// One snapshot for all that follows, as text.
 const SNAPSHOT: &str = "select pg_current_snapshot()::text";
@@ -46,13 +46,20 @@ pub async fn take(way: &Way, home: &str, progress: &mut dyn Progress) -> Result<
     baseline.unread = unread;
     let mut after = Vec::new();
     for database in &held {
-        after.push(read::sequences_within(&database.seat).await?);
+        after.push(read::sequences_within(&database.seat).await);
     }
     at_home.run("end the log's segment", "select pg_switch_wal()").await?;
     for (Held { seat, snapshot, before }, after) in held.into_iter().zip(after) {
-        let mut contents = read::read(&seat, home, snapshot, progress).await?;
-        contents.sequences = around(before, &after);
-        baseline.databases.insert(seat.database, contents);
+        let contents = async {
+            let after = after?;
+            let contents = read::read(&seat, home, snapshot, progress).await?;
+            Ok::<_, BaselineError>(Database { sequences: around(before, &after), ..contents })
+        };
+        // One may be dropped meanwhile, and its sessions ended: the others count all the same.
+        match contents.await {
+            Ok(contents) => drop(baseline.databases.insert(seat.database, contents)),
+            Err(error) => drop(baseline.unread.insert(seat.database, causes(&error))),
+        }
     }
     Ok(baseline)
 }

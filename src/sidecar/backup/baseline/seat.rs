@@ -83,11 +83,12 @@ impl Seat {
         self.row(doing, sql, parameters).await?.try_get(0).map_err(self.failed(doing))
     }
 
-    /// By name, and whether they let anybody in. The one that this is connected to comes first, the others in any order.
+    /// By name, and whether they let anybody in. Templates come first, since no database can be made of them while somebody
+    /// is connected; then the one that this is connected to, and the others in any order.
     pub async fn databases(&self) -> Result<Vec<(String, bool)>, BaselineError> {
         let doing = "list the databases";
         let sql = "select datname::text, datallowconn from pg_database where datname <> 'template0' \
-                   order by datname <> current_database(), random()";
+                   order by not datistemplate, datname <> current_database(), random()";
         let rows = self.rows(doing, sql, &[]).await?;
         let database = |row: &Row| Ok((row.try_get(0)?, row.try_get(1)?));
         rows.iter().map(|row| database(row).map_err(self.failed(doing))).collect()
