@@ -38,6 +38,8 @@ pub(super) enum Deed {
     RunBackup,
     PruneBackup,
     RestoreBackup,
+    VerifyBackup,
+    DrillBackup,
 }
 
 impl Deed {
@@ -64,6 +66,8 @@ impl Deed {
             Self::RunBackup => "backup_run",
             Self::PruneBackup => "backup_prune",
             Self::RestoreBackup => "backup_restore",
+            Self::VerifyBackup => "backup_verify",
+            Self::DrillBackup => "backup_drill",
         }
     }
 }

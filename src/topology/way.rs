@@ -101,6 +101,14 @@ impl Way {
         Ok(Self { config, tls })
     }
 
+    /// To another database there.
+    #[must_use]
+    pub fn database(&self, name: &str) -> Self {
+        let mut way = self.clone();
+        way.config.dbname(name);
+        way
+    }
+
     /// A task drives the connection until the client is dropped.
     pub async fn connect(&self) -> Result<Client, tokio_postgres::Error> {
         let client = match &self.tls {

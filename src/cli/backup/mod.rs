@@ -1,6 +1,7 @@
 //! `pgward backup`: backups of whole clusters by pgBackRest, and what they are worth.
 
 mod arguments;
+mod drill;
 mod list;
 mod prune;
 mod restore;
@@ -8,6 +9,7 @@ mod run;
 mod setup;
 mod shown;
 mod status;
+mod verify;
 
 pub(super) use arguments::TargetArguments;
 pub(super) use shown::Shown;
@@ -32,7 +34,9 @@ enum Command {
     List(list::Arguments),
     Status(status::Arguments),
     Prune(prune::Arguments),
+    Verify(verify::Arguments),
     Restore(Box<restore::Arguments>),
+    Drill(drill::Arguments),
 }
 
 pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
@@ -42,6 +46,8 @@ pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
         Command::List(arguments) => list::command(arguments),
         Command::Status(arguments) => status::command(arguments),
         Command::Prune(arguments) => prune::command(arguments),
+        Command::Verify(arguments) => verify::command(arguments),
         Command::Restore(arguments) => restore::command(arguments),
+        Command::Drill(arguments) => drill::command(arguments),
     }
 }

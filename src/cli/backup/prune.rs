@@ -34,7 +34,7 @@ pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
         let work = async { Ok(arguments.prune(&site).await?) };
         let act = Act::at(&settings, Deed::PruneBackup, name.as_str());
         let pruned = match arguments.dry_run {
-            true => runtime()?.block_on(async { work.await })?,
+            true => runtime()?.block_on(work)?,
             false => runtime()?.block_on(act.recorded(work))?,
         };
         match arguments.json {

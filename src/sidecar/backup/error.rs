@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
-use crate::base::{ClusterName, RepositoryName};
+use super::baseline::BaselineError;
+use crate::base::{ClusterName, Region, RepositoryName};
 use crate::local::ClusterError;
 use crate::topology::{WayError, WritersError};
 
@@ -59,8 +60,27 @@ pub enum BackupError {
     NoBackup { cluster: ClusterName, wanted: String },
     #[error("the copy of cluster {cluster} does not come up: {why}")]
     Scratch { cluster: ClusterName, why: String },
+    #[error(
+        "a copy of cluster {cluster} takes {needed} bytes, and {free} are free in {}; backup.directory has to have room for the \
+         largest cluster", .folder.display()
+    )]
+    NoRoom { cluster: ClusterName, needed: u64, free: u64, folder: PathBuf },
     #[error("{0}")]
     Target(String),
+    #[error("what cluster {cluster} holds cannot be recorded")]
+    Baseline {
+        cluster: ClusterName,
+        #[source]
+        source: BaselineError,
+    },
+    #[error(
+        "cluster {cluster} is not restored here, in region {region}, where the data of some of its tenants may not be: {tenants}"
+    )]
+    NotHere { cluster: ClusterName, region: Region, tenants: String },
+    #[error(
+        "no baseline of cluster {0} is recorded here that could be read; `pgward backup verify --fresh` takes one on the primary"
+    )]
+    NoBaseline(ClusterName),
 }
 
 impl BackupError {

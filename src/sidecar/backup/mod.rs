@@ -11,15 +11,24 @@
 //!   scratch     a copy, restored aside
 //!   standing    what there should be by now
 //!   watch       how the log gets to the archive
+//!   baseline    what a cluster holds, to compare a copy with
+//!   verify      a backup is tried: restored, compared, examined
+//!   drill       a region is lost, on paper and on scratch servers
 //!   schedule    all of it by itself
 //! ```
 
+pub mod baseline;
 mod conf;
+mod drill;
 mod error;
+mod finding;
 mod gauges;
 mod info;
 mod make;
 mod pgbackrest;
+mod programs;
+mod recorded;
+mod reports;
 mod restore;
 mod schedule;
 mod scratch;
@@ -27,9 +36,12 @@ mod site;
 mod standing;
 mod target;
 mod tiers;
+mod verify;
 mod watch;
 
+pub use drill::{ClusterDrill, Drilled, Fate, Rehearsal, TenantDrill, drill, regions};
 pub use error::BackupError;
+pub use finding::{Finding, Severity};
 pub use info::{Holdings, Kept};
 pub use make::{Made, Order, Pruned, archive_command, kept_until, make, prune};
 pub use pgbackrest::{Progress, Unseen};
@@ -39,4 +51,5 @@ pub use scratch::{Recovered, Scratch, Took};
 pub use site::{Lock, Primary, Site};
 pub use standing::{Standing, standing};
 pub use target::{Target, Wanted, moment};
+pub use verify::{Against, Trial, Verified, verify};
 pub use watch::{Archiving, archiving};

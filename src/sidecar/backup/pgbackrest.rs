@@ -44,6 +44,9 @@ pub(super) struct Pgbackrest<'a> {
 const LOCKED: i32 = 50;
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How it begins to tell of a file that is not as it should be (verify.c).
+pub(super) const DAMAGE: [&str; 4] = ["invalid checksum ", "invalid size ", "invalid result ", "file missing "];
+
 struct Ended {
     code: Option<i32>,
     status: String,
@@ -175,6 +178,10 @@ impl<'a> Message<'a> {
         if let Some(warning) = said("WARN") {
             return Self::Warning(warning);
         }
+        // Its verify tells of damaged files as it tells of anything.
+        if let Some(damage) = said("INFO").filter(|text| DAMAGE.iter().any(|begin| text.starts_with(begin))) {
+            return Self::Warning(damage);
+        }
         if let Some(detail) = said("DETAIL").or_else(|| said("INFO")) {
             let percent =
                 detail.split_once("%)").and_then(|(before, _)| before.rsplit([' ', '(']).next()?.parse().ok());
@@ -197,6 +204,10 @@ mod tests {
             ("P00   WARN: a timeline switch", Message::Warning("a timeline switch")),
             ("P00  ERROR: [055]: unable to load info file", Message::Error("[055]: unable to load info file")),
             ("WARN: option is not set", Message::Warning("option is not set")),
+            (
+                "P00   INFO: invalid checksum '20261122-084104F/a.zst'",
+                Message::Warning("invalid checksum '20261122-084104F/a.zst'"),
+            ),
             ("             HINT: to retain", Message::More("HINT: to retain")),
             ("", Message::Other),
             ("P", Message::Other),

@@ -65,9 +65,11 @@ impl Drop for Folder {
 impl Scratch {
     /// Restores what is wanted, replays the log up to there, and opens it.
     pub async fn restore(site: &Site, wanted: &Wanted, progress: &mut dyn Progress) -> Result<Self, BackupError> {
+        site.may_be_here()?;
         sweep(site.folder());
         let holdings = site.holdings().await?;
         let backup = wanted.choose(site.cluster(), &holdings)?.clone();
+        room(site, &backup)?;
         let folder = Folder::new(site)?;
         let [data, sockets] = ["data", "s"].map(|name| folder.path.join(name));
         for path in [&data, &sockets] {
@@ -149,6 +151,18 @@ impl Folder {
         file.try_lock().map_err(|error| BackupError::file("lock", &name)(error.into()))?;
         Ok(Self { path, _lock: file })
     }
+}
+
+/// A copy is not to fill a disk that others need, with some more for the log.
+fn room(site: &Site, backup: &Kept) -> Result<(), BackupError> {
+    let needed = backup.size.saturating_add(backup.size / 10);
+    let Ok(disk) = rustix::fs::statvfs(site.folder()) else { return Ok(()) };
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free >= needed {
+        return Ok(());
+    }
+    let (cluster, folder) = (site.cluster().name.clone(), site.folder().to_owned());
+    Err(BackupError::NoRoom { cluster, needed, free, folder })
 }
 
 /// Removes copies whose command is gone.

@@ -17,6 +17,7 @@ use super::pgbackrest::{Pgbackrest, Progress};
 use crate::base::{ClusterName, RepositoryName};
 use crate::config::{self, Cluster, ClusterBackup, Repository, Server, ServerRole, ServerTlsMode, Settings, Tier};
 use crate::local::Host;
+use crate::residency;
 use crate::tenant::login_password;
 use crate::topology::{self, Errand, Way, WayError};
 
@@ -198,6 +199,26 @@ impl Site {
     pub async fn connect(&self, database: &str) -> Result<Client, BackupError> {
         let way = Way::find(&self.settings, self.errand(database)).await?;
         way.connect().await.map_err(self.sql("connect"))
+    }
+
+    /// The same for several connections to one server, and where backups are begun on it.
+    pub(super) async fn way(&self) -> Result<(Way, &str), BackupError> {
+        let server = self.primary().await?.server;
+        let database = self.own.database.as_str();
+        Ok((Way::to_server(&self.settings, self.errand(database), &server)?, database))
+    }
+
+    /// A copy holds the data of all tenants of the cluster, and this machine may be where those of some may not be.
+    pub(super) fn may_be_here(&self) -> Result<(), BackupError> {
+        let Some(region) = &self.settings.region else { return Ok(()) };
+        let tenants = self.settings.tenants.values().filter(|tenant| tenant.cluster == self.cluster.name);
+        let not_here = tenants.filter(|tenant| !residency::allows(&tenant.regions, region));
+        let names: Vec<&str> = not_here.map(|tenant| tenant.id.as_str()).take(10).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let (cluster, region) = (self.cluster.name.clone(), region.clone());
+        Err(BackupError::NotHere { cluster, region, tenants: names.join(", ") })
     }
 
     pub(super) fn sql(&self, doing: &'static str) -> impl Fn(tokio_postgres::Error) -> BackupError + '_ {

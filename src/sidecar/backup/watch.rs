@@ -43,7 +43,7 @@ pub async fn archiving(site: &Site, primary: &Primary) -> Result<Archiving, Back
     let row = primary.client.query_one(STATE, &[]).await.map_err(site.sql("ask for the archiving"))?;
     let lag: Option<f64> = row.get("lag");
     let bytes: i64 = row.get("bytes");
-    let free = rustix::fs::statvfs(&primary.data.join("pg_wal")).ok();
+    let free = rustix::fs::statvfs(primary.data.join("pg_wal")).ok();
     Ok(Archiving {
         archived: row.get("archived_count"),
         last_archived: row.get("last_archived_wal"),
