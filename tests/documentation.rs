@@ -132,6 +132,7 @@ async fn scraped() -> BTreeMap<String, Metric> {
     for name in ["pgward_partitions_made_total", "pgward_partitions_dropped_total", "pgward_rows_expired_total"] {
         telemetry.count(name, &[("cluster", "main"), ("table", "events")], 1);
     }
+    telemetry.count("pgward_backup_failures_total", &[("cluster", "main")], 1);
     let mut found = families(&telemetry.render());
     found.extend(families(&over_http().await));
     found
@@ -144,6 +145,7 @@ async fn over_http() -> String {
         listen.address = "127.0.0.1:0"
         listen.cores = 1
         audit.file = "audit.jsonl"
+        backup.directory = "backup"
         http.address = "127.0.0.1:0"
         master_key = "0123456789abcdef0123456789abcdef"
         [[issuers]]
@@ -156,7 +158,8 @@ async fn over_http() -> String {
         key = "abcdef0123456789abcdef0123456789"
         [clusters.main]
         tls.mode = "off"
-        servers = [{ name = "main-1", host = "127.0.0.1", port = 1, region = "lk" }]
+        servers = [{ name = "main-1", host = "127.0.0.1", port = 1, region = "lk", data_directory = "/nowhere" }]
+        repositories.near = { region = "lk", path = "near", encrypted = false }
         partitions.events = { database = "app", table = "public.events", column = "at" }
         [catalogue]
         cluster = "main"
@@ -180,8 +183,8 @@ async fn over_http() -> String {
     let refused = login.connect(tokio_postgres::NoTls).await.err().expect("nobody listens on port 1");
     assert_eq!(refused.code().map(|code| code.code()), Some("08006"), "{refused}");
     let mut answer = String::new();
-    // Once it has tried to keep the partitions.
-    while !answer.contains("pgward_maintenance_overdue{") {
+    // Once it has begun to keep backups and partitions.
+    while !answer.contains("pgward_maintenance_overdue{") || !answer.contains("pgward_backup_failing{") {
         answer.clear();
         let mut http = tokio::net::TcpStream::connect(proxy.http.unwrap()).await.unwrap();
         http.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
@@ -203,7 +206,12 @@ async fn every_metric_is_documented_with_its_type_and_its_labels() {
     let gone: Vec<&String> = documented.keys().filter(|name| !scraped.contains_key(*name)).collect();
     assert!(gone.is_empty(), "docs/metrics.md has what nobody scrapes: {gone:?}");
     // And nothing was missed because this test did not make it happen.
-    for file in ["src/telemetry/metrics.rs", "src/admin/http.rs", "src/sidecar/maintenance/keep.rs"] {
+    for file in [
+        "src/telemetry/metrics.rs",
+        "src/admin/http.rs",
+        "src/sidecar/maintenance/keep.rs",
+        "src/sidecar/backup/gauges.rs",
+    ] {
         for name in literals(code(&read(file))).iter().filter(|literal| literal.starts_with("pgward_")) {
             assert!(documented.contains_key(name), "docs/metrics.md lacks {name} of {file}");
         }

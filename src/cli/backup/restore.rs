@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use super::Failure;
 use super::arguments::{ClusterArguments, TargetArguments};
 use super::shown::Shown;
-use crate::cli::output::say;
+use crate::cli::output::{say, warn};
 use crate::cli::record::{Act, Deed};
 use crate::cli::runtime;
 use crate::sidecar::backup::{self, Place, Restored, Site};
@@ -63,4 +63,10 @@ fn tell(site: &Site, restored: &Restored) {
         site.host().binary("pg_ctl").display(),
         data.display()
     ));
+    for erasure in &restored.erased {
+        let (tenant, at) = (&erasure.tenant, &erasure.at);
+        warn(format_args!(
+            "tenant {tenant} was erased at {at}, and may be in it again; erase it there before anybody is let in"
+        ));
+    }
 }

@@ -3,14 +3,15 @@ use serde_json::{Value, json};
 use super::Failure;
 use super::arguments::ClusterArguments;
 use super::shown::{size, time};
-use crate::base::causes;
+use crate::base::{causes, clock};
 use crate::cli::output::say;
 use crate::cli::runtime;
-use crate::sidecar::backup::{Archiving, BackupError, Holdings, Site, Standing, archiving, standing};
+use crate::sidecar::backup::{Archiving, BackupError, Holdings, LastTrial, Site, Standing, archiving, standing};
 
 /// Show whether each cluster has the backups that it should, and whether its log gets to the archive
 ///
-/// Exit code 0: all is well. 1: a backup is overdue, a repository cannot be read, or the log is not archived as it should be.
+/// Exit code 0: all is well. 1: a backup is overdue or was not sound, a repository cannot be read, or the log is not archived
+/// as it should be.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -26,6 +27,7 @@ struct Found {
     holdings: Vec<Holdings>,
     standing: Vec<Standing>,
     archiving: Result<Archiving, String>,
+    trial: Option<LastTrial>,
     findings: Vec<String>,
 }
 
@@ -62,7 +64,20 @@ async fn look(site: &Site) -> Result<Found, BackupError> {
         Ok(archiving) => findings.extend(archiving.alert(site)),
         Err(error) => findings.push(format!("how the log is archived is not known: {error}")),
     }
-    Ok(Found { holdings, standing, archiving, findings })
+    let trial = LastTrial::of(site);
+    findings.extend(untried(site, trial.as_ref()));
+    Ok(Found { holdings, standing, archiving, trial, findings })
+}
+
+/// A trial that failed, or that is long overdue where there is to be one each day.
+fn untried(site: &Site, trial: Option<&LastTrial>) -> Option<String> {
+    let trial = trial?;
+    let at = time(trial.at);
+    if !trial.sound {
+        return Some(format!("the backup that was tried at {at} was not sound; `pgward backup verify` says why"));
+    }
+    let late = site.rules().verify_at.is_some() && trial.at + 2 * 86_400 < clock::unix_now();
+    late.then(|| format!("no backup has been tried since {at}"))
 }
 
 fn shown(site: &Site, found: &Found) -> Value {
@@ -70,6 +85,9 @@ fn shown(site: &Site, found: &Found) -> Value {
         "cluster": site.cluster().name.as_str(),
         "repositories": found.standing,
         "archiving": found.archiving.as_ref().ok(),
+        "tried": found.trial.as_ref().map(|trial| {
+            json!({ "at": trial.at, "sound": trial.sound, "rto_seconds": trial.rto, "rpo_seconds": trial.rpo })
+        }),
         "findings": found.findings,
     })
 }
@@ -93,6 +111,12 @@ fn tell(site: &Site, found: &Found) {
             "  log: archived up to {last}; {count} segments ({bytes}) wait, {} s",
             archiving.lag.as_secs()
         ));
+    }
+    match &found.trial {
+        Some(trial) => {
+            say(format_args!("  tried: {}, {}", time(trial.at), if trial.sound { "sound" } else { "NOT SOUND" }))
+        }
+        None => say("  tried: never; `pgward backup verify` does it now"),
     }
     found.findings.iter().for_each(|finding| say(format_args!("  ! {finding}")));
 }

@@ -17,11 +17,19 @@ pub(super) const OVERDUE: Family =
     ("pgward_backup_overdue", "1 while a repository has not got the backup that has been due for an hour.");
 pub(super) const STORED: Family = ("pgward_backup_stored_bytes", "What the backups of a repository take there.");
 
-pub(super) const OF_CLUSTER: [Family; 7] = [RUNNING, FAILING, DURATION, ALERT, LAG, WAITING, ARCHIVE_FAILING];
+pub(super) const OF_CLUSTER: [Family; 11] =
+    [RUNNING, FAILING, DURATION, VERIFIED, UNSOUND, RTO, RPO, ALERT, LAG, WAITING, ARCHIVE_FAILING];
 pub(super) const RUNNING: Family =
     ("pgward_backup_running", "1 while a backup of the cluster is made by the schedule.");
 pub(super) const FAILING: Family = ("pgward_backup_failing", "1 while what is due fails.");
 pub(super) const DURATION: Family = ("pgward_backup_duration_seconds", "How long the cluster's last backup took.");
+pub(super) const VERIFIED: Family = (
+    "pgward_backup_verified_seconds",
+    "When a backup of the cluster was last restored and tried, in Unix time; 0: none was.",
+);
+pub(super) const UNSOUND: Family = ("pgward_backup_unsound", "1 while the last one that was tried was not sound.");
+pub(super) const RTO: Family = ("pgward_backup_rto_seconds", "How long it took then to be back.");
+pub(super) const RPO: Family = ("pgward_backup_rpo_seconds", "How old the end of the archive was then.");
 pub(super) const ALERT: Family =
     ("pgward_archive_alert", "1 while the cluster's log is archived too slowly, or how it is archived is not known.");
 pub(super) const LAG: Family =

@@ -51,5 +51,5 @@ pub use scratch::{Recovered, Scratch, Took};
 pub use site::{Lock, Primary, Site};
 pub use standing::{Standing, standing};
 pub use target::{Target, Wanted, moment};
-pub use verify::{Against, Trial, Verified, verify};
+pub use verify::{Against, LastTrial, Trial, Verified, verify};
 pub use watch::{Archiving, archiving};

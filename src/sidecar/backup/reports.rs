@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
 
@@ -23,6 +23,13 @@ pub(super) fn write(site: &Site, kind: &str, at: &str, report: &impl Serialize) 
         fs::remove_file(old).map_err(BackupError::file("remove", old))?;
     }
     Ok(path)
+}
+
+/// When the newest was written, by Unix time, and what it says.
+pub(super) fn last(site: &Site, kind: &str) -> Option<(u64, serde_json::Value)> {
+    let path = of_kind(&site.folder().join("reports"), kind).pop()?;
+    let written = fs::metadata(&path).ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some((written.as_secs(), serde_json::from_slice(&fs::read(&path).ok()?).ok()?))
 }
 
 /// By the time in their names.

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::error::BackupError;
 use super::info::Kept;
 use super::pgbackrest::Progress;
 use super::site::Site;
 use super::target::{Target, Wanted};
+use crate::sidecar::erasures::{Erasure, Erasures};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
@@ -24,6 +25,8 @@ pub struct Restored {
     pub backup: Kept,
     pub target: Target,
     pub took: Duration,
+    /// Tenants that were erased later than what is restored, and may be in it again.
+    pub erased: Vec<Erasure>,
 }
 
 /// The caller has the cluster's lock.
@@ -55,7 +58,21 @@ pub async fn restore(
     progress.step(&format!("restoring backup {} from repository {}", backup.label, backup.repository));
     let begin = Instant::now();
     site.pgbackrest()?.run("restore", &options, progress).await?;
-    Ok(Restored { data, backup, target: wanted.target.clone(), took: begin.elapsed() })
+    let (target, took) = (wanted.target.clone(), begin.elapsed());
+    let erased = match since(&target, &backup) {
+        Some(since) => Erasures::of(site.folder()).since(since).map_err(BackupError::file("read", site.folder()))?,
+        None => Vec::new(),
+    };
+    Ok(Restored { data, backup, target, took, erased })
+}
+
+/// What is restored is no older than this. `None`: it is all that there is, with every erasure.
+fn since(target: &Target, backup: &Kept) -> Option<SystemTime> {
+    match target {
+        Target::End => None,
+        Target::Time(at) => Some(*at),
+        _ => Some(UNIX_EPOCH + Duration::from_secs(backup.stopped)),
+    }
 }
 
 fn prepare(site: &Site, folder: &PathBuf) -> Result<(), BackupError> {

@@ -9,15 +9,17 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::error::BackupError;
+use super::finding::Severity;
 use super::gauges::{self, Gauges};
 use super::info::Holdings;
 use super::make::{Order, make, prune};
 use super::pgbackrest::Unseen;
 use super::site::Site;
 use super::tiers;
+use super::verify::{Against, LastTrial, Trial, verify};
 use super::watch::archiving;
 use crate::base::{ClusterName, causes, clock};
-use crate::config::Settings;
+use crate::config::{On, Settings};
 use crate::telemetry::Telemetry;
 
 /// How often it is looked whether something is due, and how the log gets to the archive.
@@ -138,7 +140,42 @@ impl Keeper {
             drop(lock);
             self.tell(&site, &site.holdings().await?);
         }
+        self.try_due(&site).await
+    }
+
+    /// The latest backup, once a day.
+    async fn try_due(&self, site: &Site) -> Result<(), BackupError> {
+        let (last, now) = (LastTrial::of(site), clock::unix_now());
+        last.iter().for_each(|last| self.tell_trial(last));
+        let Some(at) = site.rules().verify_at else { return Ok(()) };
+        let due = tiers::last_due(now, On::EveryDay, at);
+        let backups = site.holdings().await?.into_iter().flat_map(|of| of.backups).map(|kept| kept.stopped);
+        // A backup that is younger than that waits for the next day.
+        let Some(since) = last.map(|last| last.at).or(backups.min()).filter(|since| *since < due) else {
+            return Ok(());
+        };
+        let lock = site.lock("pgward run, trying a backup")?;
+        tracing::info!(cluster = %self.name, since, "the latest backup is restored and tried");
+        let trial = Trial { repository: None, set: None, against: Against::FreshIfPossible, files: false };
+        let verified = verify(site, &trial, &mut Unseen).await?;
+        drop(lock);
+        for finding in &verified.findings {
+            let (cluster, kind, text) = (&self.name, finding.kind, &finding.text);
+            match finding.severity {
+                Severity::Danger => tracing::error!(%cluster, kind, "a backup is not sound: {text}"),
+                _ => tracing::warn!(%cluster, kind, "found when a backup was tried: {text}"),
+            }
+        }
+        LastTrial::of(site).iter().for_each(|last| self.tell_trial(last));
         Ok(())
+    }
+
+    fn tell_trial(&self, last: &LastTrial) {
+        #[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
+        self.gauge(gauges::VERIFIED, last.at as f64);
+        self.gauge(gauges::UNSOUND, if last.sound { 0.0 } else { 1.0 });
+        self.gauge(gauges::RTO, last.rto.unwrap_or(f64::NAN));
+        self.gauge(gauges::RPO, last.rpo.unwrap_or(f64::NAN));
     }
 
     fn tell(&self, site: &Site, holdings: &[Holdings]) {

@@ -122,6 +122,29 @@ pub struct Check {
     pub took: Duration,
 }
 
+/// What is remembered of the newest trial, whoever asked for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LastTrial {
+    /// Unix time.
+    pub at: u64,
+    pub sound: bool,
+    /// Seconds.
+    pub rto: Option<f64>,
+    pub rpo: Option<f64>,
+}
+
+impl LastTrial {
+    pub fn of(site: &Site) -> Option<Self> {
+        let (at, report) = reports::last(site, "verify")?;
+        Some(Self {
+            at,
+            sound: report["sound"] == true,
+            rto: report["rto"]["total_seconds"].as_f64(),
+            rpo: report["rpo"]["archive_age_seconds"].as_f64(),
+        })
+    }
+}
+
 impl Verified {
     pub fn count(&self, severity: Severity) -> usize {
         self.findings.iter().filter(|finding| finding.severity == severity).count()
