@@ -208,29 +208,34 @@ async fn install_in(settings: &Settings, server: &Server, cluster: &str, databas
     Ok(())
 }
 
+/// As TOML has texts, whatever the path has in it.
+fn quoted(path: &Path) -> String {
+    toml::Value::from(path.display().to_string()).to_string()
+}
+
 fn config_text((colombo, mumbai, backups): Places<'_>, ports: Ports) -> String {
     let server = |cluster: &str, region: &str, role: &str, server: &Server| {
         format!(
             "[[clusters.{cluster}.servers]]\nname = \"{}\"\nhost = \"{}\"\nport = {}\nregion = \"{region}\"\n\
-             role = \"{role}\"\ndata_directory = '{}'\n",
+             role = \"{role}\"\ndata_directory = {}\n",
             server.name(),
             server.host(),
             server.port(),
-            server.data().display()
+            quoted(server.data())
         )
     };
     let repository = |cluster: &str, region: &str| match backups {
         Some(place) => format!(
-            "[clusters.{cluster}.repositories.local]\nregion = \"{region}\"\npath = '{}'\ncipher = {{ file = \"backup.key\" }}\n",
-            place.join("repository").display()
+            "[clusters.{cluster}.repositories.local]\nregion = \"{region}\"\npath = {}\ncipher = {{ file = \"backup.key\" }}\n",
+            quoted(&place.join("repository"))
         ),
         None => String::new(),
     };
     let [colombo_kept, mumbai_kept] = [repository("colombo", "lk"), repository("mumbai", "in")];
     let backup = backups.map_or_else(String::new, |place| {
         format!(
-            "\n[backup]\ndirectory = '{}'\n# Here backups are made when you say so: pgward backup run.\nscheduled = false\n",
-            place.join("state").display()
+            "\n[backup]\ndirectory = {}\n# Here backups are made when you say so: pgward backup run.\nscheduled = false\n",
+            quoted(&place.join("state"))
         )
     });
     let primary = server("colombo", "lk", "primary", colombo.primary());
