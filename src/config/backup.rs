@@ -140,13 +140,9 @@ pub struct ClusterBackup {
 }
 
 /// What pgBackRest is told by pgward, and nobody else may.
-const OWN_OPTIONS: [&str; 15] = [
+const OWN_OPTIONS: [&str; 11] = [
     "stanza",
     "config",
-    "pg1-path",
-    "pg1-port",
-    "pg1-user",
-    "pg1-database",
     "lock-path",
     "log-path",
     "log-level-console",
@@ -353,7 +349,7 @@ pub(super) fn of_cluster(reader: &mut Reader, section: &mut Section, master_key:
     let mut options = BTreeMap::new();
     for (at, name, value) in section.entries(reader, "options") {
         let word = !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-        let own = OWN_OPTIONS.contains(&name.as_str()) || name.starts_with("repo");
+        let own = OWN_OPTIONS.contains(&name.as_str()) || name.starts_with("repo") || name.starts_with("pg");
         if !word || own {
             let what = "is not an option of pgBackRest's that can be given here; pgward sets stanza, pg1-path and the \
                         like itself, and repositories stand in clusters.NAME.repositories";

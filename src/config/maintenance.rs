@@ -256,6 +256,7 @@ pub(super) fn check(settings: &Settings, problems: &mut Vec<Problem>) {
                 let what = format!("is the same table as clusters.{}.partitions.{other}", cluster.name);
                 problems.push(Problem::new(format!("{at}.partitions.{label}.table"), what));
             }
+            of_one_tenant(settings, cluster, partitions, &format!("{at}.partitions.{label}.table"), problems);
             own_names(settings, partitions, &format!("{at}.partitions.{label}.table"), problems);
         }
     }
@@ -266,6 +267,27 @@ fn is_of_tenants(settings: &Settings, cluster: &Cluster, role: &str) -> bool {
     let here = settings.tenants.values().filter(|tenant| tenant.cluster == cluster.name);
     let own = here.flat_map(|tenant| tenant.own_logins());
     cluster.logins.values().chain(&cluster.service).chain(own).any(|login| login.role == role)
+}
+
+/// What is one tenant's own is kept as that tenant, by its class and with its hold, and so is not named by its schema.
+fn of_one_tenant(
+    settings: &Settings,
+    cluster: &Cluster,
+    partitions: &Partitions,
+    at: &str,
+    problems: &mut Vec<Problem>,
+) {
+    let (Some(schema), Some(database)) = (&partitions.schema, &partitions.database) else { return };
+    let owns = |tenant: &&Arc<Tenant>| {
+        let here = tenant.cluster == cluster.name && tenant.database == *database;
+        let own_schema = tenant.isolation == Isolation::Schema && tenant.search_path.first() == Some(schema);
+        let own_database = matches!(tenant.isolation, Isolation::Database | Isolation::Cluster);
+        here && (own_schema || own_database)
+    };
+    if let Some(tenant) = settings.tenants.values().filter(owns).min_by(|a, b| a.id.cmp(&b.id)) {
+        let what = format!("is tenant {}'s own, which is kept by its own class and hold", tenant.id);
+        problems.push(Problem::new(at, what).example(format!("table = \"*.{}\"", partitions.table)));
+    }
 }
 
 /// pg_partman splits names at dots.

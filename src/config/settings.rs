@@ -313,7 +313,7 @@ pub struct Server {
     pub max_backends: usize,
     /// Its share of reads, beside those of other replicas. 0: nobody reads there.
     pub weight: usize,
-    /// Where its data is on this machine, or on the one that pgBackRest is told of.
+    /// Where its data is on its machine.
     pub data_directory: Option<PathBuf>,
 }
 

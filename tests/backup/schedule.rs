@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::place::Place;
 use crate::support::{Stage, eventually};
 
-const PATIENT: Duration = Duration::from_secs(90);
+const PATIENT: Duration = Duration::from_secs(240);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_due_is_made_and_a_failure_is_told_and_tried_again() {

@@ -101,9 +101,29 @@ async fn what_is_missing_is_said() {
         let refused = place.refused(words).await;
         assert!(refused.contains(why), "{words:?}: {refused}");
     }
-    // A repository that is gone is not taken for one that is empty of trouble.
+    // A repository that is gone, as with a disk that is not mounted, is not made anew behind everybody's back.
     place.done(&["backup", "run"]).await;
-    std::fs::remove_dir_all(place.folder.join("near/backup")).unwrap();
+    for gone in ["near/backup", "near"] {
+        std::fs::rename(place.folder.join(gone), place.folder.join("aside")).unwrap();
+        for words in [&["backup", "run"][..], &["backup", "list"], &["backup", "status"], &["backup", "prune"]] {
+            let refused = place.refused(words).await;
+            assert!(refused.contains("pgward backup setup") || refused.contains("pgbackrest"), "{words:?}: {refused}");
+        }
+        assert!(!place.folder.join(gone).exists(), "{gone} was made anew");
+        std::fs::rename(place.folder.join("aside"), place.folder.join(gone)).unwrap();
+    }
+    place.done(&["backup", "run"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_of_another_server_are_not_taken_for_the_primarys() {
+    let place = Place::new("elsewhere").await;
+    let other = pgward::local::Cluster::builder("other").start().await.unwrap();
+    let text = std::fs::read_to_string(&place.config).unwrap();
+    let (right, wrong) = (place.cluster.primary().data().display(), other.primary().data().display());
+    let changed = text.replace(&right.to_string(), &wrong.to_string());
+    assert_ne!(changed, text);
+    std::fs::write(&place.config, changed).unwrap();
     let refused = place.refused(&["backup", "run"]).await;
-    assert!(refused.contains("pgbackrest"), "{refused}");
+    assert!(refused.contains("is not the data of that server"), "{refused}");
 }

@@ -69,7 +69,7 @@ async fn a_byte_that_has_turned_on_the_primarys_disk_is_found_though_the_backup_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_archive_that_is_stuck_is_found_and_the_backup_is_tried_all_the_same() {
-    let place = place_with("stuck", "max_archive_lag = \"2s\"", "").await;
+    let place = place_with("stuck", "max_archive_lag = \"10s\"", "").await;
     place.back_up().await;
     let server = place.cluster.primary();
     let sound = place.verify(Against::Fresh).await;

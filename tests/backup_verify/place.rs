@@ -79,6 +79,7 @@ pub async fn place_with(name: &str, backup: &str, rest: &str) -> Place {
     }
     server.run("app", "fill the database", CONTENTS).await.unwrap();
     let site = Site::open(&settings, &ClusterName::parse("main").unwrap()).unwrap();
+    site.prepare(&site.primary().await.unwrap(), &mut Unseen).await.unwrap();
     let command = archive_command(&site).unwrap();
     archive_by(server, &command).await;
     Place { cluster, settings, site, file }

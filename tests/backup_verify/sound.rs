@@ -97,7 +97,14 @@ async fn a_baseline_does_not_run_what_tenants_have_made() {
              create function public.concat(shop.orders) returns text language plpgsql as $$
                  begin raise exception 'caught'; end $$;
              create function public.count(shop.orders) returns bigint language plpgsql as $$
-                 begin raise exception 'caught'; end $$",
+                 begin raise exception 'caught'; end $$;
+             create role maker; grant usage, create on schema shop to maker;
+             set role maker;
+             create table shop.planned as select n from generate_series(1, 10) n;
+             create function shop.made(int) returns int immutable language plpgsql as $$
+                 begin if current_user <> 'maker' then raise exception 'caught'; end if; return $1; end $$;
+             create index on shop.planned ((n + shop.made(1)));
+             create statistics shop.made_of on (n + shop.made(2)) from shop.planned",
         )
         .await;
     place.back_up().await;

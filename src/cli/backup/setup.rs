@@ -52,6 +52,7 @@ async fn set_up(arguments: &Arguments, site: &Site) -> Result<(), Failure> {
         say("its log is to be archived by these lines of postgresql.conf, on each of its servers:\n");
         say("archive_mode = on");
         say(format_args!("archive_command = '{}'", wanted.replace('\'', "''")));
+        say("archive_timeout = 30s");
         say(match mode == "off" {
             true => "\nand the server restarted, since archive_mode is off now",
             false => "\nand the server told to reload them",

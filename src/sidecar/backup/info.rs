@@ -131,8 +131,12 @@ struct Status {
     message: String,
 }
 
-/// Nothing is there yet: no stanza, or no backup in it.
-const EMPTY: [i64; 3] = [1, 2, 3];
+/// There is no backup yet. Where there is no stanza either, `setup` has not been there, or it is not there any more.
+const EMPTY: [i64; 1] = [2];
+
+/// What a repository without a stanza is told as.
+const NOT_THERE: &str =
+    "it knows nothing of the cluster; `pgward backup setup` prepares it, unless it should have been there already";
 
 pub(super) fn read(
     text: &str,
@@ -147,11 +151,16 @@ pub(super) fn read(
 fn holdings(stanza: Option<&Stanza>, numbered: Numbered<'_>) -> Holdings {
     let repository = numbered.name.clone();
     let Some(stanza) = stanza else {
-        return Holdings { repository, trouble: None, backups: Vec::new(), archive: None };
+        return Holdings::unknown(&repository, NOT_THERE.to_owned());
     };
     let status = stanza.repo.iter().find(|repo| repo.key == numbered.number).map(|repo| &repo.status);
     let status = status.unwrap_or(&stanza.status);
-    let trouble = (status.code != 0 && !EMPTY.contains(&status.code)).then(|| status.message.clone());
+    let trouble = match status.code {
+        0 => None,
+        code if EMPTY.contains(&code) => None,
+        1 | 3 => Some(NOT_THERE.to_owned()),
+        _ => Some(status.message.clone()),
+    };
     let here = |of: &OfDatabase| of.repository == numbered.number;
     let mut backups: Vec<Kept> = stanza
         .backup

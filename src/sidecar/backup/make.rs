@@ -39,7 +39,6 @@ pub async fn make(site: &Site, order: &Order, progress: &mut dyn Progress) -> Re
     let primary = site.primary().await?;
     alone(site, &primary.client).await?;
     archiving(site, &primary).await?;
-    site.prepare(&primary, progress).await?;
     let mut made = Vec::new();
     for (numbered, tier) in targets {
         made.push(make_in(site, &primary, numbered, (order, tier), progress).await?);
@@ -209,6 +208,9 @@ pub async fn prune(site: &Site, now: u64, dry: bool, progress: &mut dyn Progress
 /// Tenants of the cluster whose data may not be disposed of.
 fn holds(site: &Site) -> Vec<String> {
     let here = site.settings().tenants.values().filter(|tenant| tenant.cluster == site.cluster().name);
+    if site.settings().catalogue.as_ref().is_some_and(|catalogue| catalogue.snapshot.cached) {
+        return vec!["tenants that are not known, since the catalogue could not be read".to_owned()];
+    }
     let mut held: Vec<String> =
         here.filter(|tenant| tenant.legal_hold.is_some()).map(|tenant| tenant.id.to_string()).collect();
     held.sort();

@@ -59,19 +59,16 @@ pub async fn restore(
     let begin = Instant::now();
     site.pgbackrest()?.run("restore", &options, progress).await?;
     let (target, took) = (wanted.target.clone(), begin.elapsed());
-    let erased = match since(&target, &backup) {
-        Some(since) => Erasures::of(site.folder()).since(since).map_err(BackupError::file("read", site.folder()))?,
-        None => Vec::new(),
-    };
+    let erased = Erasures::of(site.folder()).since(since(&target, &backup));
+    let erased = erased.map_err(BackupError::file("read", site.folder()))?;
     Ok(Restored { data, backup, target, took, erased })
 }
 
-/// What is restored is no older than this. `None`: it is all that there is, with every erasure.
-fn since(target: &Target, backup: &Kept) -> Option<SystemTime> {
+/// What is restored is no older than this. The end of the log may be earlier than an erasure, too.
+fn since(target: &Target, backup: &Kept) -> SystemTime {
     match target {
-        Target::End => None,
-        Target::Time(at) => Some(*at),
-        _ => Some(UNIX_EPOCH + Duration::from_secs(backup.stopped)),
+        Target::Time(at) => *at,
+        _ => UNIX_EPOCH + Duration::from_secs(backup.stopped),
     }
 }
 

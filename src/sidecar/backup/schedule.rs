@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -85,6 +85,7 @@ impl Keeper {
 
     async fn keep_making(self) {
         let mut failures = 0_u32;
+        let mut untried: Option<Instant> = None;
         while let Some(site) = self.site() {
             let wait = match self.make_due(site).await {
                 Ok(()) => {
@@ -103,7 +104,27 @@ impl Keeper {
                 }
             };
             self.gauge(gauges::FAILING, if failures > 0 { 1.0 } else { 0.0 });
+            if untried.is_none_or(|since| since.elapsed() > WAITS.1) {
+                untried = self.keep_trying().await;
+            }
             tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Tries what is due to be tried. Returns since when it cannot be.
+    async fn keep_trying(&self) -> Option<Instant> {
+        let site = self.site()?;
+        let tried = match site {
+            Ok(site) => self.try_due(&site).await,
+            Err(error) => Err(error),
+        };
+        match tried {
+            Ok(()) | Err(BackupError::Busy { .. } | BackupError::BusyElsewhere(_)) => None,
+            Err(error) => {
+                let (cluster, error) = (&self.name, causes(&error));
+                tracing::error!(%cluster, %error, again_in = ?WAITS.1, "a backup could not be tried");
+                Some(Instant::now())
+            }
         }
     }
 
@@ -111,36 +132,47 @@ impl Keeper {
         self.gauges.set(&self.name, None, family, value);
     }
 
+    /// One repository's trouble is not another's.
     async fn make_due(&self, site: Result<Site, BackupError>) -> Result<(), BackupError> {
         let site = site?;
-        for name in site.stores().into_keys().cloned().collect::<Vec<_>>() {
-            let holdings = site.holdings().await?;
-            self.tell(&site, &holdings);
-            let Some(of) = holdings.into_iter().find(|of| of.repository == name) else { continue };
-            if let Some(trouble) = of.trouble {
-                let cluster = self.name.clone();
-                return Err(BackupError::Repository { cluster, repository: name, trouble });
+        let mut failed = None;
+        for of in site.holdings().await? {
+            let name = of.repository.clone();
+            if let Err(error) = self.make_due_in(&site, of).await {
+                tracing::warn!(cluster = %self.name, repository = %name, error = causes(&error), "no backup there");
+                failed = Some(error);
             }
-            let due = tiers::due(clock::unix_now(), &site.rules().tiers, &name, &of.backups);
-            let Some((tier, _)) = due else { continue };
-            let lock = site.lock("pgward run, making a backup")?;
-            let order = Order { repository: Some(name), kind: None, tier: Some(tier.to_string()) };
-            self.gauge(gauges::RUNNING, 1.0);
-            let made = make(&site, &order, &mut Unseen).await;
-            self.gauge(gauges::RUNNING, 0.0);
-            for made in made? {
-                let (cluster, label, repository) = (&self.name, &made.kept.label, &made.kept.repository);
-                tracing::info!(%cluster, %repository, label, seconds = made.took.as_secs_f64(), "a backup is made");
-                self.gauge(gauges::DURATION, made.took.as_secs_f64());
-            }
-            let pruned = prune(&site, clock::unix_now(), false, &mut Unseen).await?;
-            for gone in &pruned.gone {
-                tracing::info!(cluster = %self.name, repository = %gone.repository, label = gone.label, "a backup is let go");
-            }
-            drop(lock);
-            self.tell(&site, &site.holdings().await?);
         }
-        self.try_due(&site).await
+        self.tell(&site, &site.holdings().await?);
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn make_due_in(&self, site: &Site, of: Holdings) -> Result<(), BackupError> {
+        let (name, cluster) = (of.repository, self.name.clone());
+        if let Some(trouble) = of.trouble {
+            return Err(BackupError::Repository { cluster, repository: name, trouble });
+        }
+        let due = tiers::due(clock::unix_now(), &site.rules().tiers, &name, &of.backups);
+        let Some((tier, _)) = due else { return Ok(()) };
+        let lock = site.lock("pgward run, making a backup")?;
+        let order = Order { repository: Some(name), kind: None, tier: Some(tier.to_string()) };
+        self.gauge(gauges::RUNNING, 1.0);
+        let made = make(site, &order, &mut Unseen).await;
+        self.gauge(gauges::RUNNING, 0.0);
+        for made in made? {
+            let (cluster, label, repository) = (&self.name, &made.kept.label, &made.kept.repository);
+            tracing::info!(%cluster, %repository, label, seconds = made.took.as_secs_f64(), "a backup is made");
+            self.gauge(gauges::DURATION, made.took.as_secs_f64());
+        }
+        drop(lock);
+        // By the configuration as it is by now: somebody may have put a hold on a tenant meanwhile.
+        let Some(site) = self.site().transpose()? else { return Ok(()) };
+        let _lock = site.lock("pgward run, letting go of backups")?;
+        let pruned = prune(&site, clock::unix_now(), false, &mut Unseen).await?;
+        for gone in &pruned.gone {
+            tracing::info!(cluster = %self.name, repository = %gone.repository, label = gone.label, "a backup is let go");
+        }
+        Ok(())
     }
 
     /// The latest backup, once a day.

@@ -197,6 +197,7 @@ async fn settings(
     sockets: &Path,
     data: &Path,
 ) -> Result<Vec<(String, String)>, BackupError> {
+    of_recovery_only(site, data)?;
     let [config, hba, ident] = ["copy.conf", "hba.conf", "ident.conf"].map(|name| folder.join(name));
     site.private_file(&config, "")?;
     site.private_file(&hba, "local all all trust\n")?;
@@ -216,6 +217,10 @@ async fn settings(
         ("ssl", "off"),
         ("archive_mode", "off"),
         ("primary_conninfo", ""),
+        ("archive_cleanup_command", ""),
+        ("recovery_end_command", ""),
+        ("shared_buffers", "128MB"),
+        ("huge_pages", "off"),
         ("synchronous_standby_names", ""),
         ("hot_standby", "off"),
         ("logging_collector", "off"),
@@ -231,6 +236,15 @@ async fn settings(
     settings.extend(fixed.map(|(name, value)| (name.to_owned(), value.to_owned())));
     settings.extend(controlled(site.host(), data).await?);
     Ok(settings)
+}
+
+/// What the cluster was told by ALTER SYSTEM is not for the copy.
+fn of_recovery_only(site: &Site, data: &Path) -> Result<(), BackupError> {
+    let path = data.join("postgresql.auto.conf");
+    let text = fs::read_to_string(&path).map_err(BackupError::file("read", &path))?;
+    let ours = |line: &&str| line.starts_with("restore_command") || line.starts_with("recovery_target");
+    let kept: Vec<&str> = text.lines().filter(ours).collect();
+    site.private_file(&path, &(kept.join("\n") + "\n"))
 }
 
 /// Settings of the cluster that its log cannot be replayed under less than, as its control file has them.

@@ -180,11 +180,29 @@ impl Site {
             let Some(data) = known.and_then(|known| known.data_directory.clone()) else { continue };
             let way = Way::to_server(&self.settings, self.errand(&self.own.database), &server)?;
             match way.connect().await {
-                Ok(client) => return Ok(Primary { server, data, client }),
+                Ok(client) if self.is_data_of(&client, &data).await? => return Ok(Primary { server, data, client }),
+                Ok(_) => {
+                    let (name, data) = (&server.name, data.display());
+                    why = format!(" (server {name}: {data} on this machine is not the data of that server)");
+                }
                 Err(error) => why = format!(" (server {}: {})", server.name, crate::base::causes(&error)),
             }
         }
         Err(BackupError::NoPrimary { cluster: self.cluster.name.clone(), why })
+    }
+
+    /// A replica's files, or those of a server that was stopped, may be at the same place of another machine: who the server
+    /// is that holds the data here, its lock file says (miscadmin.h: LOCK_FILE_LINE_START_TIME, LOCK_FILE_LINE_PORT).
+    async fn is_data_of(&self, client: &Client, data: &Path) -> Result<bool, BackupError> {
+        let sql = "select extract(epoch from pg_catalog.pg_postmaster_start_time())::bigint, \
+                   pg_catalog.current_setting('port')";
+        let row = client.query_one(sql, &[]).await.map_err(self.sql("ask when the server was started"))?;
+        let (started, port): (i64, String) = (row.get(0), row.get(1));
+        let text = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        let at = lines.get(2).and_then(|at| at.parse::<i64>().ok());
+        // The one is the second in which it began to start, the other a moment later.
+        Ok(at.is_some_and(|at| started.abs_diff(at) <= 2) && lines.get(3) == Some(&port.as_str()))
     }
 
     /// The data of the server that is configured as the primary.

@@ -66,16 +66,22 @@ fn rank(kind: BackupKind) -> u8 {
     }
 }
 
-/// Until when a backup is kept: as its tier says, or as the shortest does where it has none that is known. Never shorter
-/// than what goes by it.
+/// The end of the year 9999: until somebody says otherwise.
+pub(super) const FOREVER: u64 = 253_402_300_799;
+
+/// Until when a backup is kept: as its tier says, or as the shortest does where it was made by hand. A tier that is not
+/// configured any more may have been to be kept for years. Never shorter than what goes by it.
 pub(super) fn kept_until(kept: &Kept, tiers: &Tiers, backups: &[Kept]) -> u64 {
     let own = |kept: &Kept| {
-        let of = kept.tier.as_deref().and_then(|name| tiers.get(name));
-        let shortest = || tiers.values().map(|tier| tier.keep).min().unwrap_or_default();
-        kept.stopped + of.map_or_else(shortest, |tier| tier.keep).as_secs()
+        let shortest = || tiers.values().map(|tier| tier.keep).min();
+        let keep = match kept.tier.as_deref() {
+            Some(name) => tiers.get(name).map(|tier| tier.keep),
+            None => shortest(),
+        };
+        keep.map_or(FOREVER, |keep| kept.stopped + keep.as_secs())
     };
     let needing = |other: &&Kept| other.repository == kept.repository && other.needs.contains(&kept.label);
-    backups.iter().filter(needing).map(own).chain([own(kept)]).max().unwrap_or(u64::MAX)
+    backups.iter().filter(needing).map(own).chain([own(kept)]).max().unwrap_or(FOREVER)
 }
 
 /// What may go now, the newest first, so that nothing goes before what goes by it. The last full backup of a

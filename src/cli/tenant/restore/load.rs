@@ -1,8 +1,8 @@
 //! A dump loaded into a database of the tenant's cluster.
 //!
-//! Rows go in as the role whose table it is, by a login of its own: what a tenant has made (a check, a domain, a generated
-//! column) is run for each of them, and is not to be run as administrator. The rest of a dump runs nothing of the tenant's
-//! but indexes and materialised views, which PostgreSQL makes as their owner.
+//! Rows go in as the role whose table it is, by a login of its own, and so do constraints, indexes and what else comes after
+//! them: what a tenant has made (a check, a domain, a generated column, a cast) is run for each row, and is not to be run as
+//! administrator. What comes before the rows runs nothing of the tenant's.
 
 use std::path::{Path, PathBuf};
 
@@ -30,11 +30,41 @@ impl Load<'_> {
         let place = Place::Live { administrator: self.administrator, cluster: self.cluster };
         let as_administrator = || place.environment(database);
         self.section("pre-data", dump, database, None, as_administrator()).await?;
+        let rest = self.by_owner("data", dump, database).await?;
+        self.rest("data", &rest, dump, database, as_administrator()).await?;
+        // Checks in a loop, foreign keys and indexes compute what the tenant has made, for each row.
+        let listed = self.listed("post-data", dump).await?;
+        let own = own_logins(self.tenant).into_iter().map(|login| format!(" {}", login.role)).collect::<Vec<_>>();
+        let others =
+            listed.into_iter().filter(|line| !own.iter().any(|owner| line.ends_with(owner))).collect::<Vec<_>>();
+        self.rest("post-data", &others, dump, database, as_administrator()).await?;
+        self.by_owner("post-data", dump, database).await.map(drop)
+    }
+
+    async fn listed(&self, section: &str, dump: &Path) -> Result<Vec<String>, Failure> {
         let all = programs::run("pg_restore", |command| {
-            command.args(["--list", "--section=data"]).arg(dump);
+            command.args(["--list", &format!("--section={section}")]).arg(dump);
         });
-        let mut rest: Vec<String> =
-            all.await?.lines().filter(|line| !line.starts_with(';')).map(str::to_owned).collect();
+        Ok(all.await?.lines().filter(|line| !line.starts_with(';')).map(str::to_owned).collect())
+    }
+
+    async fn rest(
+        &self,
+        section: &str,
+        lines: &[String],
+        dump: &Path,
+        database: &str,
+        environment: Vec<(&'static str, std::ffi::OsString)>,
+    ) -> Result<(), Failure> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        self.section(section, dump, database, Some(self.list(lines)?), environment).await
+    }
+
+    /// What is the tenant's own, by its logins. Returns what is not.
+    async fn by_owner(&self, section: &str, dump: &Path, database: &str) -> Result<Vec<String>, Failure> {
+        let mut rest = self.listed(section, dump).await?;
         for login in own_logins(self.tenant) {
             let owner = format!(" {}", login.role);
             let (own, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|line| line.ends_with(&owner));
@@ -46,12 +76,9 @@ impl Load<'_> {
             let password = password.ok_or_else(|| Failure::said(format!("there is no password for {}", login.role)))?;
             let owner = Administrator::of_login(self.cluster, &login.role, password.expose()).await?;
             let environment = owner.environment(self.cluster, database);
-            self.section("data", dump, database, Some(self.list(&own)?), environment).await?;
+            self.section(section, dump, database, Some(self.list(&own)?), environment).await?;
         }
-        if !rest.is_empty() {
-            self.section("data", dump, database, Some(self.list(&rest)?), as_administrator()).await?;
-        }
-        self.section("post-data", dump, database, None, as_administrator()).await
+        Ok(rest)
     }
 
     fn list(&self, lines: &[String]) -> Result<PathBuf, Failure> {

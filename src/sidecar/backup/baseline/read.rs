@@ -1,11 +1,16 @@
 //! Reading one database in one snapshot, table by table, without holding up others: a lock is kept for one table only,
 //! and not waited for long.
 //!
-//! The reader sees everything, so nothing of the tenants' making may run as it: a cast from a table's row to text
-//! could be anybody's function. `concat` calls the types' output functions, which only a superuser can make.
+//! The reader sees everything, so nothing of the tenants' making may run as it. Their tables are read by COPY, which plans
+//! nothing: a query would have the planner compute what an index or a statistics object on the table is made of. The types'
+//! output functions only a superuser can make. Who asks for a materialized view, which COPY does not take, asks for one
+//! that has neither.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 
+use futures_util::TryStreamExt;
+use sha2::{Digest as _, Sha256};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Row};
 
@@ -16,7 +21,9 @@ use crate::sidecar::backup::pgbackrest::Progress;
 /// What is read of a row. Columns that are written in place, outside of transactions, are left out; so are
 /// passwords. Statistics are no part of what a database holds.
 const TABLES: &str = "
-    select c.oid, c.relfilenode, n.nspname = 'pg_catalog' as catalogue, format('%I.%I', n.nspname, c.relname) as name,
+    select c.oid, c.relfilenode, n.nspname = 'pg_catalog' as catalogue, c.relkind = 'm' as view,
+        exists (select from pg_index i where i.indrelid = c.oid and (i.indexprs is not null or i.indpred is not null))
+            or exists (select from pg_statistic_ext s where s.stxrelid = c.oid) as planned, format('%I.%I', n.nspname, c.relname) as name,
         case c.oid
             when 'pg_class'::regclass then '(to_jsonb(t.*) - ''{relpages,reltuples,relallvisible,relallfrozen,relfrozenxid,\
                 relminmxid,relhasindex,relhasrules,relhastriggers,relhassubclass}''::text[])::text'
@@ -105,6 +112,9 @@ struct Table {
     oid: u32,
     filenode: u32,
     catalogue: bool,
+    view: bool,
+    /// Whether a plan for it would compute something.
+    planned: bool,
     name: String,
     contents: String,
 }
@@ -115,6 +125,8 @@ impl Table {
             oid: row.try_get("oid")?,
             filenode: row.try_get("relfilenode")?,
             catalogue: row.try_get("catalogue")?,
+            view: row.try_get("view")?,
+            planned: row.try_get("planned")?,
             name: row.try_get("name")?,
             contents: row.try_get("contents")?,
         })
@@ -137,18 +149,42 @@ impl Table {
         Ok(reading)
     }
 
+    /// A message of COPY is a row (protocol documentation, 55.2.6).
+    async fn copied(&self, client: &Client) -> Result<Digest, tokio_postgres::Error> {
+        let mut stream = pin!(client.copy_out(&format!("copy {} to stdout", self.name)).await?);
+        let (mut rows, mut sum) = (0, 0_u128);
+        while let Some(row) = stream.try_next().await? {
+            rows += 1;
+            sum = sum.wrapping_add(hash(&row));
+        }
+        Ok(Digest { rows, sum: sum.to_string() })
+    }
+
     async fn digest(&self, client: &Client) -> Result<Reading, tokio_postgres::Error> {
         let Self { name, contents, .. } = self;
-        let sql = format!(
-            "select count(*) as rows, coalesce(sum(hashtextextended({contents} collate \"C\", 0)), 0)::text as sum \
-             from only {name} as t"
-        );
-        let digest = digest(&client.query_one(&sql, &[]).await?)?;
+        if self.view && self.planned {
+            return Ok(Reading::Locked);
+        }
+        let digest = if self.catalogue || self.view {
+            let sql = format!(
+                "select count(*) as rows, coalesce(sum(hashtextextended({contents} collate \"C\", 0)), 0)::text as sum \
+                 from only {name} as t"
+            );
+            digest(&client.query_one(&sql, &[]).await?)?
+        } else {
+            self.copied(client).await?
+        };
         // A snapshot does not keep what is emptied or written anew. The lock still holds, so this cannot change.
         let same = "select coalesce(to_regclass($1)::oid = $2 and pg_relation_filenode($2) = $3, false)";
         let same = self.catalogue || client.query_one(same, &[name, &self.oid, &self.filenode]).await?.try_get(0)?;
         Ok(if same { Reading::Read(digest) } else { Reading::Moved })
     }
+}
+
+/// Its place in the sum of a table's rows.
+fn hash(row: &[u8]) -> u128 {
+    let [a, b, c, d, e, f, g, h, ..] = <[u8; 32]>::from(Sha256::digest(row));
+    u128::from(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
 }
 
 /// The server's words where they tell of damage; otherwise they may quote what is in a row.

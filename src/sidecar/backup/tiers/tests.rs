@@ -111,3 +111,12 @@ fn the_log_reaches_back_as_far_as_the_shortest_tier() {
     assert_eq!(with_log(20), 6);
     assert_eq!(full_with_log(SUNDAY, &tiers(), &name("far"), &weeks(20)), 1);
 }
+
+#[test]
+fn a_backup_of_a_tier_that_was_renamed_does_not_go_by_itself() {
+    let backups = [
+        kept("near", "forever", BackupKind::Full, SUNDAY, &[]),
+        kept("near", "daily", BackupKind::Full, SUNDAY + DAY, &[]),
+    ];
+    assert_eq!(expired(SUNDAY + 10_000 * DAY, &tiers(), &backups), Vec::<&Kept>::new());
+}
