@@ -445,26 +445,15 @@ async fn notifications_reach_the_session_that_listens_and_no_other() {
 
 // ------------------------------------------------------------------------------------------ much data
 
-/// The most memory this process has had, in KiB.
-fn high_water() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
+/// What it takes of memory is looked at in tests/streaming.rs, in a process that does nothing else.
 #[tokio::test]
-async fn much_data_streams_and_is_not_kept() {
+async fn much_data_arrives_whole_beside_a_client_that_does_not_read() {
     let stage = Stage::new(TWO_BACKENDS).await;
     let mut raw = stage.raw("kandy").await;
     // A client that does not read its result holds up its own session only.
     let mut lazy = stage.raw("kandy").await;
     lazy.send(query("select repeat('x', 1000) from generate_series(1, 200000)")).await;
     assert_eq!(lazy.next().await.unwrap().tag, b'T');
-    let before = high_water();
-    let grown = |what: &str| {
-        let grown = high_water() - before;
-        assert!(grown < 64 * 1024, "{what} took {grown} KiB");
-    };
 
     raw.send(query("select repeat('x', 1000) from generate_series(1, 200000)")).await;
     let (mut rows, mut bytes) = (0, 0);
@@ -477,7 +466,6 @@ async fn much_data_streams_and_is_not_kept() {
         }
     }
     assert!(rows == 200_000 && bytes > 200_000_000, "{rows} rows, {bytes} bytes");
-    grown("a result of 200 MB");
 
     // 20 MB of query, sent piece by piece.
     let (front, back) = (b"select length('", b"')\0");
@@ -490,7 +478,6 @@ async fn much_data_streams_and_is_not_kept() {
     }
     raw.send(back).await;
     assert_eq!(gists(&raw.ready().await)[1], format!("D {}", 320 << 16));
-    grown("a query of 20 MB");
 
     // 50 MB of COPY, in a table that goes with the transaction.
     raw.query("begin").await;
@@ -505,7 +492,6 @@ async fn much_data_streams_and_is_not_kept() {
     assert_eq!(gists(&raw.ready().await)[0], "C COPY 5000\0");
     assert_eq!(raw.one("select sum(length(a)) from t").await, (5_000 * 9_999).to_string());
     raw.query("rollback").await;
-    grown("a COPY of 50 MB");
 
     drop(lazy);
     drop(raw);

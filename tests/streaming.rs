@@ -139,6 +139,21 @@ async fn a_result_of_two_gibibytes_passes_through_in_flat_memory() {
     .unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_of_a_hundred_megabytes_passes_through_in_flat_memory() {
+    let port = support::cluster().await.primary().port();
+    tokio::task::spawn_blocking(move || {
+        let scene = Scene::new(port);
+        let client = scene.connect();
+        client.socket().write_all(&query(&format!("select length('{}')", "y".repeat(100_000_000)))).unwrap();
+        let (rows, _) = discard(client.socket());
+        assert_eq!(rows, 1);
+        scene.assert_flat("a query of 100 MB");
+    })
+    .await
+    .unwrap();
+}
+
 /// The server stops sending; nobody else notices; and the client gets the whole result when it reads on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_does_not_read_holds_up_its_own_backend_and_nobody_else() {

@@ -13,7 +13,7 @@ mod nodes;
 mod writers;
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -24,6 +24,13 @@ use support::{HEAD, LONG, Stage, cluster, unix_now, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Error, NoTls};
+
+/// By a rename: whoever was started by the same file before may be reading it.
+pub fn rewrite(path: &Path, text: &str) {
+    let mut next = tempfile::NamedTempFile::new_in(path.parent().unwrap()).unwrap();
+    next.write_all(text.as_bytes()).unwrap();
+    next.persist(path).unwrap();
+}
 
 /// A database for tenants on the binary's cluster, one for the catalogue, and a folder for each node's configuration.
 pub struct Place {
@@ -94,11 +101,8 @@ impl Place {
     pub fn config_with(&self, node: usize, more: &str) -> PathBuf {
         let folder = self.folder.path().join(node.to_string());
         std::fs::create_dir_all(&folder).unwrap();
-        // By a rename: a command that was started by the same file before may be reading it.
-        let mut next = tempfile::NamedTempFile::new_in(&folder).unwrap();
-        next.write_all(format!("{}{more}", self.text).as_bytes()).unwrap();
         let path = folder.join("pgward.toml");
-        next.persist(&path).unwrap();
+        rewrite(&path, &format!("{}{more}", self.text));
         path
     }
 

@@ -103,7 +103,7 @@ async fn a_change_that_the_main_file_held_up_is_taken_up_once_that_is_put_right(
     let node = place.node(1).await;
     until("the catalogue to be watched", async || gauge(&node, "pgward_catalogue_up").await == 1.0).await;
     let good = std::fs::read_to_string(&node.path).unwrap();
-    std::fs::write(&node.path, good.replace("[catalogue]\n", "[catalogue]\npol = \"1s\"\n")).unwrap();
+    super::rewrite(&node.path, &good.replace("[catalogue]\n", "[catalogue]\npol = \"1s\"\n"));
     let owner = place.owner().await;
     put(&owner, "held_a", &place.definition()).await.unwrap();
     until("the refusal", async || gauge(&node, "pgward_catalogue_refused").await == 1.0).await;
@@ -112,7 +112,7 @@ async fn a_change_that_the_main_file_held_up_is_taken_up_once_that_is_put_right(
     let before = reads().await;
     until("it to be tried again", async || reads().await >= before + 3).await;
     assert!(!knows(&node, "held_a"));
-    std::fs::write(&node.path, good).unwrap();
+    super::rewrite(&node.path, &good);
     until_known(&node, "held_a").await;
     let log = place.config(1).with_file_name("audit.jsonl");
     let told = async || {
@@ -184,7 +184,7 @@ async fn what_the_configuration_says_of_the_catalogue_is_checked_and_changed_by_
     let place = Place::new("rules").await;
     let node = place.node(1).await;
     let text = std::fs::read_to_string(&node.path).unwrap();
-    std::fs::write(&node.path, text.replace("poll = \"1h\"", "poll = \"2h\"")).unwrap();
+    super::rewrite(&node.path, &text.replace("poll = \"1h\"", "poll = \"2h\""));
     let path = place.config(2);
     let check = format!("check {}", path.display());
     for (from, to, words) in [
@@ -211,16 +211,16 @@ async fn what_the_configuration_says_of_the_catalogue_is_checked_and_changed_by_
         assert!(said.ends_with("Some(1)"), "{said}");
     }
     let changed = text.replace("poll = \"1h\"", "poll = \"1m\"");
-    std::fs::write(&node.path, changed).unwrap();
+    super::rewrite(&node.path, &changed);
     let refused = node.console().await.simple_query("reload").await.unwrap_err();
     let words = format!("{:?}", refused.as_db_error().unwrap());
     assert!(words.contains("catalogue has changed") && words.contains("restart pgward"), "{words}");
-    std::fs::write(&node.path, text.split_once("[catalogue]").unwrap().0).unwrap();
+    super::rewrite(&node.path, text.split_once("[catalogue]").unwrap().0);
     let refused = node.console().await.simple_query("reload").await.unwrap_err();
     assert!(format!("{:?}", refused.as_db_error().unwrap()).contains("catalogue has changed"));
     assert_eq!(code(&refused), code(&node.console().await.simple_query("reload").await.unwrap_err()));
     let turned = text.replace("login = \"rules_reader\"", "login = { role = \"rules_reader\", epoch = 2 }");
     assert_ne!(turned, text);
-    std::fs::write(&node.path, turned).unwrap();
+    super::rewrite(&node.path, &turned);
     node.console().await.simple_query("reload").await.unwrap();
 }
