@@ -135,6 +135,8 @@ pub struct ClusterBackup {
     pub login: Login,
     /// Where it logs in.
     pub database: String,
+    /// Into which folder of this machine the log is received as it is written. `None`: it is not.
+    pub receive_wal: Option<PathBuf>,
     /// More of pgBackRest's options, by its names for them.
     pub options: BTreeMap<String, String>,
 }
@@ -346,6 +348,7 @@ pub(super) fn of_cluster(reader: &mut Reader, section: &mut Section, master_key:
     let mut section = empty(&at, said);
     let login = logins::backup(reader, &mut section, master_key);
     let database = section.optional(reader, "database").unwrap_or_else(|| "postgres".to_owned());
+    let receive_wal = section.optional::<String>(reader, "receive_wal").map(|folder| reader.resolve(&folder));
     let mut options = BTreeMap::new();
     for (at, name, value) in section.entries(reader, "options") {
         let word = !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
@@ -361,7 +364,7 @@ pub(super) fn of_cluster(reader: &mut Reader, section: &mut Section, master_key:
         }
     }
     section.finish(reader);
-    login.map(|login| ClusterBackup { login, database, options })
+    login.map(|login| ClusterBackup { login, database, receive_wal, options })
 }
 
 /// Across tables: what is to be kept somewhere must be able to get there.
@@ -381,6 +384,10 @@ pub(super) fn check(settings: &Settings, problems: &mut Vec<Problem>) {
             let what = "none says where its data_directory is, which pgBackRest has to read";
             let problem = Problem::new(at("servers"), what);
             problems.push(problem.example("data_directory = \"/var/lib/postgresql/15/main\""));
+        }
+        if cluster.backup.as_ref().is_some_and(|of| of.receive_wal.is_some()) && settings.region.is_none() {
+            let what = "has the data of all tenants come to where this pgward is, which is not said";
+            problems.push(Problem::new(at("backup.receive_wal"), what).example("region = \"lk\""));
         }
         match &cluster.backup {
             None => problems.push(

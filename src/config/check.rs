@@ -315,7 +315,9 @@ fn tenant(settings: &Settings, tenant: &Tenant, problems: &mut Vec<Problem>) {
     let primaries = primaries.map(|primary| ("primary", primary.name.as_str(), &primary.region));
     let repositories = cluster.repositories.iter();
     let repositories = repositories.map(|(name, repository)| ("repository", name.as_str(), &repository.region));
-    for (kind, name, region) in primaries.chain(repositories) {
+    let received = cluster.backup.iter().filter(|of| of.receive_wal.is_some()).zip(&settings.region);
+    let received = received.map(|(_, region)| ("log that is received by", "this pgward", region));
+    for (kind, name, region) in primaries.chain(repositories).chain(received) {
         if !residency::allows(&tenant.regions, region) {
             let regions: Vec<&str> = tenant.regions.iter().map(|region| region.as_str()).collect();
             let what = format!(

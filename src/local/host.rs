@@ -1,7 +1,7 @@
 //! What this machine offers: PostgreSQL's programs, a user they may run as, folders that user reaches.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown, fchown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -58,6 +58,16 @@ impl Host {
         match self.account {
             Some((uid, gid)) => {
                 chown(path, Some(uid), Some(gid)).map_err(ClusterError::file("change the owner of", path))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The same of a file that is open, whatever stands at its path by now.
+    pub fn own_file(&self, file: &fs::File, path: &Path) -> Result<(), ClusterError> {
+        match self.account {
+            Some((uid, gid)) => {
+                fchown(file, Some(uid), Some(gid)).map_err(ClusterError::file("change the owner of", path))
             }
             None => Ok(()),
         }

@@ -10,7 +10,7 @@ use super::classified::ClassifiedDatabase;
 use super::finding::{Finding, Severity};
 use super::history::{Counted, History, Log, Passed, Past, Refused, Served, Way};
 use super::standing::{self, NodeStanding, Standing, names};
-use crate::base::{ClusterName, Region, RepositoryName};
+use crate::base::{ClusterName, Region};
 use crate::config::{Cluster, Node, Settings, Tenant};
 use crate::residency;
 use crate::topology::{Look, ServerView};
@@ -375,19 +375,23 @@ impl Place {
             backups: settings
                 .clusters
                 .get(&tenant.cluster)
-                .map(|cluster| repositories(cluster, tenant))
+                .map(|cluster| repositories(settings, cluster, tenant))
                 .unwrap_or_default(),
         }
     }
 }
 
-fn repositories(cluster: &Cluster, tenant: &Tenant) -> Vec<Repository> {
-    let one = |(name, kept): (&RepositoryName, &crate::config::Repository)| Repository {
-        repository: name.to_string(),
-        region: kept.region.to_string(),
-        allowed: residency::allows(&tenant.regions, &kept.region),
+fn repositories(settings: &Settings, cluster: &Cluster, tenant: &Tenant) -> Vec<Repository> {
+    let one = |repository: String, region: &Region| Repository {
+        repository,
+        region: region.to_string(),
+        allowed: residency::allows(&tenant.regions, region),
     };
-    cluster.repositories.iter().map(one).collect()
+    let kept = cluster.repositories.iter().map(|(name, kept)| one(name.to_string(), &kept.region));
+    // The log holds what is written in all databases of the cluster.
+    let receives = cluster.backup.as_ref().is_some_and(|of| of.receive_wal.is_some());
+    let received = settings.region.iter().filter(|_| receives);
+    kept.chain(received.map(|region| one("log received by this pgward".to_owned(), region))).collect()
 }
 
 #[cfg(test)]

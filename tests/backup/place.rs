@@ -63,7 +63,7 @@ impl Place {
 
     /// Has the log archived as `setup` said.
     pub async fn archived(&self) {
-        self.archive_by(&archive_command(&self.site()).unwrap()).await;
+        self.archive_by(&archive_command(&self.site())).await;
     }
 
     pub async fn archive_by(&self, command: &str) {

@@ -9,5 +9,6 @@ mod damage;
 mod drill;
 mod loss;
 mod place;
+mod receive;
 mod recorded;
 mod sound;

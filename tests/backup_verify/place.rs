@@ -56,10 +56,25 @@ pub async fn place(name: &str) -> Place {
     place_with(name, "", "").await
 }
 
+/// Whose log is received as it is written, into the folder `received`, by whoever runs its configuration; which does
+/// nothing else by itself.
+pub async fn place_that_receives(name: &str) -> Place {
+    let mut place = place_with(name, "scheduled = false", "").await;
+    let text = std::fs::read_to_string(&place.file).unwrap();
+    let folder = place.repository("received");
+    let receive = format!("backup.receive_wal = \"{}\"\n[clusters.main.repositories.near]", folder.display());
+    let text = text.replacen("[clusters.main.repositories.near]", &receive, 1);
+    let text = format!("region = \"lk\"\nhttp.address = \"127.0.0.1:0\"\n{text}");
+    std::fs::write(&place.file, &text).unwrap();
+    place.settings = Arc::new(support::parse(&text));
+    place.site = Site::open(&place.settings, &ClusterName::parse("main").unwrap()).unwrap();
+    place
+}
+
 /// `backup`: more of the table `[backup]`. `rest`: what comes behind all tables.
 pub async fn place_with(name: &str, backup: &str, rest: &str) -> Place {
-    let cluster =
-        Cluster::builder(name).setting("archive_mode", "on").setting("archive_command", "").start().await.unwrap();
+    let cluster = Cluster::builder(name).setting("archive_mode", "on").setting("archive_command", "");
+    let cluster = cluster.hba("host replication pgward_backup 127.0.0.1/32 trust").start().await.unwrap();
     let server = cluster.primary();
     let text = configuration(&cluster, backup) + rest;
     let file = cluster.folder().join("pgward.toml");
@@ -80,7 +95,7 @@ pub async fn place_with(name: &str, backup: &str, rest: &str) -> Place {
     server.run("app", "fill the database", CONTENTS).await.unwrap();
     let site = Site::open(&settings, &ClusterName::parse("main").unwrap()).unwrap();
     site.prepare(&site.primary().await.unwrap(), &mut Unseen).await.unwrap();
-    let command = archive_command(&site).unwrap();
+    let command = archive_command(&site);
     archive_by(server, &command).await;
     Place { cluster, settings, site, file }
 }

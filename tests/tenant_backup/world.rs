@@ -38,7 +38,7 @@ pub async fn place(name: &'static str) -> Place {
 }
 
 async fn first_backup(place: &Place) {
-    let command = archive_command(&site(place)).unwrap();
+    let command = archive_command(&site(place));
     let admin = place.admin().await;
     admin
         .batch_execute(&format!("alter system set archive_command = '{}'", command.replace('\'', "''")))

@@ -95,6 +95,7 @@ impl TargetArguments {
         let target = target.or_else(|| self.point.clone().map(Target::Name));
         let target = target.or_else(|| self.transaction.map(Target::Transaction));
         let target = target.or_else(|| self.backup_only.then_some(Target::Consistent));
-        Wanted { repository: self.repository.clone(), set: self.set.clone(), target: target.unwrap_or(Target::End) }
+        let (repository, set) = (self.repository.clone(), self.set.clone());
+        Wanted { repository, set, target: target.unwrap_or(Target::End), received: true }
     }
 }

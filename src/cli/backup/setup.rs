@@ -47,7 +47,7 @@ async fn set_up(arguments: &Arguments, site: &Site) -> Result<(), Failure> {
     let row =
         client.query_one("select current_setting('archive_mode'), current_setting('archive_command')", &[]).await?;
     let (mode, command): (String, String) = (row.get(0), row.get(1));
-    let wanted = archive_command(site)?;
+    let wanted = archive_command(site);
     if mode == "off" || command != wanted {
         say("its log is to be archived by these lines of postgresql.conf, on each of its servers:\n");
         say("archive_mode = on");
@@ -57,6 +57,13 @@ async fn set_up(arguments: &Arguments, site: &Site) -> Result<(), Failure> {
             true => "\nand the server restarted, since archive_mode is off now",
             false => "\nand the server told to reload them",
         });
+    }
+    if let Some(folder) = site.receive_wal() {
+        let (role, folder) = (&own.login.role, folder.display());
+        say(format_args!(
+            "\nits log is to be received into {folder}; from that machine pg_hba.conf has to let it in:\n\n\
+             host replication {role} ADDRESS scram-sha-256"
+        ));
     }
     Ok(())
 }

@@ -6,12 +6,14 @@ use super::shown::{size, time};
 use crate::base::{causes, clock};
 use crate::cli::output::say;
 use crate::cli::runtime;
-use crate::sidecar::backup::{Archiving, BackupError, Holdings, LastTrial, Site, Standing, archiving, standing};
+use crate::sidecar::backup::{
+    Archiving, BackupError, Holdings, LastTrial, Receiving, Site, Standing, archiving, receiving, standing,
+};
 
 /// Show whether each cluster has the backups that it should, and whether its log gets to the archive
 ///
 /// Exit code 0: all is well. 1: a backup is overdue or was not sound, a repository cannot be read, or the log is not archived
-/// as it should be.
+/// or received as it should be.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -27,6 +29,8 @@ struct Found {
     holdings: Vec<Holdings>,
     standing: Vec<Standing>,
     archiving: Result<Archiving, String>,
+    /// `None`: it is not to be received here.
+    receiving: Option<Receiving>,
     trial: Option<LastTrial>,
     findings: Vec<String>,
 }
@@ -58,15 +62,25 @@ async fn look(site: &Site) -> Result<Found, BackupError> {
         .collect();
     let readable = standing.iter().zip(&holdings).filter(|(_, of)| of.trouble.is_none());
     findings.extend(readable.filter_map(|(standing, _)| standing.finding()));
-    let told = async { archiving(site, &site.primary().await?).await };
+    let mut received = None;
+    let told = async {
+        let writer = site.writer().await?;
+        if site.receive_wal().is_some() {
+            received = Some(receiving(site, &writer.client).await?);
+        }
+        archiving(site, &writer).await
+    };
     let archiving = told.await.map_err(|error| causes(&error));
     match &archiving {
         Ok(archiving) => findings.extend(archiving.alert(site)),
         Err(error) => findings.push(format!("how the log is archived is not known: {error}")),
     }
+    if received.is_some_and(|receiving| !receiving.streaming) {
+        findings.push("nobody receives the log as it is written; the log of `pgward run` says why".to_owned());
+    }
     let trial = LastTrial::of(site);
     findings.extend(untried(site, trial.as_ref()));
-    Ok(Found { holdings, standing, archiving, trial, findings })
+    Ok(Found { holdings, standing, archiving, receiving: received, trial, findings })
 }
 
 /// A trial that failed, or that is long overdue where there is to be one each day.
@@ -85,6 +99,7 @@ fn shown(site: &Site, found: &Found) -> Value {
         "cluster": site.cluster().name.as_str(),
         "repositories": found.standing,
         "archiving": found.archiving.as_ref().ok(),
+        "receiving": found.receiving,
         "tried": found.trial.as_ref().map(|trial| {
             json!({ "at": trial.at, "sound": trial.sound, "rto_seconds": trial.rto, "rpo_seconds": trial.rpo })
         }),
@@ -111,6 +126,12 @@ fn tell(site: &Site, found: &Found) {
             "  log: archived up to {last}; {count} segments ({bytes}) wait, {} s",
             archiving.lag.as_secs()
         ));
+    }
+    if found.archiving.as_ref().is_ok_and(|archiving| archiving.timeout.is_zero()) && found.receiving.is_none() {
+        say("  log: archive_timeout is 0, so a segment is archived when it is full, however long that takes");
+    }
+    if let Some(Receiving { streaming: true, behind_bytes }) = found.receiving {
+        say(format_args!("  log: received as it is written, {} behind", size(behind_bytes)));
     }
     match &found.trial {
         Some(trial) => {

@@ -157,7 +157,7 @@ async fn archive(settings: &Arc<Settings>, cluster: &Cluster) -> Result<(), Fail
         tenant::install_backup(&client, settings, site.cluster(), of).await?;
     }
     site.prepare(&site.primary().await?, &mut Unseen).await?;
-    let command = archive_command(&site)?.replace('\'', "''");
+    let command = archive_command(&site).replace('\'', "''");
     for server in cluster.servers() {
         let doing = "say how the log is archived";
         server.run("postgres", doing, &format!("alter system set archive_command = '{command}'")).await?;

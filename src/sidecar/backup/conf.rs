@@ -105,7 +105,7 @@ mod tests {
             allow_unsafe: false,
         };
         let options = [("compress-type".to_owned(), "lz4".to_owned())].into();
-        let backup = ClusterBackup { login, database: "postgres".to_owned(), options };
+        let backup = ClusterBackup { login, database: "postgres".to_owned(), receive_wal: None, options };
         let store =
             Store { place: StorePlace::Posix(PathBuf::from("/b")), cipher: Some(Secret::new(*b"a passphrase")) };
         let repository = Repository { region: Region::parse("lk").unwrap(), store: Some(store) };

@@ -306,7 +306,7 @@ async fn rehearse_from(
 ) -> Result<Rehearsal, BackupError> {
     let archive_age = archive_age(site).await;
     let lost_at = SystemTime::now();
-    let wanted = Wanted { repository: Some(repository.clone()), set: None, target: Target::End };
+    let wanted = Wanted::archived(Some(repository.clone()), None, Target::End);
     let scratch = Scratch::restore(site, &wanted, progress).await?;
     let (took, newest) = (scratch.took(), scratch.recovered().last_commit);
     let backup = scratch.backup().label.clone();

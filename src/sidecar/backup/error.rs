@@ -35,8 +35,10 @@ pub enum BackupError {
     Writers(#[from] WritersError),
     #[error(transparent)]
     Way(#[from] WayError),
-    #[error("no server of cluster {cluster} that has a data_directory takes writes{why}")]
+    #[error("the data of the server of cluster {cluster} that takes writes is not here{why}")]
     NoPrimary { cluster: ClusterName, why: String },
+    #[error("no server of cluster {cluster} takes writes{why}")]
+    NoWriter { cluster: ClusterName, why: String },
     #[error("cannot {doing} on cluster {cluster}")]
     Sql {
         doing: &'static str,
@@ -65,6 +67,8 @@ pub enum BackupError {
          largest cluster", .folder.display()
     )]
     NoRoom { cluster: ClusterName, needed: u64, free: u64, folder: PathBuf },
+    #[error("the log of cluster {cluster} is not received: {why}")]
+    NotReceived { cluster: ClusterName, why: String },
     #[error("{0}")]
     Target(String),
     #[error("what cluster {cluster} holds cannot be recorded")]

@@ -17,8 +17,7 @@ pub(super) const OVERDUE: Family =
     ("pgward_backup_overdue", "1 while a repository has not got the backup that has been due for an hour.");
 pub(super) const STORED: Family = ("pgward_backup_stored_bytes", "What the backups of a repository take there.");
 
-pub(super) const OF_CLUSTER: [Family; 11] =
-    [RUNNING, FAILING, DURATION, VERIFIED, UNSOUND, RTO, RPO, ALERT, LAG, WAITING, ARCHIVE_FAILING];
+pub(super) const OF_MAKING: [Family; 7] = [RUNNING, FAILING, DURATION, VERIFIED, UNSOUND, RTO, RPO];
 pub(super) const RUNNING: Family =
     ("pgward_backup_running", "1 while a backup of the cluster is made by the schedule.");
 pub(super) const FAILING: Family = ("pgward_backup_failing", "1 while what is due fails.");
@@ -30,6 +29,7 @@ pub(super) const VERIFIED: Family = (
 pub(super) const UNSOUND: Family = ("pgward_backup_unsound", "1 while the last one that was tried was not sound.");
 pub(super) const RTO: Family = ("pgward_backup_rto_seconds", "How long it took then to be back.");
 pub(super) const RPO: Family = ("pgward_backup_rpo_seconds", "How old the end of the archive was then.");
+pub(super) const OF_WATCHING: [Family; 4] = [ALERT, LAG, WAITING, ARCHIVE_FAILING];
 pub(super) const ALERT: Family =
     ("pgward_archive_alert", "1 while the cluster's log is archived too slowly, or how it is archived is not known.");
 pub(super) const LAG: Family =
@@ -37,6 +37,12 @@ pub(super) const LAG: Family =
 pub(super) const WAITING: Family = ("pgward_archive_waiting_bytes", "How much of the log waits to be archived.");
 pub(super) const ARCHIVE_FAILING: Family =
     ("pgward_archive_failing", "1 while the last attempt to archive a part of the log has failed.");
+
+pub(super) const OF_RECEIVING: [Family; 2] = [RECEIVING, BEHIND];
+pub(super) const RECEIVING: Family =
+    ("pgward_wal_receiving", "1 while the cluster's log is received here as it is written (receive_wal).");
+pub(super) const BEHIND: Family =
+    ("pgward_wal_receive_lag_bytes", "How much of the log is written there and not on the disk here.");
 
 /// The cluster, the repository if it is of one, and the gauge.
 type Key = (ClusterName, Option<RepositoryName>, Family);
@@ -53,11 +59,8 @@ impl Gauges {
     }
 
     /// Shows a cluster's before anything is known, so that alerts can be made of them.
-    pub fn begin<'a>(&self, cluster: &ClusterName, repositories: impl Iterator<Item = &'a RepositoryName>) {
-        OF_CLUSTER.iter().for_each(|family| self.set(cluster, None, *family, 0.0));
-        for repository in repositories {
-            OF_REPOSITORY.iter().for_each(|family| self.set(cluster, Some(repository), *family, 0.0));
-        }
+    pub fn begin(&self, cluster: &ClusterName, repository: Option<&RepositoryName>, families: &[Family]) {
+        families.iter().for_each(|family| self.set(cluster, repository, *family, 0.0));
     }
 
     pub fn set(&self, cluster: &ClusterName, repository: Option<&RepositoryName>, family: Family, value: f64) {
@@ -66,9 +69,9 @@ impl Gauges {
         self.telemetry.publish("backup", values.iter().map(|(key, value)| sample(key, *value)).collect());
     }
 
-    pub fn end(&self, gone: &ClusterName) {
+    pub fn end(&self, gone: &ClusterName, families: &[Family]) {
         let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
-        values.retain(|(cluster, _, _), _| cluster != gone);
+        values.retain(|(cluster, _, family), _| cluster != gone || !families.contains(family));
         self.telemetry.publish("backup", values.iter().map(|(key, value)| sample(key, *value)).collect());
     }
 

@@ -10,6 +10,7 @@ use super::info::{Holdings, Kept, TIER};
 use super::pgbackrest::Progress;
 use super::site::{Primary, Site};
 use super::tiers;
+use super::watch::Unarchived;
 use crate::base::{RepositoryName, clock};
 use crate::config::{BackupKind, Tier};
 
@@ -120,37 +121,22 @@ async fn held(site: &Site, name: &RepositoryName) -> Result<Holdings, BackupErro
 }
 
 /// What postgresql.conf has to say for the log to be archived.
-pub fn archive_command(site: &Site) -> Result<String, BackupError> {
-    let quoted = |text: String| format!("'{}'", text.replace('\'', "'\\''"));
-    let program = quoted(site.rules().program.display().to_string());
-    let config = quoted(site.folder().join("pgbackrest.conf").display().to_string());
-    Ok(format!("{program} --config={config} --stanza={} archive-push \"$PWD/%p\"", site.cluster().name))
+pub fn archive_command(site: &Site) -> String {
+    format!("{} archive-push \"$PWD/%p\"", site.command_line())
 }
 
 /// Without the log after it no backup is whole.
 async fn archiving(site: &Site, primary: &Primary) -> Result<(), BackupError> {
-    let sql = "select pg_catalog.current_setting('archive_mode'), pg_catalog.current_setting('archive_command'), \
-               pg_catalog.current_setting('archive_library', true)";
-    let row = primary.client.query_one(sql, &[]).await.map_err(site.sql("ask for the archiving"))?;
-    let (mode, command): (String, String) = (row.get(0), row.get(1));
-    let library: Option<String> = row.get(2);
-    let failed = |what: &str, mend: String| {
-        Err(BackupError::Archiving { cluster: site.cluster().name.clone(), what: what.to_owned(), mend })
+    let Some(unarchived) = Unarchived::of(site, &primary.client).await? else { return Ok(()) };
+    let command = archive_command(site).replace('\'', "''");
+    let mend = match unarchived {
+        Unarchived::Off => {
+            format!("set archive_mode = on and archive_command = '{command}' in postgresql.conf, and restart it")
+        }
+        Unarchived::Elsewhere => format!("set archive_command = '{command}' in postgresql.conf, and reload it"),
     };
-    if mode == "off" {
-        let command = archive_command(site)?;
-        let mend = format!(
-            "set archive_mode = on and archive_command = '{}' in postgresql.conf, and restart it",
-            command.replace('\'', "''")
-        );
-        return failed("archive_mode is off", mend);
-    }
-    if library.is_none_or(|library| library.is_empty()) && !command.contains("archive-push") {
-        let command = archive_command(site)?;
-        let mend = format!("set archive_command = '{}' in postgresql.conf, and reload it", command.replace('\'', "''"));
-        return failed("archive_command does not call pgbackrest's archive-push", mend);
-    }
-    Ok(())
+    let (cluster, what) = (site.cluster().name.clone(), unarchived.as_str().to_owned());
+    Err(BackupError::Archiving { cluster, what, mend })
 }
 
 /// What was let go, and why more was not.

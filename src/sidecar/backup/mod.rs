@@ -11,6 +11,7 @@
 //!   scratch     a copy, restored aside
 //!   standing    what there should be by now
 //!   watch       how the log gets to the archive
+//!   receive     the log as it is written, for what is not in the archive yet
 //!   baseline    what a cluster holds, to compare a copy with
 //!   verify      a backup is tried: restored, compared, examined
 //!   drill       a region is lost, on paper and on scratch servers
@@ -27,6 +28,7 @@ mod info;
 mod make;
 mod pgbackrest;
 mod programs;
+mod receive;
 mod recorded;
 mod reports;
 mod restore;
@@ -45,10 +47,11 @@ pub use finding::{Finding, Severity};
 pub use info::{Holdings, Kept};
 pub use make::{Made, Order, Pruned, archive_command, kept_until, make, prune};
 pub use pgbackrest::{Progress, Unseen};
+pub use receive::{Receiving, receiving};
 pub use restore::{Place, Restored, restore};
 pub use schedule::{Source, keep};
 pub use scratch::{Recovered, Scratch, Took};
-pub use site::{Lock, Primary, Site};
+pub use site::{Lock, Primary, Site, Writer};
 pub use standing::{Standing, standing};
 pub use target::{Target, Wanted, moment};
 pub use verify::{Against, LastTrial, Trial, Verified, verify};

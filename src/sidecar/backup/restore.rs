@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::error::BackupError;
 use super::info::Kept;
 use super::pgbackrest::Progress;
+use super::receive::replay_received;
 use super::site::Site;
 use super::target::{Target, Wanted};
 use crate::sidecar::erasures::{Erasure, Erasures};
@@ -58,6 +59,9 @@ pub async fn restore(
     progress.step(&format!("restoring backup {} from repository {}", backup.label, backup.repository));
     let begin = Instant::now();
     site.pgbackrest()?.run("restore", &options, progress).await?;
+    if wanted.received {
+        replay_received(site, &numbered, &data)?;
+    }
     let (target, took) = (wanted.target.clone(), begin.elapsed());
     let erased = Erasures::of(site.folder()).since(since(&target, &backup));
     let erased = erased.map_err(BackupError::file("read", site.folder()))?;

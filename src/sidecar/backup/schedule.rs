@@ -14,6 +14,7 @@ use super::gauges::{self, Gauges};
 use super::info::Holdings;
 use super::make::{Order, make, prune};
 use super::pgbackrest::Unseen;
+use super::receive::{self, Receiver};
 use super::site::Site;
 use super::tiers;
 use super::verify::{Against, LastTrial, Trial, verify};
@@ -28,50 +29,82 @@ const LOOK: Duration = Duration::from_secs(15);
 /// The first wait after a failure, and the longest.
 const WAITS: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(3_600));
 
+/// How often it is looked what every repository has by now, so that it need not stay here.
+const CLEAN: Duration = Duration::from_secs(60);
+
+/// How often in a row the primary may refuse to go on before it is begun anew.
+const REFUSALS: u32 = 3;
+
 /// The configuration in force.
 pub type Source = Arc<dyn Fn() -> Arc<Settings> + Send + Sync>;
 
 /// Runs until it is stopped. A backup that is being made then is gone on with by the next.
 pub async fn keep(source: Source, telemetry: Arc<Telemetry>, stop: CancellationToken) {
     let gauges = Arc::new(Gauges::new(telemetry));
-    let mut kept: BTreeMap<ClusterName, [JoinHandle<()>; 2]> = BTreeMap::new();
+    let mut kept: BTreeMap<(ClusterName, Duty), JoinHandle<()>> = BTreeMap::new();
     let mut due = tokio::time::interval(Duration::from_secs(1));
     while stop.run_until_cancelled(due.tick()).await.is_some() {
-        kept.retain(|name, tasks| {
-            let going_on = tasks.iter().any(|task| !task.is_finished());
-            if !going_on {
-                gauges.end(name);
+        kept.retain(|(name, duty), task| {
+            if task.is_finished() {
+                gauges.end(name, duty.gauges());
+                gauges.end(name, duty.gauges_of_repositories());
             }
-            going_on
+            !task.is_finished()
         });
         let settings = source();
-        for name in scheduled(&settings).filter(|name| !kept.contains_key(*name)).cloned().collect::<Vec<_>>() {
-            let keeper = Keeper { name: name.clone(), source: Arc::clone(&source), gauges: Arc::clone(&gauges) };
-            let of = settings.clusters.get(&name).map(|cluster| &cluster.repositories);
-            let driven = of.into_iter().flatten().filter(|(_, repository)| repository.store.is_some());
-            gauges.begin(&name, driven.map(|(name, _)| name));
-            let watcher = keeper.clone();
-            let (making, watching) = (stop.clone(), stop.clone());
-            let tasks = [
-                tokio::spawn(async move { making.run_until_cancelled(keeper.keep_making()).await.unwrap_or_default() }),
-                tokio::spawn(
-                    async move { watching.run_until_cancelled(watcher.keep_watching()).await.unwrap_or_default() },
-                ),
-            ];
-            kept.insert(name, tasks);
+        for name in Site::clusters(&settings) {
+            for duty in Duty::ALL.into_iter().filter(|duty| duty.is_of(&settings, name)) {
+                let task = || {
+                    let (source, gauges) = (Arc::clone(&source), Arc::clone(&gauges));
+                    let (keeper, stop) = (Keeper { name: name.clone(), duty, source, gauges }, stop.clone());
+                    keeper.begin(&settings);
+                    tokio::spawn(async move { stop.run_until_cancelled(keeper.keep()).await.unwrap_or_default() })
+                };
+                kept.entry((name.clone(), duty)).or_insert_with(task);
+            }
         }
     }
 }
 
-fn scheduled(settings: &Settings) -> impl Iterator<Item = &ClusterName> {
-    let on = settings.backup.as_ref().is_some_and(|backup| backup.scheduled);
-    Site::clusters(settings).filter(move |_| on)
+/// What is done for a cluster, each apart from the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Duty {
+    /// And trying what was made.
+    Making,
+    Watching,
+    Receiving,
+}
+
+impl Duty {
+    const ALL: [Self; 3] = [Self::Making, Self::Watching, Self::Receiving];
+
+    fn is_of(self, settings: &Settings, cluster: &ClusterName) -> bool {
+        let Some(cluster) = settings.clusters.get(cluster) else { return false };
+        let receives = || cluster.backup.as_ref().is_some_and(|of| of.receive_wal.is_some());
+        match self {
+            Self::Making | Self::Watching => settings.backup.as_ref().is_some_and(|backup| backup.scheduled),
+            // Wherever that is configured: it is for another machine than the one that makes backups.
+            Self::Receiving => settings.backup.is_some() && receives(),
+        }
+    }
+
+    fn gauges(self) -> &'static [gauges::Family] {
+        match self {
+            Self::Making => &gauges::OF_MAKING,
+            Self::Watching => &gauges::OF_WATCHING,
+            Self::Receiving => &gauges::OF_RECEIVING,
+        }
+    }
+
+    fn gauges_of_repositories(self) -> &'static [gauges::Family] {
+        if self == Self::Making { &gauges::OF_REPOSITORY } else { &[] }
+    }
 }
 
 /// One cluster's.
-#[derive(Clone)]
 struct Keeper {
     name: ClusterName,
+    duty: Duty,
     source: Source,
     gauges: Arc<Gauges>,
 }
@@ -80,10 +113,28 @@ impl Keeper {
     /// By the configuration in force. `None`: there is nothing to do for the cluster any more.
     fn site(&self) -> Option<Result<Site, BackupError>> {
         let settings = (self.source)();
-        scheduled(&settings).any(|name| *name == self.name).then(|| Site::open(&settings, &self.name))
+        let wanted = Site::clusters(&settings).any(|name| *name == self.name) && self.duty.is_of(&settings, &self.name);
+        wanted.then(|| Site::open(&settings, &self.name))
     }
 
-    async fn keep_making(self) {
+    /// Shows its gauges.
+    fn begin(&self, settings: &Settings) {
+        self.gauges.begin(&self.name, None, self.duty.gauges());
+        let of = settings.clusters.get(&self.name).map(|cluster| &cluster.repositories);
+        for (repository, _) in of.into_iter().flatten().filter(|(_, repository)| repository.store.is_some()) {
+            self.gauges.begin(&self.name, Some(repository), self.duty.gauges_of_repositories());
+        }
+    }
+
+    async fn keep(self) {
+        match self.duty {
+            Duty::Making => self.keep_making().await,
+            Duty::Watching => self.keep_watching().await,
+            Duty::Receiving => self.keep_receiving().await,
+        }
+    }
+
+    async fn keep_making(&self) {
         let mut failures = 0_u32;
         let mut untried: Option<Instant> = None;
         while let Some(site) = self.site() {
@@ -225,7 +276,7 @@ impl Keeper {
         }
     }
 
-    async fn keep_watching(self) {
+    async fn keep_watching(&self) {
         let mut told: Option<String> = None;
         while let Some(site) = self.site() {
             let alert = self.watch(site).await.unwrap_or_else(|error| {
@@ -242,9 +293,79 @@ impl Keeper {
         }
     }
 
+    /// Losing the primary's disk loses what is not received, so it is gone on with soon.
+    async fn keep_receiving(&self) {
+        let (mut failures, mut refused, mut told) = (0_u32, 0_u32, String::new());
+        while let Some(site) = self.site() {
+            let mut streamed = false;
+            let (ended, begun) = match &site {
+                Ok(site) => self.receive(site, &mut streamed).await,
+                Err(error) => (Some(causes(error)), false),
+            };
+            self.gauge(gauges::RECEIVING, 0.0);
+            if streamed {
+                (failures, refused) = (0, 0);
+                told.clear();
+            }
+            let Some(error) = ended else { continue };
+            if told != error {
+                tracing::error!(cluster = %self.name, error, "the log is not received; it is tried again");
+                told = error;
+            }
+            failures = failures.saturating_add(1);
+            refused += u32::from(begun);
+            if let (Ok(site), true) = (&site, refused == REFUSALS) {
+                refused = 0;
+                match receive::set_aside(site) {
+                    Ok(true) => {
+                        tracing::warn!(cluster = %self.name, "the primary does not go on from what was received, \
+                        so that is moved aside")
+                    }
+                    Ok(false) => {}
+                    Err(error) => tracing::warn!(cluster = %self.name, error = causes(&error), "what was received \
+                        cannot be moved aside"),
+                }
+            }
+            tokio::time::sleep(Duration::from_secs(1).saturating_mul(failures).min(2 * LOOK)).await;
+        }
+    }
+
+    /// As long as it can be, or until the configuration is another one. Returns why it cannot be any more, and whether
+    /// pg_receivewal had been started on a primary that answers.
+    async fn receive(&self, site: &Site, streamed: &mut bool) -> (Option<String>, bool) {
+        let mut receiver = match Receiver::begin(site).await {
+            Ok(receiver) => receiver,
+            Err(error) => return (Some(causes(&error)), false),
+        };
+        let mut cleaned = Instant::now();
+        loop {
+            let receiving = match receiver.look(site).await {
+                Ok(receiving) => receiving,
+                Err(error) => return (Some(causes(&error)), true),
+            };
+            if receiving.streaming && !*streamed {
+                tracing::info!(cluster = %self.name, "the log is received as it is written");
+            }
+            *streamed |= receiving.streaming;
+            self.gauge(gauges::RECEIVING, if receiving.streaming { 1.0 } else { 0.0 });
+            #[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
+            self.gauge(gauges::BEHIND, receiving.behind_bytes as f64);
+            if cleaned.elapsed() > CLEAN {
+                cleaned = Instant::now();
+                if let Err(error) = receive::clean(site).await {
+                    tracing::warn!(cluster = %self.name, error = causes(&error), "what was received is not let go");
+                }
+            }
+            let still = self.site().is_some_and(|now| now.is_ok_and(|now| now.receives_as(site)));
+            if !still {
+                return (None, true);
+            }
+        }
+    }
+
     async fn watch(&self, site: Result<Site, BackupError>) -> Result<Option<String>, BackupError> {
         let site = site?;
-        let archiving = archiving(&site, &site.primary().await?).await?;
+        let archiving = archiving(&site, &site.writer().await?).await?;
         self.gauge(gauges::LAG, archiving.lag.as_secs_f64());
         #[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
         self.gauge(gauges::WAITING, archiving.waiting_bytes as f64);

@@ -11,6 +11,7 @@ use tokio_postgres::Client;
 use super::error::BackupError;
 use super::info::Kept;
 use super::pgbackrest::Progress;
+use super::receive::replay_received;
 use super::site::Site;
 use super::target::{Target, Wanted};
 use crate::local::{ClusterError, Host, Server, Stop, postmaster};
@@ -88,6 +89,9 @@ impl Scratch {
         let begin = Instant::now();
         site.pgbackrest()?.run("restore", &options, progress).await?;
         let restore = begin.elapsed();
+        if wanted.received {
+            replay_received(site, &numbered, &data)?;
+        }
         progress.step(&format!("replaying the log {}", wanted.target));
         let begin = Instant::now();
         let superuser = site.rules().superuser.clone();

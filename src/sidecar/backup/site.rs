@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::OFlags;
 use tempfile::NamedTempFile;
 use tokio_postgres::Client;
 
@@ -20,6 +21,13 @@ use crate::local::Host;
 use crate::residency;
 use crate::tenant::login_password;
 use crate::topology::{self, Errand, Way, WayError};
+
+/// What servers know us by.
+const APPLICATION: &str = "pgward backup";
+
+/// A link in the folder of somebody else leads elsewhere.
+#[allow(clippy::cast_possible_wrap, reason = "a flag")]
+const NO_LINK: i32 = OFlags::NOFOLLOW.bits() as i32;
 
 pub struct Site {
     settings: Arc<Settings>,
@@ -82,6 +90,16 @@ impl Site {
         &self.backup
     }
 
+    /// Into which folder the log is received as it is written.
+    pub fn receive_wal(&self) -> Option<&Path> {
+        self.own.receive_wal.as_deref()
+    }
+
+    /// Whether what receives the log for one can go on for the other.
+    pub(super) fn receives_as(&self, other: &Self) -> bool {
+        self.cluster == other.cluster && self.own == other.own && self.may_be_here().is_ok()
+    }
+
     /// What is remembered of the cluster's backups: ours and PostgreSQL's user's alone.
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -118,11 +136,16 @@ impl Site {
 
     /// `doing`: what others are told who come meanwhile.
     pub fn lock(&self, doing: &str) -> Result<Lock, BackupError> {
-        let path = self.folder.join("command.lock");
-        let failed = |source| BackupError::File { doing: "lock", path: path.clone(), source };
+        self.lock_at(&self.folder.join("command.lock"), doing)
+    }
+
+    /// The folder is PostgreSQL's user's, who may have put something else there.
+    pub(super) fn lock_at(&self, path: &Path, doing: &str) -> Result<Lock, BackupError> {
+        let failed = |source| BackupError::File { doing: "lock", path: path.to_owned(), source };
         let mut options = OpenOptions::new();
-        let mut file =
-            options.create(true).truncate(false).read(true).write(true).mode(0o600).open(&path).map_err(failed)?;
+        options.create(true).truncate(false).read(true).write(true).mode(0o600).custom_flags(NO_LINK);
+        let mut file = options.open(path).map_err(failed)?;
+        self.host.own_file(&file, path)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -167,28 +190,45 @@ impl Site {
 
     fn errand<'a>(&'a self, database: &'a str) -> Errand<'a> {
         let (cluster, login) = (&self.cluster.name, &self.own.login);
-        Errand { cluster, database, login, application_name: "pgward backup" }
+        Errand { cluster, database, login, application_name: APPLICATION }
     }
 
     /// The server that takes writes and whose data pgBackRest can read, and a connection to it.
     pub async fn primary(&self) -> Result<Primary, BackupError> {
+        let Writer { server, client, data } = self.writer().await?;
+        match data {
+            Ok(data) => Ok(Primary { server, data, client }),
+            Err(why) => {
+                let why = format!(" (server {}: {why})", server.name);
+                Err(BackupError::NoPrimary { cluster: self.cluster.name.clone(), why })
+            }
+        }
+    }
+
+    /// The server that takes writes, wherever its data is, and a connection to it.
+    pub async fn writer(&self) -> Result<Writer, BackupError> {
         let mut why = String::new();
         for server in topology::writers(&self.cluster).await?.servers {
-            // Patroni tells where a server is, the configuration where its data is.
-            let known =
-                self.cluster.servers.iter().find(|known| known.host == server.host && known.port == server.port);
-            let Some(data) = known.and_then(|known| known.data_directory.clone()) else { continue };
             let way = Way::to_server(&self.settings, self.errand(&self.own.database), &server)?;
             match way.connect().await {
-                Ok(client) if self.is_data_of(&client, &data).await? => return Ok(Primary { server, data, client }),
-                Ok(_) => {
-                    let (name, data) = (&server.name, data.display());
-                    why = format!(" (server {name}: {data} on this machine is not the data of that server)");
+                Ok(client) => {
+                    let data = self.data_of(&server, &client).await?;
+                    return Ok(Writer { server, client, data });
                 }
                 Err(error) => why = format!(" (server {}: {})", server.name, crate::base::causes(&error)),
             }
         }
-        Err(BackupError::NoPrimary { cluster: self.cluster.name.clone(), why })
+        Err(BackupError::NoWriter { cluster: self.cluster.name.clone(), why })
+    }
+
+    async fn data_of(&self, server: &Server, client: &Client) -> Result<Result<PathBuf, String>, BackupError> {
+        // Patroni tells where a server is, the configuration where its data is.
+        let known = self.cluster.servers.iter().find(|known| known.host == server.host && known.port == server.port);
+        let Some(data) = known.and_then(|known| known.data_directory.clone()) else {
+            return Ok(Err("it has no data_directory in the configuration".to_owned()));
+        };
+        let here = self.is_data_of(client, &data).await?;
+        Ok(if here { Ok(data) } else { Err(format!("{} on this machine is not its data", data.display())) })
     }
 
     /// A replica's files, or those of a server that was stopped, may be at the same place of another machine: who the server
@@ -268,11 +308,15 @@ impl Site {
             format!("--pg1-user={}", self.own.login.role),
             format!("--pg1-database={}", self.own.database),
         ];
-        Ok(Pgbackrest { server, environment: self.environment(&primary.server)?, ..self.pgbackrest()? })
+        Ok(Pgbackrest { server, environment: self.environment(&primary.server, APPLICATION)?, ..self.pgbackrest()? })
     }
 
-    /// What libpq goes by in pgBackRest, where the server's Unix socket is not what it is to use.
-    fn environment(&self, server: &Server) -> Result<Vec<(&'static str, String)>, BackupError> {
+    /// What libpq goes by in the programs that are run.
+    pub(super) fn environment(
+        &self,
+        server: &Server,
+        application: &str,
+    ) -> Result<Vec<(&'static str, String)>, BackupError> {
         let (login, name) = (&self.own.login, &self.cluster.name);
         let password = login_password(self.settings.master_key.as_ref(), name, login);
         let password = password.ok_or_else(|| WayError::NoPassword(login.role.clone()))?;
@@ -283,15 +327,24 @@ impl Site {
         };
         let mut variables = vec![
             ("PGHOST", server.host.clone()),
+            ("PGPORT", server.port.to_string()),
+            ("PGUSER", login.role.clone()),
             ("PGPASSWORD", String::from_utf8_lossy(password.expose()).into_owned()),
             ("PGSSLMODE", mode.to_owned()),
-            ("PGAPPNAME", "pgward backup".to_owned()),
+            ("PGAPPNAME", application.to_owned()),
         ];
         let tls = &self.cluster.tls;
         for (name, file) in [("PGSSLROOTCERT", &tls.ca), ("PGSSLCERT", &tls.certificate), ("PGSSLKEY", &tls.key)] {
             variables.extend(file.as_ref().map(|file| (name, file.display().to_string())));
         }
         Ok(variables)
+    }
+
+    /// How a server calls pgBackRest, by its settings.
+    pub(super) fn command_line(&self) -> String {
+        let program = shell_quoted(&self.backup.program.display().to_string());
+        let config = shell_quoted(&self.folder.join("pgbackrest.conf").display().to_string());
+        format!("{program} --config={config} --stanza={}", self.cluster.name)
     }
 
     /// What is in each repository.
@@ -320,10 +373,22 @@ impl Site {
     }
 }
 
-/// The server that takes writes.
+/// For a shell that PostgreSQL starts, to which a per cent sign is something else.
+pub(super) fn shell_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''").replace('%', "%%"))
+}
+
+/// The server that takes writes, and where its data is on this machine, or why it is not.
+pub struct Writer {
+    pub server: Arc<Server>,
+    /// To the database that backups are begun in.
+    pub client: Client,
+    pub data: Result<PathBuf, String>,
+}
+
+/// The same, with its data here.
 pub struct Primary {
     pub server: Arc<Server>,
     pub data: PathBuf,
-    /// To the database that backups are begun in.
     pub client: Client,
 }

@@ -85,11 +85,18 @@ pub struct Wanted {
     /// The backup's label. `None`: the latest that the target can be reached from.
     pub set: Option<String>,
     pub target: Target,
+    /// Whether what was received of the log is replayed where the archive ends.
+    pub received: bool,
 }
 
 impl Wanted {
     pub fn latest() -> Self {
-        Self { repository: None, set: None, target: Target::End }
+        Self { repository: None, set: None, target: Target::End, received: true }
+    }
+
+    /// Of one repository, with what is in it and nothing else.
+    pub(super) fn archived(repository: Option<RepositoryName>, set: Option<String>, target: Target) -> Self {
+        Self { repository, set, target, received: false }
     }
 
     /// The backup to begin from.

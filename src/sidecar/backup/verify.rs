@@ -189,7 +189,7 @@ pub async fn verify(site: &Site, trial: &Trial, progress: &mut dyn Progress) -> 
     site.may_be_here()?;
     let mut verified = Verified::begin(site);
     // The primary is not read for nothing.
-    let latest = Wanted { repository: trial.repository.clone(), set: trial.set.clone(), target: Target::End };
+    let latest = Wanted::archived(trial.repository.clone(), trial.set.clone(), Target::End);
     match latest.choose(site.cluster(), &site.holdings().await?) {
         Ok(_) => attempt(site, trial, progress, &mut verified).await?,
         Err(error) => verified.findings.push(Finding::danger("no_backup", causes(&error))),
@@ -330,7 +330,7 @@ async fn wanted(
     standard: Option<&Baseline>,
     verified: &mut Verified,
 ) -> Result<Wanted, BackupError> {
-    let end = Wanted { repository: trial.repository.clone(), set: trial.set.clone(), target: Target::End };
+    let end = Wanted::archived(trial.repository.clone(), trial.set.clone(), Target::End);
     let Some(baseline) = standard else { return Ok(end) };
     let point = Lsn::parse(&baseline.lsn).unwrap_or_default();
     let holdings = site.holdings().await?;
@@ -343,7 +343,7 @@ async fn wanted(
     match before.max_by_key(|kept| (kept.stopped, &kept.label)) {
         Some(kept) => {
             let (repository, set) = (Some(kept.repository.clone()), Some(kept.label.clone()));
-            Ok(Wanted { repository, set, target: Target::Name(baseline.point.clone()) })
+            Ok(Wanted::archived(repository, set, Target::Name(baseline.point.clone())))
         }
         None => {
             let why = format!("no backup that is meant ended before the baseline of {}", baseline.taken);

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio_postgres::Client;
 
 use super::error::BackupError;
-use super::site::{Primary, Site};
+use super::site::{Site, Writer};
 
 /// The archiving of one cluster's log, as the server that writes it tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -22,6 +23,11 @@ pub struct Archiving {
     /// How long the oldest of it has waited.
     #[serde(serialize_with = "in_seconds")]
     pub lag: Duration,
+    /// Why none of it can get to a repository.
+    pub unarchived: Option<Unarchived>,
+    /// 0: a segment is archived when it is full, however long that takes.
+    #[serde(skip)]
+    pub timeout: Duration,
     /// Of the file system that the log is on, where this machine can see it.
     pub free_bytes: Option<u64>,
 }
@@ -30,20 +36,52 @@ fn in_seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Resul
     serializer.serialize_f64(duration.as_secs_f64())
 }
 
+/// A server that does not archive as pgward's backups need it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unarchived {
+    Off,
+    Elsewhere,
+}
+
+impl Unarchived {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "archive_mode is off",
+            Self::Elsewhere => "archive_command does not call pgbackrest's archive-push",
+        }
+    }
+
+    pub(super) async fn of(site: &Site, client: &Client) -> Result<Option<Self>, BackupError> {
+        let sql = "select pg_catalog.current_setting('archive_mode') = 'off', \
+                   coalesce(pg_catalog.current_setting('archive_library', true), '') = '' \
+                   and pg_catalog.strpos(pg_catalog.current_setting('archive_command'), 'archive-push') = 0";
+        let row = client.query_one(sql, &[]).await.map_err(site.sql("ask for the archiving"))?;
+        Ok(match (row.get(0), row.get(1)) {
+            (true, _) => Some(Self::Off),
+            (false, true) => Some(Self::Elsewhere),
+            (false, false) => None,
+        })
+    }
+}
+
 const STATE: &str = "
     select s.archived_count, s.last_archived_wal, s.failed_count, s.last_failed_wal,
         s.last_failed_time is not null and s.last_failed_time > coalesce(s.last_archived_time, '-infinity') as failing,
         w.waiting, w.waiting * pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')) as bytes,
-        extract(epoch from pg_catalog.clock_timestamp() - w.since)::float8 as lag
+        extract(epoch from pg_catalog.clock_timestamp() - w.since)::float8 as lag,
+        extract(epoch from pg_catalog.current_setting('archive_timeout')::interval)::float8 as timeout
     from pg_catalog.pg_stat_archiver s,
         (select count(*) as waiting, min(modification) as since
          from pg_catalog.pg_ls_archive_statusdir() where name like '%.ready') w";
 
-pub async fn archiving(site: &Site, primary: &Primary) -> Result<Archiving, BackupError> {
-    let row = primary.client.query_one(STATE, &[]).await.map_err(site.sql("ask for the archiving"))?;
+pub async fn archiving(site: &Site, writer: &Writer) -> Result<Archiving, BackupError> {
+    let row = writer.client.query_one(STATE, &[]).await.map_err(site.sql("ask for the archiving"))?;
     let lag: Option<f64> = row.get("lag");
+    let seconds =
+        |seconds: Option<f64>| seconds.and_then(|of| Duration::try_from_secs_f64(of).ok()).unwrap_or_default();
     let bytes: i64 = row.get("bytes");
-    let free = rustix::fs::statvfs(primary.data.join("pg_wal")).ok();
+    let free = writer.data.iter().find_map(|data| rustix::fs::statvfs(data.join("pg_wal")).ok());
     Ok(Archiving {
         archived: row.get("archived_count"),
         last_archived: row.get("last_archived_wal"),
@@ -52,7 +90,9 @@ pub async fn archiving(site: &Site, primary: &Primary) -> Result<Archiving, Back
         last_failed: row.get("last_failed_wal"),
         waiting_segments: row.get("waiting"),
         waiting_bytes: u64::try_from(bytes).unwrap_or(0),
-        lag: lag.and_then(|lag| Duration::try_from_secs_f64(lag).ok()).unwrap_or_default(),
+        lag: seconds(lag),
+        unarchived: Unarchived::of(site, &writer.client).await?,
+        timeout: seconds(row.get("timeout")),
         free_bytes: free.map(|free| free.f_bavail.saturating_mul(free.f_frsize)),
     })
 }
@@ -61,6 +101,10 @@ impl Archiving {
     /// What a person must see to, before the disk is full.
     pub fn alert(&self, site: &Site) -> Option<String> {
         let rules = site.rules();
+        if let Some(unarchived) = self.unarchived {
+            let (name, why) = (&site.cluster().name, unarchived.as_str());
+            return Some(format!("the log of cluster {name} is not archived: {why}; `pgward backup setup` says how"));
+        }
         let why = if self.lag > rules.max_archive_lag {
             format!("the oldest segment has waited for {} s", self.lag.as_secs())
         } else if self.waiting_bytes > rules.max_archive_backlog {
