@@ -125,5 +125,5 @@ async fn files_of_another_server_are_not_taken_for_the_primarys() {
     assert_ne!(changed, text);
     std::fs::write(&place.config, changed).unwrap();
     let refused = place.refused(&["backup", "run"]).await;
-    assert!(refused.contains("is not the data of that server"), "{refused}");
+    assert!(refused.contains("on this machine is not its data"), "{refused}");
 }

@@ -47,9 +47,8 @@ impl Receiver {
     pub async fn begin(site: &Site) -> Result<Self, BackupError> {
         site.may_be_here()?;
         let folder = folder(site)?;
-        for path in [folder.to_owned(), folder.join(ASIDE)] {
-            site.private_folder(&path)?;
-        }
+        site.named_folder(folder)?;
+        site.private_folder(&folder.join(ASIDE))?;
         let lock = site.lock_at(&folder.join("receive.lock"), "pgward run, receiving the log")?;
         let Writer { server, client: primary, .. } = site.writer().await?;
         same_system(site, folder, &primary).await?;

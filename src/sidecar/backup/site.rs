@@ -118,6 +118,16 @@ impl Site {
         }
     }
 
+    /// The same where somebody has named it, and may have made it, empty, as somebody else.
+    pub(super) fn named_folder(&self, path: &Path) -> Result<(), BackupError> {
+        self.private_folder(path)?;
+        let mut entries = fs::read_dir(path).map_err(BackupError::file("look into", path))?;
+        if entries.next().is_none() {
+            self.host.own(path)?;
+        }
+        Ok(())
+    }
+
     /// Puts a file in its place as a whole, for PostgreSQL's user alone.
     pub(super) fn private_file(&self, path: &Path, text: &str) -> Result<(), BackupError> {
         let folder = path.parent().unwrap_or(&self.folder);
