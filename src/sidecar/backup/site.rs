@@ -14,7 +14,7 @@ use super::conf::{Conf, Numbered};
 use super::error::BackupError;
 use super::info::{self, Holdings};
 use super::pgbackrest::{Pgbackrest, Progress};
-use crate::base::{ClusterName, RepositoryName};
+use crate::base::{ClusterName, RepositoryName, causes};
 use crate::config::{self, Cluster, ClusterBackup, Repository, Server, ServerRole, ServerTlsMode, Settings, Tier};
 use crate::local::{Host, NO_LINK, read_no_link};
 use crate::residency;
@@ -220,7 +220,7 @@ impl Site {
                     let data = self.data_of(&server, &client).await?;
                     return Ok(Writer { server, client, data });
                 }
-                Err(error) => why = format!(" (server {}: {})", server.name, crate::base::causes(&error)),
+                Err(error) => why = format!(" (server {}: {})", server.name, causes(&error)),
             }
         }
         Err(BackupError::NoWriter { cluster: self.cluster.name.clone(), why })
@@ -363,7 +363,9 @@ impl Site {
             match self.pgbackrest()?.output("info", &output).await {
                 Ok(text) => {
                     let stanza = self.cluster.name.as_str();
-                    all.extend(info::read(&text, stanza, std::slice::from_ref(numbered)).map_err(BackupError::Info)?);
+                    let read = info::read(&text, stanza, std::slice::from_ref(numbered));
+                    let strange = |error| vec![Holdings::unknown(numbered.name, causes(&BackupError::Info(error)))];
+                    all.extend(read.unwrap_or_else(strange));
                 }
                 Err(BackupError::Pgbackrest { said, .. }) => all.push(Holdings::unknown(numbered.name, said)),
                 Err(error) => return Err(error),
