@@ -22,6 +22,10 @@ pub fn read_no_link(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
+/// What is passed on of our environment.
+const KEPT: [&str; 8] =
+    ["PATH", "HOME", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "LLVM_PROFILE_FILE"];
+
 #[derive(Debug, Clone)]
 pub struct Host {
     binaries: PathBuf,
@@ -44,7 +48,7 @@ impl Host {
         self.binaries.join(name)
     }
 
-    /// A command under PostgreSQL's user, with none of our `PG*` variables, which would redirect it.
+    /// A command under PostgreSQL's user.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = match self.account {
             Some((uid, gid)) => {
@@ -55,10 +59,12 @@ impl Host {
             }
             None => Command::new(program.as_ref()),
         };
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("PG") {
-                command.env_remove(name);
-            }
+        // Ours may have secrets that are for pgward alone, and `PG*` variables, which would redirect it.
+        command.env_clear();
+        command.envs(KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        if self.account.is_some() {
+            // A program that looks for files of its user's must not fail at those of root.
+            command.env("HOME", "/");
         }
         // From a folder that this user can enter; our own may be under /root.
         command.env("LC_ALL", "C").current_dir("/").stdin(Stdio::null());

@@ -40,7 +40,8 @@ async fn a_broken_repository_keeps_the_other_from_nothing() {
     }
     let before = place.labels("near").await;
     std::fs::remove_dir_all(place.folder.join("broken/backup")).unwrap();
-    let error = prune(&place.site(), clock::unix_now() + 3 * DAY, false, &mut Unseen).await.unwrap_err();
+    let pruned = prune(&place.site(), clock::unix_now() + 3 * DAY, false, &mut Unseen).await.unwrap();
+    let error = pruned.failed.unwrap();
     assert!(matches!(&error, BackupError::Repository { repository, .. } if repository.as_str() == "broken"), "{error}");
     assert_eq!(place.labels("near").await, before[1..]);
     let status = place.refused(&["backup", "status"]).await;

@@ -47,16 +47,16 @@ async fn a_primary_that_is_killed_under_writes_and_loses_its_disk_takes_seconds_
     assert!((0.0..10.0).contains(&lost), "{lost} s are lost of 20, and the log was to be archived every 5 s");
 }
 
-/// As it ships, the log is archived every 30 s, so that the archive alone has nothing of what was written here.
+/// No segment is archived before it is full, so that the archive alone has nothing of what was written here.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_whose_log_was_received_takes_next_to_nothing_with_it() {
     let mut place = place_that_receives("received").await;
     let stage = Stage::at(place.file.clone()).await;
     let receiving = "pgward_wal_receiving{cluster=\"main\"}";
     eventually("the log to be received", Duration::from_secs(60), async || stage.metric(receiving).await == 1.0).await;
-    let acknowledged = lose(&mut place, "30s").await;
+    let acknowledged = lose(&mut place, "0").await;
     eventually("the loss to be noticed", Duration::from_secs(60), async || stage.metric(receiving).await == 0.0).await;
     let (archived, received) = (lost(&place, &acknowledged, false).await, lost(&place, &acknowledged, true).await);
     assert!(archived > 10.0, "{archived} s are lost with the archive alone, so nothing is shown");
-    assert!((0.0..1.0).contains(&received), "{received} s are lost, though the log was received as it was written");
+    assert!((0.0..5.0).contains(&received), "{received} s are lost, though the log was received as it was written");
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use pgward::base::ClusterName;
 use pgward::config::{BackupKind, Settings};
-use pgward::local::{Cluster, Server};
+use pgward::local::{Builder, Cluster, Server};
 use pgward::sidecar::backup::{
     Against, Finding, Order, Severity, Site, Trial, Unseen, Verified, archive_command, make, verify,
 };
@@ -59,7 +59,12 @@ pub async fn place(name: &str) -> Place {
 /// Whose log is received as it is written, into the folder `received`, by whoever runs its configuration; which does
 /// nothing else by itself.
 pub async fn place_that_receives(name: &str) -> Place {
-    let mut place = place_with(name, "scheduled = false", "").await;
+    let let_in = "host replication pgward_backup 127.0.0.1/32 trust";
+    place_of_that_receives(Cluster::builder(name).hba(let_in)).await
+}
+
+pub async fn place_of_that_receives(cluster: Builder) -> Place {
+    let mut place = place_of(cluster, "scheduled = false", "").await;
     let text = std::fs::read_to_string(&place.file).unwrap();
     let folder = place.repository("received");
     let receive = format!("backup.receive_wal = \"{}\"\n[clusters.main.repositories.near]", folder.display());
@@ -73,8 +78,11 @@ pub async fn place_that_receives(name: &str) -> Place {
 
 /// `backup`: more of the table `[backup]`. `rest`: what comes behind all tables.
 pub async fn place_with(name: &str, backup: &str, rest: &str) -> Place {
-    let cluster = Cluster::builder(name).setting("archive_mode", "on").setting("archive_command", "");
-    let cluster = cluster.hba("host replication pgward_backup 127.0.0.1/32 trust").start().await.unwrap();
+    place_of(Cluster::builder(name), backup, rest).await
+}
+
+async fn place_of(cluster: Builder, backup: &str, rest: &str) -> Place {
+    let cluster = cluster.setting("archive_mode", "on").setting("archive_command", "").start().await.unwrap();
     let server = cluster.primary();
     let text = configuration(&cluster, backup) + rest;
     let file = cluster.folder().join("pgward.toml");
@@ -116,7 +124,7 @@ fn configuration(cluster: &Cluster, backup: &str) -> String {
 directory = \"{folder}/backup\"
 {backup}
 [clusters.main]
-tls.mode = \"off\"
+{tls}
 logins = {{ app = \"pgward_app\" }}
 backup.login = {{ role = \"pgward_backup\", password = \"backup-password\" }}
 [clusters.main.repositories.near]
@@ -133,6 +141,7 @@ host = \"127.0.0.1\"
 port = {port}
 region = \"lk\"
 data_directory = \"{data}\"
+{replicas}
 [[issuers]]
 issuer = \"tests\"
 audience = \"pgward\"
@@ -145,8 +154,25 @@ home = \"lk\"
 regions = [\"lk\", \"sg\"]
 ",
         head = support::HEAD,
+        tls = match cluster.authority() {
+            Some(authority) => {
+                let ca = cluster.folder().join("ca.crt");
+                std::fs::write(&ca, authority.pem()).unwrap();
+                format!("tls = {{ ca = \"{}\" }}", ca.display())
+            }
+            None => "tls.mode = \"off\"".to_owned(),
+        },
         port = server.port(),
+        replicas = cluster.replicas().iter().map(replica).collect::<String>(),
         data = server.data().display(),
+    )
+}
+
+fn replica(server: &Server) -> String {
+    format!(
+        "[[clusters.main.servers]]\nname = \"{}\"\nhost = \"127.0.0.1\"\nport = {}\nregion = \"lk\"\nrole = \"replica\"\n",
+        server.name(),
+        server.port()
     )
 }
 

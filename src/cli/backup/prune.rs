@@ -47,6 +47,9 @@ pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
             })),
             false => tell(&site, &pruned, arguments.dry_run),
         }
+        if let Some(error) = pruned.failed {
+            return Err(error.into());
+        }
     }
     Ok(())
 }

@@ -131,7 +131,9 @@ fn tell(site: &Site, found: &Found) {
         say("  log: archive_timeout is 0, so a segment is archived when it is full, however long that takes");
     }
     if let Some(Receiving { streaming: true, behind_bytes }) = found.receiving {
-        say(format_args!("  log: received as it is written, {} behind", size(behind_bytes)));
+        let behind = behind_bytes
+            .map_or_else(|| "how far behind is not known".to_owned(), |bytes| format!("{} behind", size(bytes)));
+        say(format_args!("  log: received as it is written, {behind}"));
     }
     match &found.trial {
         Some(trial) => {

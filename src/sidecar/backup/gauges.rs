@@ -38,11 +38,13 @@ pub(super) const WAITING: Family = ("pgward_archive_waiting_bytes", "How much of
 pub(super) const ARCHIVE_FAILING: Family =
     ("pgward_archive_failing", "1 while the last attempt to archive a part of the log has failed.");
 
-pub(super) const OF_RECEIVING: [Family; 2] = [RECEIVING, BEHIND];
+pub(super) const OF_RECEIVING: [Family; 3] = [RECEIVING, BEHIND, RECEIVED];
 pub(super) const RECEIVING: Family =
     ("pgward_wal_receiving", "1 while the cluster's log is received here as it is written (receive_wal).");
 pub(super) const BEHIND: Family =
     ("pgward_wal_receive_lag_bytes", "How much of the log is written there and not on the disk here.");
+
+pub(super) const RECEIVED: Family = ("pgward_wal_received_bytes", "How much of the log is kept there.");
 
 /// The cluster, the repository if it is of one, and the gauge.
 type Key = (ClusterName, Option<RepositoryName>, Family);

@@ -40,11 +40,19 @@ pub struct Holdings {
     pub backups: Vec<Kept>,
     /// The first and last segment of the log, of the newest system.
     pub archive: Option<(String, String)>,
+    /// The folder that it is in.
+    pub archive_id: Option<String>,
 }
 
 impl Holdings {
     pub(super) fn unknown(repository: &RepositoryName, trouble: String) -> Self {
-        Self { repository: repository.clone(), trouble: Some(trouble), backups: Vec::new(), archive: None }
+        Self {
+            repository: repository.clone(),
+            trouble: Some(trouble),
+            backups: Vec::new(),
+            archive: None,
+            archive_id: None,
+        }
     }
 }
 
@@ -65,6 +73,7 @@ struct Stanza {
 
 #[derive(Deserialize)]
 struct Archive {
+    id: String,
     database: OfDatabase,
     min: Option<String>,
     max: Option<String>,
@@ -138,16 +147,12 @@ const EMPTY: [i64; 1] = [2];
 const NOT_THERE: &str =
     "it knows nothing of the cluster; `pgward backup setup` prepares it, unless it should have been there already";
 
-pub(super) fn read(
-    text: &str,
-    stanza: &str,
-    repositories: &[Numbered<'_>],
-) -> Result<Vec<Holdings>, serde_json::Error> {
+pub(super) fn read(text: &str, stanza: &str, repository: Numbered<'_>) -> Result<Holdings, serde_json::Error> {
     // With a wrong passphrase its messages quote what that makes of a file.
     let text = text.replace(char::is_control, " ");
     let stanzas: Vec<Stanza> = serde_json::from_str(&text)?;
     let found = stanzas.into_iter().find(|found| found.name == stanza);
-    Ok(repositories.iter().map(|numbered| holdings(found.as_ref(), *numbered)).collect())
+    Ok(holdings(found.as_ref(), repository))
 }
 
 fn holdings(stanza: Option<&Stanza>, numbered: Numbered<'_>) -> Holdings {
@@ -172,8 +177,9 @@ fn holdings(stanza: Option<&Stanza>, numbered: Numbered<'_>) -> Holdings {
         .collect();
     backups.sort_by(|a, b| (a.stopped, &a.label).cmp(&(b.stopped, &b.label)));
     let archive = stanza.archive.iter().rfind(|archive| here(&archive.database));
+    let archive_id = archive.map(|archive| archive.id.clone());
     let archive = archive.and_then(|archive| archive.min.clone().zip(archive.max.clone()));
-    Holdings { repository, trouble, backups, archive }
+    Holdings { repository, trouble, backups, archive, archive_id }
 }
 
 fn kept(backup: &Backup, repository: &RepositoryName) -> Option<Kept> {
@@ -206,8 +212,8 @@ mod tests {
                     \"status\":{\"code\":99,\"message\":\"invalid \u{1}\u{7f}\n header\"}}]}]";
         let name = RepositoryName::parse("near").unwrap();
         let repository = Repository { region: Region::parse("lk").unwrap(), store: None };
-        let numbered = [Numbered { number: 1, name: &name, repository: &repository }];
-        let found = read(text, "main", &numbered).unwrap();
-        assert_eq!(found[0].trouble.as_deref(), Some("invalid     header"));
+        let numbered = Numbered { number: 1, name: &name, repository: &repository };
+        let found = read(text, "main", numbered).unwrap();
+        assert_eq!(found.trouble.as_deref(), Some("invalid     header"));
     }
 }

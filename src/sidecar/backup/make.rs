@@ -140,24 +140,25 @@ async fn archiving(site: &Site, primary: &Primary) -> Result<(), BackupError> {
 }
 
 /// What was let go, and why more was not.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Pruned {
     pub gone: Vec<Kept>,
     /// Too old, but held for these tenants.
     pub held: Vec<Kept>,
     pub for_tenants: Vec<String>,
+    /// What is wrong with a repository, of which not all that is too old is gone.
+    pub failed: Option<BackupError>,
 }
 
 /// Lets go of what is too old, and of the log that nothing needs any more. The caller has the cluster's lock.
-/// `now`: in Unix time. `dry`: only says what would go. What is wrong with one repository is told when the others are done.
+/// `now`: in Unix time. `dry`: only says what would go. What is wrong with one repository does not keep others.
 pub async fn prune(site: &Site, now: u64, dry: bool, progress: &mut dyn Progress) -> Result<Pruned, BackupError> {
     let holdings = site.holdings().await?;
     let mut pruned = Pruned { for_tenants: holds(site), ..Pruned::default() };
-    let mut failed = None;
     for (numbered, of) in site.repositories().into_iter().zip(holdings) {
         if let Some(trouble) = of.trouble {
             let (cluster, repository) = (site.cluster().name.clone(), of.repository);
-            failed = Some(BackupError::Repository { cluster, repository, trouble });
+            pruned.failed = Some(BackupError::Repository { cluster, repository, trouble });
             continue;
         }
         let old: Vec<Kept> = tiers::expired(now, &site.rules().tiers, &of.backups).into_iter().cloned().collect();
@@ -166,10 +167,10 @@ pub async fn prune(site: &Site, now: u64, dry: bool, progress: &mut dyn Progress
         } else if dry {
             pruned.gone.extend(old);
         } else if let Err(error) = let_go(site, numbered, (now, &of, old), &mut pruned.gone, progress).await {
-            failed = Some(error);
+            pruned.failed = Some(error);
         }
     }
-    failed.map_or(Ok(pruned), Err)
+    Ok(pruned)
 }
 
 async fn let_go(

@@ -12,6 +12,7 @@
 //!   standing    what there should be by now
 //!   watch       how the log gets to the archive
 //!   receive     the log as it is written, for what is not in the archive yet
+//!   wal         the folder that it is received into
 //!   baseline    what a cluster holds, to compare a copy with
 //!   verify      a backup is tried: restored, compared, examined
 //!   trials      what is remembered of that
@@ -41,6 +42,7 @@ mod target;
 mod tiers;
 mod trials;
 mod verify;
+mod wal;
 mod watch;
 
 pub use drill::{ClusterDrill, Drilled, Fate, Rehearsal, TenantDrill, drill, regions};

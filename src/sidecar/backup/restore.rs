@@ -59,8 +59,10 @@ pub async fn restore(
     progress.step(&format!("restoring backup {} from repository {}", backup.label, backup.repository));
     let begin = Instant::now();
     site.pgbackrest()?.run("restore", &options, progress).await?;
-    if wanted.received {
-        replay_received(site, &numbered, &data)?;
+    if wanted.received
+        && let Some(warning) = replay_received(site, &data).await?
+    {
+        progress.warning(&warning);
     }
     let (target, took) = (wanted.target.clone(), begin.elapsed());
     let erased = Erasures::of(site.folder()).since(since(&target, &backup));

@@ -1,6 +1,8 @@
 //! Backups that nobody has to think of: made when they are due, let go when they are old, tried again when they fail; and
 //! an eye on the archiving of the log. All of it beside the traffic, on the control plane.
 
+mod receiving;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +16,6 @@ use super::gauges::{self, Gauges};
 use super::info::Holdings;
 use super::make::{Order, make, prune};
 use super::pgbackrest::Unseen;
-use super::receive::{self, Receiver};
 use super::site::Site;
 use super::tiers;
 use super::trials::{LastTrial, Tried};
@@ -29,12 +30,6 @@ const LOOK: Duration = Duration::from_secs(15);
 
 /// The first wait after a failure, and the longest.
 const WAITS: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(3_600));
-
-/// How often it is looked what every repository has by now, so that it need not stay here.
-const CLEAN: Duration = Duration::from_secs(60);
-
-/// How often in a row the primary may refuse to go on before it is begun anew.
-const REFUSALS: u32 = 3;
 
 /// The configuration in force.
 pub type Source = Arc<dyn Fn() -> Arc<Settings> + Send + Sync>;
@@ -224,7 +219,7 @@ impl Keeper {
         for gone in &pruned.gone {
             tracing::info!(cluster = %self.name, repository = %gone.repository, label = gone.label, "a backup is let go");
         }
-        Ok(())
+        pruned.failed.map_or(Ok(()), Err)
     }
 
     /// The latest backup, once a day.
@@ -298,76 +293,6 @@ impl Keeper {
             }
             told = alert;
             tokio::time::sleep(LOOK).await;
-        }
-    }
-
-    /// Losing the primary's disk loses what is not received, so it is gone on with soon.
-    async fn keep_receiving(&self) {
-        let (mut failures, mut refused, mut told) = (0_u32, 0_u32, String::new());
-        while let Some(site) = self.site() {
-            let mut streamed = false;
-            let (ended, begun) = match &site {
-                Ok(site) => self.receive(site, &mut streamed).await,
-                Err(error) => (Some(causes(error)), false),
-            };
-            self.gauge(gauges::RECEIVING, 0.0);
-            if streamed {
-                (failures, refused) = (0, 0);
-                told.clear();
-            }
-            let Some(error) = ended else { continue };
-            if told != error {
-                tracing::error!(cluster = %self.name, error, "the log is not received; it is tried again");
-                told = error;
-            }
-            failures = failures.saturating_add(1);
-            refused += u32::from(begun);
-            if let (Ok(site), true) = (&site, refused == REFUSALS) {
-                refused = 0;
-                match receive::set_aside(site) {
-                    Ok(true) => {
-                        tracing::warn!(cluster = %self.name, "the primary does not go on from what was received, \
-                        so that is moved aside")
-                    }
-                    Ok(false) => {}
-                    Err(error) => tracing::warn!(cluster = %self.name, error = causes(&error), "what was received \
-                        cannot be moved aside"),
-                }
-            }
-            tokio::time::sleep(Duration::from_secs(1).saturating_mul(failures).min(2 * LOOK)).await;
-        }
-    }
-
-    /// As long as it can be, or until the configuration is another one. Returns why it cannot be any more, and whether
-    /// pg_receivewal had been started on a primary that answers.
-    async fn receive(&self, site: &Site, streamed: &mut bool) -> (Option<String>, bool) {
-        let mut receiver = match Receiver::begin(site).await {
-            Ok(receiver) => receiver,
-            Err(error) => return (Some(causes(&error)), false),
-        };
-        let mut cleaned = Instant::now();
-        loop {
-            let receiving = match receiver.look(site).await {
-                Ok(receiving) => receiving,
-                Err(error) => return (Some(causes(&error)), true),
-            };
-            if receiving.streaming && !*streamed {
-                tracing::info!(cluster = %self.name, "the log is received as it is written");
-            }
-            *streamed |= receiving.streaming;
-            self.gauge(gauges::RECEIVING, if receiving.streaming { 1.0 } else { 0.0 });
-            #[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
-            self.gauge(gauges::BEHIND, receiving.behind_bytes as f64);
-            if cleaned.elapsed() > CLEAN {
-                cleaned = Instant::now();
-                if let Err(error) = receive::clean(site).await {
-                    tracing::warn!(cluster = %self.name, error = causes(&error), "what was received is not let go");
-                }
-            }
-            let still = self.site().is_some_and(|now| now.is_ok_and(|now| now.receives_as(site)));
-            if !still {
-                return (None, true);
-            }
         }
     }
 

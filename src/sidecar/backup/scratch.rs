@@ -89,8 +89,10 @@ impl Scratch {
         let begin = Instant::now();
         site.pgbackrest()?.run("restore", &options, progress).await?;
         let restore = begin.elapsed();
-        if wanted.received {
-            replay_received(site, &numbered, &data)?;
+        if wanted.received
+            && let Some(warning) = replay_received(site, &data).await?
+        {
+            progress.warning(&warning);
         }
         progress.step(&format!("replaying the log {}", wanted.target));
         let begin = Instant::now();
@@ -158,7 +160,7 @@ impl Folder {
 }
 
 /// A copy is not to fill a disk that others need, with some more for the log.
-fn room(site: &Site, backup: &Kept) -> Result<(), BackupError> {
+pub(super) fn room(site: &Site, backup: &Kept) -> Result<(), BackupError> {
     let needed = backup.size.saturating_add(backup.size / 10);
     let Ok(disk) = rustix::fs::statvfs(site.folder()) else { return Ok(()) };
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
@@ -253,10 +255,7 @@ fn of_recovery_only(site: &Site, data: &Path) -> Result<(), BackupError> {
 
 /// Settings of the cluster that its log cannot be replayed under less than, as its control file has them.
 async fn controlled(host: &Host, data: &Path) -> Result<Vec<(String, String)>, BackupError> {
-    let mut command = tokio::process::Command::from(host.command(host.binary("pg_controldata")));
-    let output = command.arg(data).kill_on_drop(true).output().await;
-    let output = output.map_err(BackupError::file("read the control file of", data))?;
-    let text = String::from_utf8_lossy(&output.stdout);
+    let text = control_data(host, data).await?;
     let of = |line: &str, name: &str| Some(line.strip_prefix(name)?.trim_start_matches(':').trim().to_owned());
     let known = [
         ("max_connections setting", "max_connections"),
@@ -268,6 +267,14 @@ async fn controlled(host: &Host, data: &Path) -> Result<Vec<(String, String)>, B
     ];
     let found = |line: &str| known.iter().find_map(|(name, setting)| Some(((*setting).to_owned(), of(line, name)?)));
     Ok(text.lines().filter_map(found).collect())
+}
+
+/// Lines of a name and a value.
+pub(super) async fn control_data(host: &Host, data: &Path) -> Result<String, BackupError> {
+    let mut command = tokio::process::Command::from(host.command(host.binary("pg_controldata")));
+    let output = command.arg(data).kill_on_drop(true).output().await;
+    let output = output.map_err(BackupError::file("read the control file of", data))?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 async fn recovered(site: &Site, server: &Server) -> Result<Recovered, BackupError> {

@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 
 use tempfile::NamedTempFile;
@@ -35,7 +36,14 @@ pub struct Site {
 
 /// Held as long as one command works on a cluster's backups, however it ends.
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Lock {
+    /// For a program that it is to be held by, too, as that one's standard input.
+    pub(super) fn share(&self) -> std::io::Result<Stdio> {
+        Ok(self.file.try_clone()?.into())
+    }
 }
 
 impl Site {
@@ -90,6 +98,25 @@ impl Site {
         self.own.receive_wal.as_deref()
     }
 
+    /// What servers know whoever receives the log here by (pg_stat_replication, synchronous_standby_names).
+    pub(super) fn receiver(&self) -> String {
+        let node = self.settings.node.as_ref().map(|name| format!("_{name}"));
+        format!("pgward_receive{}", node.unwrap_or_default())
+    }
+
+    /// Files of the archive in one repository whose names begin with these 16 digits.
+    pub(super) async fn archived_in(&self, numbered: &Numbered<'_>, part: &str) -> Result<Vec<String>, BackupError> {
+        let (name, cluster) = (numbered.name, &self.cluster.name);
+        let of = self.holdings_of(numbered).await?;
+        if let Some(trouble) = of.trouble {
+            return Err(BackupError::Repository { cluster: cluster.clone(), repository: name.clone(), trouble });
+        }
+        let Some(archive) = of.archive_id else { return Ok(Vec::new()) };
+        let options = [format!("--repo={}", numbered.number), format!("archive/{cluster}/{archive}/{part}")];
+        let text = self.pgbackrest()?.output("repo-ls", &options).await?;
+        Ok(text.lines().map(|line| line.trim().to_owned()).collect())
+    }
+
     /// Whether what receives the log for one can go on for the other.
     pub(super) fn receives_as(&self, other: &Self) -> bool {
         self.cluster == other.cluster && self.own == other.own && self.may_be_here().is_ok()
@@ -118,8 +145,7 @@ impl Site {
         self.private_folder(path)?;
         let mut entries = fs::read_dir(path).map_err(BackupError::file("look into", path))?;
         if entries.next().is_none() {
-            // Where it leads, if it is a link.
-            self.host.own(&path.canonicalize().map_err(BackupError::file("find", path))?)?;
+            self.host.own(path)?;
         }
         Ok(())
     }
@@ -162,7 +188,7 @@ impl Site {
         }
         let text = format!("process {}: {doing}\n", std::process::id());
         file.set_len(0).and_then(|()| file.write_all(text.as_bytes())).map_err(failed)?;
-        Ok(Lock { _file: file })
+        Ok(Lock { file })
     }
 
     /// The repositories that pgward keeps backups in, by pgBackRest's numbers.
@@ -358,20 +384,21 @@ impl Site {
         let mut all = Vec::new();
         for numbered in &repositories {
             // One at a time: one that cannot be reached tells nothing of the others.
-            let repository = format!("--repo={}", numbered.number);
-            let output = ["--output=json".to_owned(), repository];
-            match self.pgbackrest()?.output("info", &output).await {
-                Ok(text) => {
-                    let stanza = self.cluster.name.as_str();
-                    let read = info::read(&text, stanza, std::slice::from_ref(numbered));
-                    let strange = |error| vec![Holdings::unknown(numbered.name, causes(&BackupError::Info(error)))];
-                    all.extend(read.unwrap_or_else(strange));
-                }
-                Err(BackupError::Pgbackrest { said, .. }) => all.push(Holdings::unknown(numbered.name, said)),
-                Err(error) => return Err(error),
-            }
+            all.push(self.holdings_of(numbered).await?);
         }
         Ok(all)
+    }
+
+    async fn holdings_of(&self, numbered: &Numbered<'_>) -> Result<Holdings, BackupError> {
+        let output = ["--output=json".to_owned(), format!("--repo={}", numbered.number)];
+        match self.pgbackrest()?.output("info", &output).await {
+            Ok(text) => {
+                let read = info::read(&text, self.cluster.name.as_str(), *numbered);
+                Ok(read.unwrap_or_else(|error| Holdings::unknown(numbered.name, causes(&BackupError::Info(error)))))
+            }
+            Err(BackupError::Pgbackrest { said, .. }) => Ok(Holdings::unknown(numbered.name, said)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Has every repository know the cluster, which takes its log only then. Can be repeated.

@@ -15,7 +15,7 @@ use super::pgbackrest::Progress;
 use super::programs::{self, Looked};
 use super::recorded::{record, recorded};
 use super::reports::{self, as_seconds, seconds};
-use super::scratch::Scratch;
+use super::scratch::{Scratch, room};
 use super::site::Site;
 use super::target::{Target, Wanted};
 use crate::base::{Lsn, RepositoryName, causes, clock};
@@ -174,7 +174,10 @@ pub async fn verify(site: &Site, trial: &Trial, progress: &mut dyn Progress) -> 
     // The primary is not read for nothing.
     let latest = Wanted::archived(trial.repository.clone(), trial.set.clone(), Target::End);
     match latest.choose(site.cluster(), &site.holdings().await?) {
-        Ok(_) => attempt(site, trial, progress, &mut verified).await?,
+        Ok(kept) => {
+            room(site, kept)?;
+            attempt(site, trial, progress, &mut verified).await?;
+        }
         Err(error) => verified.findings.push(Finding::danger("no_backup", causes(&error))),
     }
     verified.end(begin);
@@ -199,12 +202,9 @@ async fn attempt(
             remove(scratch).await;
         }
         // Of this machine, and nothing of the backup.
-        Err(
-            error @ (BackupError::NoRoom { .. }
-            | BackupError::NotHere { .. }
-            | BackupError::Program { .. }
-            | BackupError::File { .. }),
-        ) => return Err(error),
+        Err(error @ (BackupError::NoRoom { .. } | BackupError::NotHere { .. } | BackupError::Program { .. })) => {
+            return Err(error);
+        }
         Err(error) => {
             let text = format!("the backup cannot be restored: {}", causes(&error));
             verified.check("restore", begin, "failed".to_owned(), vec![Finding::danger("not_restored", text)]);

@@ -21,7 +21,7 @@ pub async fn install_backup(
         Batch::open("preparing what backups may do", RIGHTS),
         Batch::open(format!("creating the login role {role}"), sql::login(&of.login, &of.database)),
         Batch::secret(format!("setting the password of {role}"), password),
-        Batch::open(format!("letting {role} make backups"), sql::backup(role, &of.database)),
+        Batch::open(format!("letting {role} make backups"), sql::backup(role, &of.database, of.receive_wal.is_some())),
     ];
     transaction(client, &batches).await
 }

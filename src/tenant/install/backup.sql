@@ -1,5 +1,5 @@
 -- What backups are made as: reads everything, changes nothing, and may begin and end a backup in the database `home`.
-create or replace function pg_temp.pgward_backup(login name, home name) returns void
+create or replace function pg_temp.pgward_backup(login name, home name, receives boolean) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -12,7 +12,8 @@ begin
             hint = 'Row security must not hide rows from a backup, and only superusers give BYPASSRLS.';
     end if;
     -- pg_read_all_stats: what waits to be archived.
-    execute format('alter role %I bypassrls replication', login);
+    -- Who may replicate may read the log, and keep it from being removed.
+    execute format('alter role %I bypassrls %s', login, case when receives then 'replication' else 'noreplication' end);
     execute format('grant pg_read_all_data, pg_read_all_settings, pg_read_all_stats, pg_checkpoint, pg_monitor to %I', login);
     for part in select d.datname from pg_database d where d.datallowconn and not d.datistemplate loop
         execute format('grant connect on database %I to %I', part, login);

@@ -78,8 +78,8 @@ pub(super) fn catalogue_reader(role: &str) -> String {
 }
 
 /// What backups are made as.
-pub(super) fn backup(role: &str, home: &str) -> String {
-    format!("select pg_temp.pgward_backup({}, {});", literal(role), literal(home))
+pub(super) fn backup(role: &str, home: &str, receives: bool) -> String {
+    format!("select pg_temp.pgward_backup({}, {}, {receives});", literal(role), literal(home))
 }
 
 pub(super) fn schema<'a>(name: &str, logins: impl Iterator<Item = &'a Login>) -> String {
