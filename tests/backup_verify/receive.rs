@@ -96,12 +96,12 @@ async fn what_was_missed_comes_from_the_archive_and_it_is_gone_on_with_from_wher
     let (folder, stage) = (place.repository("received"), Stage::at(place.file.clone()).await);
     received(&stage).await;
     place.run("insert into shop.same values (8)").await;
-    eventually("what was written", PATIENT, async || !names(&folder).is_empty()).await;
+    let client = place.cluster.primary().connect("app").await.unwrap();
+    all_received(&client).await;
     drop(stage);
     eventually("nobody to receive", PATIENT, async || receivers(&folder).is_empty()).await;
     let before = names(&folder);
     go_on(&place, 12).await;
-    let client = place.cluster.primary().connect("app").await.unwrap();
     let gone = format!("select count(*) from pg_ls_waldir() where name = '{}'", &before[0][..24]);
     assert_eq!(one(&client, &gone).await, "0", "the primary has all of its log still, so nothing is tried");
     let stage = Stage::at(place.file.clone()).await;

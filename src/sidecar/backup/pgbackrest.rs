@@ -104,7 +104,7 @@ impl Pgbackrest<'_> {
         command.arg(format!("--config={}", self.conf.display())).arg(format!("--stanza={}", self.stanza));
         // To standard error, of all that it has to say; standard output is for what was asked.
         command.args(["--log-level-console=off", "--log-level-stderr=detail", "--no-log-timestamp"]);
-        command.args(&self.server).args(options).arg(name);
+        command.arg(name).args(&self.server).args(options);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().map_err(failed)?;

@@ -74,7 +74,7 @@ impl Receiver {
             wal::set_aside(site, folder, clock::unix_now())?;
         }
         let mut command = tokio::process::Command::from(site.host().command("setpriv"));
-        command.args(["--pdeathsig", "TERM", "--"]).arg(site.host().binary("pg_receivewal"));
+        command.args(["--pdeathsig", "INT", "--"]).arg(site.host().binary("pg_receivewal"));
         command.args(["--synchronous", "--no-loop", "--no-password", "--status-interval=5", "--directory"]).arg(folder);
         command.envs(site.environment(&writer.server, &site.receiver())?);
         // The lock goes with whoever writes there, for as long as it does.
@@ -107,7 +107,7 @@ impl Receiver {
     fn signal(&self) {
         let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
         if let Some(pid) = pid {
-            let _ = kill_process(pid, Signal::TERM);
+            let _ = kill_process(pid, Signal::INT);
         }
     }
 
