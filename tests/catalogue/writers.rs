@@ -198,3 +198,41 @@ async fn a_tenants_file_is_taken_over_as_a_whole_with_its_comments_or_not_at_all
     place.done("tenant suspend moved_a").await;
     assert!(place.fails(&import).await.contains("there is a tenant moved_a in the catalogue"));
 }
+
+/// Begins to remove a tenant, does something to the catalogue while that waits, and says what it said in the end.
+async fn while_it_waits(place: &Place, remove: &str, meanwhile: &str) -> String {
+    use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+    let mut command = tokio::process::Command::from(place.command(remove));
+    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    while !lines.next_line().await.unwrap().expect("the command to wait").starts_with("waiting ") {}
+    place.owner().await.batch_execute(meanwhile).await.unwrap();
+    let mut words = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut words).await.unwrap();
+    assert_eq!(child.wait().await.unwrap().code(), Some(1), "{words}");
+    words
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hold_in_the_table_did_not_stop_a_removal_that_had_begun() {
+    let mut place = Place::new("begun").await;
+    place.text = place.text.replace("poll = \"1h\"", "poll = \"1s\"");
+    place.done("tenant add begun_a --isolation rows --cluster main --database begun --home lk").await;
+    let tenants = cluster().await.primary().connect("begun").await.unwrap();
+    let table = "create table notes (text text, tenant_id text not null default pgward.tenant()); \
+        select pgward.protect('notes'); insert into notes values ('x', 'begun_a')";
+    tenants.batch_execute(table).await.unwrap();
+    let hold = "update pgward_catalogue.tenants set definition = definition || E'legal_hold = \"court order\"\\n'";
+    let words = while_it_waits(&place, "tenant remove begun_a --yes", hold).await;
+    assert!(words.contains("under legal hold (court order)"), "{words}");
+    assert_eq!(one(&tenants, "select count(*) from notes").await, "1");
+    place.done("tenant release begun_a").await;
+    // Whether there is one by now, nobody can tell.
+    let hide = "alter table pgward_catalogue.tenants rename to hidden";
+    let words = while_it_waits(&place, "tenant remove begun_a --yes", hide).await;
+    assert!(words.contains("the catalogue of tenants (begun_catalogue@main) cannot be read"), "{words}");
+    assert_eq!(one(&tenants, "select count(*) from notes").await, "1");
+    place.owner().await.batch_execute("alter table pgward_catalogue.hidden rename to tenants").await.unwrap();
+    place.done("tenant remove begun_a --yes").await;
+    assert_eq!(one(&tenants, "select count(*) from notes").await, "0");
+}
