@@ -127,6 +127,23 @@ async fn a_date_was_certified_that_a_hold_or_a_running_backup_keeps_from_being_k
 }
 
 #[tokio::test]
+async fn a_backup_that_is_being_made_is_noticed_from_its_beginning_to_its_end() {
+    let place = Place::new("being_made").await;
+    let (admin, other) = (place.admin().await, place.admin().await);
+    let being_made = async || pgward::sidecar::backup::being_made(&admin).await.unwrap();
+    assert!(!being_made().await);
+    // pgward's own lock, and what pgBackRest calls itself.
+    let (lock, unlock) = ("pg_advisory_lock(1885828961, 1650549611)", "pg_advisory_unlock_all()");
+    let named = "set_config('application_name', 'pgBackRest [backup]', false)";
+    for (begin, end) in [(lock, unlock), (named, "set_config('application_name', 'other', false)")] {
+        other.batch_execute(&format!("select {begin}")).await.unwrap();
+        assert!(being_made().await, "{begin}");
+        other.batch_execute(&format!("select {end}")).await.unwrap();
+        assert!(!being_made().await, "{end}");
+    }
+}
+
+#[tokio::test]
 async fn a_tenant_was_deleted_before_it_showed_that_its_backups_could_not_be_asked_for() {
     let folder = tempfile::NamedTempFile::new().unwrap();
     let text = format!(

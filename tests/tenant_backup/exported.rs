@@ -257,6 +257,8 @@ async fn an_export_to_a_recipient_is_opened_by_its_identity() {
     let undo = format!("restore addressed_own --from {keep} --identity {}", place.path("identity").display());
     assert!(place.done(&undo).await.contains("nothing was changed; do it"), "who opens the export opens what was kept");
     let removed = format!("{} --recipient {}", place.path("removed").display(), other.to_public());
+    let unexported = removed.replace(&place.path("removed").display().to_string(), "");
+    assert!(place.fails(&format!("remove addressed_own --yes {unexported}")).await.contains("without --export"));
     place.done(&format!("remove addressed_own --yes --export {removed}")).await;
     assert!(place.path("removed/key.age").exists() && !place.path("removed/dump").join("toc.dat").exists());
 }

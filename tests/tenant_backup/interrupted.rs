@@ -1,28 +1,41 @@
 //! What commands leave that are killed, and what goes on around one that waits.
 
+use sha2::{Digest, Sha256};
+use tokio_postgres::Client;
+
 use crate::place::{Place, login, output, said, session};
 use crate::support::{one, until};
 use crate::{Tenant, running, waits_for_others};
 
-/// What restores leave beside what a tenant has.
-const BESIDE: &str = "select string_agg(name, ' ' order by name) from (
-    select nspname::text from pg_namespace union all
-    select datname::text from pg_database where datname like 'pgward%') x(name) where name ~ '^pgward_(next|was)_' and name ~ 'UNIQUE'";
+/// What restores leave beside a tenant's schema or database, by names that only its own would have.
+fn beside(tenant: &str, home: &str) -> String {
+    let digest = Sha256::digest(format!("{tenant}\0{home}"));
+    let unique: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    format!(
+        "select count(*) from (select nspname::text from pg_namespace union all select datname::text from pg_database) x(name) \
+         where name ~ '^pgward_(next|was)_{unique}'"
+    )
+}
 
-/// Kills a restore as soon as there is something of it, and returns what all names have in common.
-async fn restore_is_killed(tenant: &Tenant<'_>, database: &str, beside: &str) -> String {
+/// Kills a restore when there is something of it.
+async fn restore_is_killed(tenant: &Tenant<'_>, admin: &Client, beside: &str) {
     let Tenant { place, name, .. } = tenant;
-    let (export, keep) = (place.path(&format!("{name}-export")), place.path(&format!("{name}-keep")));
-    let (export, keep) = (export.display(), keep.display());
+    let [export, keep] = ["export", "keep"].map(|folder| place.path(folder).display().to_string());
     place.done(&format!("export {name} --into {export}")).await;
-    let admin = place.admin_of(database).await;
-    let before = one(&admin, beside).await;
     let mut child = place.command(&format!("restore {name} --from {export} --yes --keep {keep}")).spawn().unwrap();
-    until("something beside", async || one(&admin, beside).await != before).await;
+    until("something beside", async || one(admin, beside).await != "0").await;
     child.kill().unwrap();
     child.wait().unwrap();
-    let there = one(&admin, beside).await;
-    there.split('_').nth(2).unwrap().to_owned()
+    assert_ne!(one(admin, beside).await, "0");
+}
+
+async fn erased(tenant: &Tenant<'_>, admin: &Client, beside: &str, looked_for: &str) {
+    let Tenant { place, name, .. } = tenant;
+    place.done(&format!("erase {name} --yes --certificate {}", place.path("erased.json").display())).await;
+    assert_eq!(one(admin, beside).await, "0");
+    let certificate: serde_json::Value = serde_json::from_str(&place.read("erased.json")).unwrap();
+    let seen = certificate["looked_for"].as_array().unwrap();
+    assert!(seen.iter().any(|seen| seen["what"] == looked_for && seen["found"] == "0"), "{certificate:#}");
 }
 
 #[tokio::test]
@@ -31,9 +44,9 @@ async fn what_a_killed_restore_had_left_beside_a_schema_outlived_its_erasure() {
     let stage = place.stage().await;
     let tenant = Tenant::schema(&place, "beside_schema_own");
     drop(tenant.settle(&stage).await);
-    let schemas = "select string_agg(nspname::text, ' ') from pg_namespace where nspname like 'pgward_next%'";
-    let unique = restore_is_killed(&tenant, "beside_schema", schemas).await;
-    erased(&tenant, &unique, "schemas that restores have left").await;
+    let (admin, beside) = (place.admin().await, beside("beside_schema_own", "beside_schema_own"));
+    restore_is_killed(&tenant, &admin, &beside).await;
+    erased(&tenant, &admin, &beside, "schemas that restores have left").await;
 }
 
 #[tokio::test]
@@ -42,24 +55,12 @@ async fn what_a_killed_restore_had_left_beside_a_database_outlived_its_erasure()
     let stage = place.stage().await;
     let tenant = Tenant::database(&place, "beside_database_own");
     drop(tenant.settle(&stage).await);
-    let own = "select string_agg(datname::text, ' ') from pg_database where shobj_description(oid, 'pg_database') is null \
-        and has_database_privilege('beside_database_own', oid, 'connect') and datname like 'pgward_next%'";
-    let unique = restore_is_killed(&tenant, "postgres", own).await;
+    let (admin, beside) = (place.admin().await, beside("beside_database_own", "beside_database_own"));
+    restore_is_killed(&tenant, &admin, &beside).await;
     // As a swap that is killed leaves what was there.
-    place.admin().await.batch_execute(&format!("create database pgward_was_{unique}")).await.unwrap();
-    erased(&tenant, &unique, "databases that restores have left").await;
-}
-
-async fn erased(tenant: &Tenant<'_>, unique: &str, looked_for: &str) {
-    let Tenant { place, name, .. } = tenant;
-    let beside = BESIDE.replace("UNIQUE", unique);
-    let admin = place.admin().await;
-    assert_ne!(one(&admin, &beside).await, "NULL");
-    place.done(&format!("erase {name} --yes --certificate {}", place.path("erased.json").display())).await;
-    assert_eq!(one(&admin, &beside).await, "NULL");
-    let certificate: serde_json::Value = serde_json::from_str(&place.read("erased.json")).unwrap();
-    let seen = certificate["looked_for"].as_array().unwrap();
-    assert!(seen.iter().any(|seen| seen["what"] == looked_for && seen["found"] == "0"), "{certificate:#}");
+    let (_, name) = beside.split_once("^pgward_(next|was)_").unwrap();
+    admin.batch_execute(&format!("create database pgward_was_{}", name.trim_end_matches('\''))).await.unwrap();
+    erased(&tenant, &admin, &beside, "databases that restores have left").await;
 }
 
 #[tokio::test]

@@ -61,6 +61,9 @@ pub(super) struct DeletionArguments {
 }
 
 pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
+    if arguments.seal.is_given() && arguments.export.is_none() {
+        return Err(Failure::said("there is nothing to encrypt without --export FOLDER; nothing was done"));
+    }
     let settings = arguments.deletion.tenant.config.load()?;
     let (mut store, tenant) = arguments.deletion.doomed(&settings)?;
     let act = Act::on_tenant(&settings, Deed::RemoveTenant, &tenant.id);

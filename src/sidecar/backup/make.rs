@@ -203,12 +203,15 @@ pub fn holds(settings: &Settings, cluster: &ClusterName) -> Vec<String> {
     held
 }
 
-/// Whether anybody makes a backup at the moment: pgward or others by pgBackRest, as its sessions are called, or by
-/// pg_basebackup. `client`: to the primary.
+/// Whether anybody makes a backup at the moment: pgward, which has its lock until that is in its repository; others by
+/// pgBackRest, as its sessions are called; or somebody by pg_basebackup. `client`: to the primary.
 pub async fn being_made(client: &Client) -> Result<bool, tokio_postgres::Error> {
-    let sql = "select exists (select from pg_catalog.pg_stat_activity where application_name like 'pgBackRest [backup%') \
+    let sql = "select exists (select from pg_catalog.pg_locks where locktype = 'advisory' \
+                   and classid::pg_catalog.int8 = $1 and objid::pg_catalog.int8 = $2) \
+               or exists (select from pg_catalog.pg_stat_activity where application_name like 'pgBackRest [backup%') \
                or exists (select from pg_catalog.pg_stat_progress_basebackup)";
-    Ok(client.query_one(sql, &[]).await?.get(0))
+    let (classid, objid) = (i64::from(ADVISORY.0), i64::from(ADVISORY.1));
+    Ok(client.query_one(sql, &[&classid, &objid]).await?.get(0))
 }
 
 /// Until when each backup is kept, by Unix time.

@@ -51,8 +51,9 @@ impl Arguments {
         let noted = self.noted(&file, &begun, tenant)?;
         let site = site(settings, tenant)?;
         if let Some(site) = &site {
-            // What cannot be asked now cannot be certified when the tenant is gone.
+            // What cannot be asked or noted now could not be when the tenant is gone.
             site.holdings().await?;
+            Erasures::of(site.folder()).open()?;
         }
         let work = self.deletion.begin(settings, tenant).await?;
         self.deletion.close(&work, store).await?;

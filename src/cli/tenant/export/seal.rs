@@ -70,6 +70,10 @@ fn passphrase(file: Option<&Path>) -> Result<Option<SecretString>, Failure> {
 }
 
 impl SealArguments {
+    pub fn is_given(&self) -> bool {
+        !self.recipient.is_empty() || self.passphrase_file.is_some()
+    }
+
     /// `None`: nothing is to be encrypted.
     pub fn seal(&self) -> Result<Option<Seal>, Failure> {
         match self.recipient.as_slice() {
