@@ -115,7 +115,7 @@ fn tenant(reader: &mut Reader, id: &TenantId, mut section: Section, defaults: &D
     let forward = super::forwarding::forward(reader, &mut section, defaults.forward);
     let class = section.optional(reader, "class");
     let audit_statements = audit::statements(reader, &mut section);
-    let suspended = section.optional(reader, "suspended").unwrap_or(false);
+    let suspended = section.optional(reader, "suspended").is_some_and(|Suspended(is)| is);
     let legal_hold = section.optional(reader, "legal_hold").and_then(|text| {
         super::grants::checked_reason(reader, &section.at("legal_hold"), text, "\"court order 2026/117\"")
     });
@@ -144,6 +144,22 @@ fn tenant(reader: &mut Reader, id: &TenantId, mut section: Section, defaults: &D
         suspended,
         legal_hold,
     })
+}
+
+/// By somebody, or by a restore, which lifts what is its own.
+struct Suspended(bool);
+
+impl FromToml for Suspended {
+    fn from_toml(reader: &mut Reader, at: &str, value: Value) -> Option<Self> {
+        match value {
+            Value::Boolean(is) => Some(Self(is)),
+            Value::String(word) if word == "restoring" => Some(Self(true)),
+            other => {
+                reader.problem(Problem::new(at, "must be true, false or \"restoring\"").value(other));
+                None
+            }
+        }
+    }
 }
 
 fn roles(reader: &mut Reader, section: &mut Section, id: &TenantId, isolation: Isolation) -> Option<Roles> {

@@ -32,9 +32,14 @@ impl Erasures {
         Self { path: folder.join("erasures.jsonl") }
     }
 
+    /// To find out whether something can be noted before there is something to note.
+    pub fn open(&self) -> std::io::Result<File> {
+        OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(&self.path)
+    }
+
     /// On the disk when this returns. Told twice of the same, it notes it once.
     pub fn add(&self, erasure: &Erasure) -> std::io::Result<()> {
-        let mut file = OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(&self.path)?;
+        let mut file = self.open()?;
         file.lock()?;
         if self.all()?.contains(erasure) {
             return Ok(());

@@ -198,3 +198,70 @@ async fn a_tenants_file_is_taken_over_as_a_whole_with_its_comments_or_not_at_all
     place.done("tenant suspend moved_a").await;
     assert!(place.fails(&import).await.contains("there is a tenant moved_a in the catalogue"));
 }
+
+/// Begins a command that waits, does something to the catalogue meanwhile, and says how it ended.
+async fn while_it_waits(place: &Place, line: &str, meanwhile: &str) -> (Option<i32>, String) {
+    use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+    let mut command = tokio::process::Command::from(place.command(line));
+    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
+    while !out.next_line().await.unwrap().expect("the command to wait").starts_with("waiting ") {}
+    place.owner().await.batch_execute(meanwhile).await.unwrap();
+    let mut words = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut words).await.unwrap();
+    out.into_inner().read_to_string(&mut words).await.unwrap();
+    (child.wait().await.unwrap().code(), words)
+}
+
+/// A tenant at level `rows` with one row, and a connection to where that is.
+async fn with_a_row(name: &'static str) -> (Place, tokio_postgres::Client) {
+    let mut place = Place::new(name).await;
+    place.text = place.text.replace("poll = \"1h\"", "poll = \"1s\"");
+    place.done(&format!("tenant add {name}_a --isolation rows --cluster main --database {name} --home lk")).await;
+    let tenants = cluster().await.primary().connect(name).await.unwrap();
+    let table = "create table notes (text text, tenant_id text not null default pgward.tenant()); \
+        select pgward.protect('notes'); insert into notes values ('x', current_database() || '_a')";
+    tenants.batch_execute(table).await.unwrap();
+    (place, tenants)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hold_in_the_table_did_not_stop_a_removal_that_had_begun() {
+    let (place, tenants) = with_a_row("begun").await;
+    let hold = "update pgward_catalogue.tenants set definition = definition || E'legal_hold = \"court order\"\n'";
+    let (code, words) = while_it_waits(&place, "tenant remove begun_a --yes", hold).await;
+    assert!(code == Some(1) && words.contains("under legal hold (court order)"), "{words}");
+    assert_eq!(one(&tenants, "select count(*) from notes").await, "1");
+    place.done("tenant release begun_a").await;
+    // Whether there is one by now, nobody can tell.
+    let hide = "alter table pgward_catalogue.tenants rename to hidden";
+    let (code, words) = while_it_waits(&place, "tenant remove begun_a --yes", hide).await;
+    let unread = "the catalogue of tenants (begun_catalogue@main) cannot be read";
+    assert!(code == Some(1) && words.contains(unread), "{words}");
+    assert_eq!(one(&tenants, "select count(*) from notes").await, "1");
+    place.owner().await.batch_execute("alter table pgward_catalogue.hidden rename to tenants").await.unwrap();
+    place.done("tenant remove begun_a --yes").await;
+    assert_eq!(one(&tenants, "select count(*) from notes").await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_was_changed_during_a_restore_kept_it_from_ending_or_lost_the_change() {
+    let (place, tenants) = with_a_row("rewritten").await;
+    let [export, keep] = ["export", "keep"].map(|name| place.config(0).with_file_name(name).display().to_string());
+    place.done(&format!("tenant export rewritten_a --into {export}")).await;
+    tenants.batch_execute("delete from notes").await.unwrap();
+    let found = "select definition from pgward_catalogue.tenants";
+    let owner = place.owner().await;
+    let before = one(&owner, found).await;
+    let change = "update pgward_catalogue.tenants set definition = definition || E'max_clients = 7\n'";
+    let restore = format!("tenant restore rewritten_a --from {export} --yes --keep {keep}");
+    let (code, words) = while_it_waits(&place, &restore, change).await;
+    assert!(code == Some(0) && words.contains("is what it was\n"), "{words}");
+    assert_eq!(one(&owner, found).await, format!("{before}suspended = false\nmax_clients = 7\n"));
+    tenants.batch_execute("delete from notes").await.unwrap();
+    let suspend = "update pgward_catalogue.tenants set definition = replace(definition, '\"restoring\"', 'true')";
+    let (code, words) = while_it_waits(&place, &format!("{restore}-2"), suspend).await;
+    assert!(code == Some(0) && words.contains("it is suspended"), "{words}");
+    assert!(one(&owner, found).await.contains("suspended = true\n"), "by somebody, who is to lift it");
+    assert_eq!(one(&tenants, "select count(*) from notes").await, "1");
+}

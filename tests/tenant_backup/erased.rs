@@ -55,7 +55,9 @@ async fn rows_are_erased_and_the_backups_that_have_them_are_named() {
     let backup = &repository["backups"][0];
     assert!(backup["label"].as_str().unwrap().ends_with('F'), "{certificate:#}");
     assert!(backup["kept_until"].as_str() > backup["made"].as_str(), "{certificate:#}");
-    assert!(certificate["gone_everywhere"].as_str() >= backup["kept_until"].as_str(), "{certificate:#}");
+    let gone = &certificate["gone"];
+    assert!(gone["not_before"].as_str() >= backup["kept_until"].as_str(), "{certificate:#}");
+    assert!(gone["but"].to_string().contains("is the last full backup in repository local"), "{certificate:#}");
     let erasures = Erasures::of(world::site(&place).folder());
     let named = |since: SystemTime| {
         let found = erasures.since(since).unwrap();
@@ -73,7 +75,8 @@ async fn a_schema_and_a_database_are_erased() {
     let schema = Tenant::schema(&place, "erased_own_s");
     let certificate = erased(&schema, &stage, "table erased_own_s.orders", "schema erased_own_s").await;
     assert_eq!(certificate["repositories"], Value::Array(Vec::new()), "there are no backups");
-    assert!(certificate["gone_everywhere"].is_string());
+    assert_eq!(certificate["gone"]["not_before"], Value::Null, "others may make some");
+    assert!(certificate["gone"]["but"][0].as_str().unwrap().contains("whether anybody else does"), "{certificate:#}");
     for file in ["erased.json", "erased.json.txt"] {
         std::fs::remove_file(place.path(file)).unwrap();
     }
@@ -90,7 +93,7 @@ async fn an_erasure_that_was_interrupted_still_certifies_what_there_was() {
     let file = place.path("erased.json").display().to_string();
     let erase = format!("erase acme --yes --certificate {file}");
     let gone = |place: &Place| !place.read("tenants.toml").contains("acme");
-    let waits = [10, 400].into_iter().chain((1_900..).step_by(40));
+    let waits = [10, 400].into_iter().chain(crate::growing(1_900));
     let kills = crate::place::kill_until_done(&place, &erase, waits, gone).await;
     assert!(kills > 2, "it was killed {kills} times only");
     let certificate = sound(&place.read("erased.json"));
@@ -100,4 +103,109 @@ async fn an_erasure_that_was_interrupted_still_certifies_what_there_was() {
     place.done("add acme --home lk --cluster main --isolation rows --database {name}").await;
     let _ = std::fs::remove_file(place.path("erased.json.begun"));
     assert!(place.fails(&erase).await.contains("is there already"));
+}
+
+#[tokio::test]
+async fn a_date_was_certified_that_a_hold_or_a_running_backup_keeps_from_being_kept() {
+    let place = world::place("erased_promised").await;
+    let stage = place.stage().await;
+    drop(Tenant::rows(&place).settle(&stage).await);
+    place.done("add globex --home lk --cluster main --isolation rows --database {name}").await;
+    place.done("hold globex --reason inquiry").await;
+    // As pgBackRest calls its session as long as a backup is made, which the first backup of this world has shown.
+    let backing = place.admin().await;
+    backing.batch_execute("set application_name = 'pgBackRest [backup]'").await.unwrap();
+    let file = place.path("erased.json").display().to_string();
+    place.done(&format!("erase acme --yes --certificate {file}")).await;
+    let certificate = sound(&place.read("erased.json"));
+    let but = certificate["gone"]["but"].to_string();
+    assert!(but.contains("a backup was being made") && but.contains("other tenants of the cluster are under"), "{but}");
+    for text in [place.read("erased.json"), place.read("erased.json.txt")] {
+        assert!(!text.contains("globex") && !text.contains("inquiry"), "{text}");
+    }
+    assert!(place.read("erased.json.txt").contains("does not go before"), "{}", place.read("erased.json.txt"));
+}
+
+#[tokio::test]
+async fn a_backup_that_is_being_made_is_noticed_from_its_beginning_to_its_end() {
+    let place = Place::new("being_made").await;
+    let (admin, other) = (place.admin().await, place.admin().await);
+    let being_made = async || pgward::sidecar::backup::being_made(&admin).await.unwrap();
+    assert!(!being_made().await);
+    // pgward's own lock, and what pgBackRest calls itself.
+    let (lock, unlock) = ("pg_advisory_lock(1885828961, 1650549611)", "pg_advisory_unlock_all()");
+    let named = "set_config('application_name', 'pgBackRest [backup]', false)";
+    for (begin, end) in [(lock, unlock), (named, "set_config('application_name', 'other', false)")] {
+        other.batch_execute(&format!("select {begin}")).await.unwrap();
+        assert!(being_made().await, "{begin}");
+        other.batch_execute(&format!("select {end}")).await.unwrap();
+        assert!(!being_made().await, "{end}");
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_was_deleted_before_it_showed_that_its_backups_could_not_be_asked_for() {
+    let folder = tempfile::NamedTempFile::new().unwrap();
+    let text = format!(
+        "[backup]\ndirectory = {:?}\nscheduled = false\n[clusters.main.repositories.local]\nregion = \"lk\"\n\
+         path = \"/nowhere\"\ncipher = \"a passphrase of at least 32 bytes, for tests\"\n",
+        folder.path()
+    );
+    let place = Place::with("erased_unasked", &text).await;
+    let stage = place.stage().await;
+    let tenant = Tenant::rows(&place);
+    drop(tenant.settle(&stage).await);
+    let before = place.read("tenants.toml");
+    let said = place.fails(&format!("erase acme --yes --certificate {}", place.path("erased.json").display())).await;
+    assert!(said.contains(&folder.path().display().to_string()), "{said}");
+    assert_eq!(place.read("tenants.toml"), before);
+    assert_eq!(tenant.sees(&stage).await, "a,b,c");
+}
+
+/// An erasure that is killed when it has noted what there is.
+async fn begun(place: &Place, erase: &str) {
+    let mut child = place.command(erase).spawn().unwrap();
+    until("the note", async || crate::place::exists(&place.path("erased.json.begun"))).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[tokio::test]
+async fn what_a_tenant_had_when_an_earlier_erasure_began_was_certified_of_a_later_one() {
+    let place = Place::new("erased_again").await;
+    let stage = place.stage().await;
+    let tenant = Tenant::rows(&place);
+    drop(tenant.settle(&stage).await);
+    let erase = format!("erase acme --yes --certificate {}", place.path("erased.json").display());
+    begun(&place, &erase).await;
+    place.done("resume acme").await;
+    let more = "insert into orders (item) values ('more'), ('and more')";
+    crate::place::session(&stage, "acme").await.client.batch_execute(more).await.unwrap();
+    let rows = one(&place.admin().await, "select count(*) from orders where tenant_id = 'acme'").await;
+    place.done(&erase).await;
+    let certificate = sound(&place.read("erased.json"));
+    assert_eq!(certificate["had"][0]["rows"].to_string(), rows, "{certificate:#}");
+    // The certificate of one that is done is not that of the next of this name.
+    place.done("add acme --home lk --cluster main --isolation rows --database {name}").await;
+    place.done("suspend acme").await;
+    assert!(place.fails(&erase).await.contains("is there already"));
+}
+
+#[tokio::test]
+async fn a_note_of_another_tenant_of_that_name_was_taken_for_its_own() {
+    let place = Place::new("erased_other").await;
+    let stage = place.stage().await;
+    let tenant = Tenant::rows(&place);
+    drop(tenant.settle(&stage).await);
+    let erase = format!("erase acme --yes --certificate {}", place.path("erased.json").display());
+    begun(&place, &erase).await;
+    let note = place.read("erased.json.begun");
+    let other = note.replace("\"database\":\"erased_other\"", "\"database\":\"elsewhere\"");
+    assert_ne!(note, other);
+    std::fs::write(place.path("erased.json.begun"), &other).unwrap();
+    let said = place.fails(&erase).await;
+    assert!(said.contains("in database elsewhere of cluster main, which is another"), "{said}");
+    std::fs::write(place.path("erased.json.begun"), &note).unwrap();
+    place.done(&erase).await;
+    assert_eq!(sound(&place.read("erased.json"))["had"][0]["rows"], 3);
 }

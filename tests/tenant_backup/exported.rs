@@ -216,7 +216,7 @@ async fn an_encrypted_export_is_opened_by_its_key_alone_and_restored_from() {
     assert!(wrong.contains("is not opened by what was given") && !exists(&plain), "{wrong}");
     place.done(&format!("{open} --passphrase-file {phrase}")).await;
     assert!(place.read("plain/0001-public.orders.csv").contains("a"), "{}", place.read("plain/manifest.json"));
-    client.batch_execute("delete from orders").await.unwrap();
+    client.batch_execute("delete from orders where item = 'a'").await.unwrap();
     let keep = place.path("keep");
     let restore = format!("restore acme --from {into} --yes --keep {}", keep.display());
     assert!(place.fails(&restore).await.contains("is encrypted"));
@@ -225,6 +225,9 @@ async fn an_encrypted_export_is_opened_by_its_key_alone_and_restored_from() {
     let restored = output(by_environment).await;
     assert!(restored.status.success(), "{}", said(&restored));
     assert_eq!(tenant.sees(&stage).await, "a,b,c");
+    // What was there then is kept as the export is.
+    assert!(place.path("keep/key.age").exists() && !place.path("keep/0001-public.orders.csv").exists());
+    place.done(&format!("restore acme --from {} --passphrase-file {phrase}", keep.display())).await;
 }
 
 #[tokio::test]
@@ -246,6 +249,18 @@ async fn an_export_to_a_recipient_is_opened_by_its_identity() {
     place.done(&by("identity")).await;
     assert!(exists(&place.path("plain/dump/toc.dat")));
     assert!(place.done(&format!("open {plain}")).await.contains("are what they were"), "what was opened is an export");
+    session(&stage, "addressed_own").await.client.batch_execute("delete from orders where item = 'a'").await.unwrap();
+    let keep = place.path("keep").display().to_string();
+    let restore = format!("restore addressed_own --from {export} --identity {}", place.path("identity").display());
+    place.done(&format!("{restore} --yes --keep {keep}")).await;
+    assert_eq!(tenant.sees(&stage).await, "a,b,c");
+    let undo = format!("restore addressed_own --from {keep} --identity {}", place.path("identity").display());
+    assert!(place.done(&undo).await.contains("nothing was changed; do it"), "who opens the export opens what was kept");
+    let removed = format!("{} --recipient {}", place.path("removed").display(), other.to_public());
+    let unexported = removed.replace(&place.path("removed").display().to_string(), "");
+    assert!(place.fails(&format!("remove addressed_own --yes {unexported}")).await.contains("without --export"));
+    place.done(&format!("remove addressed_own --yes --export {removed}")).await;
+    assert!(place.path("removed/key.age").exists() && !place.path("removed/dump").join("toc.dat").exists());
 }
 
 #[tokio::test]

@@ -10,7 +10,9 @@ mod place;
 mod erased;
 mod exported;
 mod held;
+mod interrupted;
 mod killed;
+mod loaded;
 mod restored;
 mod world;
 
@@ -26,6 +28,23 @@ pub struct Tenant<'a> {
     pub options: String,
     /// The first statement of its own.
     pub make: &'a str,
+}
+
+/// Moments to be killed at, in ms: close together, and so that a slow machine comes to the end as well.
+pub fn growing(first: u64) -> impl Iterator<Item = u64> {
+    std::iter::successors(Some(first), |wait| Some(wait + 20 + wait / 50))
+}
+
+/// A command that goes on meanwhile.
+pub fn running(place: &Place, line: &str) -> tokio::task::JoinHandle<std::process::Output> {
+    tokio::spawn(place::output(place.command(line)))
+}
+
+/// A command that has suspended a tenant at level `rows` waits until transactions of others have come to their end.
+pub async fn waits_for_others(admin: &Client) -> bool {
+    let sql = "select count(*) > 0 from pg_stat_activity where datname = current_database() \
+        and query like '%xact_start < $2%' and pid <> pg_backend_pid()";
+    one(admin, sql).await == "t"
 }
 
 /// What it has, in the end as in the beginning.

@@ -47,11 +47,15 @@ impl TenantsFile {
 
     /// The configuration as a change would make it; nothing is written.
     pub fn proposed(&self, change: impl FnOnce(&mut DocumentMut)) -> Result<Settings, Failure> {
+        let change = |document: &mut DocumentMut| {
+            change(document);
+            Ok(())
+        };
         Ok(self.changed(change)?.1)
     }
 
-    /// Changes the file, unless the configuration would then have problems.
-    pub fn edit(&self, change: impl FnOnce(&mut DocumentMut)) -> Result<(), Failure> {
+    /// Changes the file, unless that is refused by what stands there, or the configuration would then have problems.
+    pub fn edit(&self, change: impl FnOnce(&mut DocumentMut) -> Result<(), Failure>) -> Result<(), Failure> {
         let _alone = self.lock()?;
         let before = fs::read_to_string(&self.path).map_err(failed("read", &self.path))?;
         let (text, _) = self.changed(change)?;
@@ -70,9 +74,12 @@ impl TenantsFile {
         })
     }
 
-    fn changed(&self, change: impl FnOnce(&mut DocumentMut)) -> Result<(String, Settings), Failure> {
+    fn changed(
+        &self,
+        change: impl FnOnce(&mut DocumentMut) -> Result<(), Failure>,
+    ) -> Result<(String, Settings), Failure> {
         let mut document = self.read()?;
-        change(&mut document);
+        change(&mut document)?;
         let text = document.to_string();
         let refused = |problems: Vec<Problem>| Failure::Config { path: self.path.clone(), problems };
         let settings = config::load_with_tenants(&self.config, &text).map_err(refused)?;
@@ -171,6 +178,29 @@ pub(super) fn suspend(tenant: &mut dyn TableLike, suspended: bool) {
     if suspended || tenant.contains_key("suspended") {
         set(tenant, "suspended", suspended.into());
     }
+}
+
+/// What a restore writes when it suspends a tenant, so that it lifts nothing but that.
+const RESTORING: &str = "restoring";
+
+/// What somebody says of it meanwhile stands.
+pub(super) fn restoring(tenant: &mut dyn TableLike, begun: bool) {
+    let now = tenant.get("suspended");
+    match begun {
+        true if now.and_then(Item::as_bool) != Some(true) => set(tenant, "suspended", RESTORING.into()),
+        false if now.and_then(Item::as_str) == Some(RESTORING) => set(tenant, "suspended", false.into()),
+        _ => {}
+    }
+}
+
+/// Why nothing of a tenant may be deleted, if there is a reason.
+pub(super) fn held(document: &mut DocumentMut, id: &TenantId) -> Option<String> {
+    tenants(document)?.get(id.as_str())?.as_table_like().and_then(reason)
+}
+
+/// The same of an entry by itself.
+pub(super) fn reason(tenant: &dyn TableLike) -> Option<String> {
+    tenant.get("legal_hold").map(|reason| reason.as_str().unwrap_or_default().to_owned())
 }
 
 /// `None`: there is no hold any more.
@@ -296,6 +326,23 @@ mod tests {
             amend(document, &id("acme"), |tenant| suspend(tenant, false));
         });
         assert_eq!(back, FILE);
+    }
+
+    #[test]
+    fn a_restore_lifts_no_suspension_but_its_own() {
+        let done = |before: Option<bool>, meanwhile: Option<bool>| {
+            let mut entry = entry();
+            before.into_iter().for_each(|before| suspend(&mut entry, before));
+            restoring(&mut entry, true);
+            let closed = entry.get("suspended").and_then(Item::as_bool) != Some(false);
+            meanwhile.into_iter().for_each(|meanwhile| suspend(&mut entry, meanwhile));
+            restoring(&mut entry, false);
+            (closed, entry.get("suspended").and_then(Item::as_bool))
+        };
+        assert_eq!(done(None, None), (true, Some(false)));
+        assert_eq!(done(Some(true), None), (true, Some(true)), "it was suspended before");
+        assert_eq!(done(Some(false), Some(true)), (true, Some(true)), "somebody has suspended it meanwhile");
+        assert_eq!(done(Some(true), Some(false)), (true, Some(false)));
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub(super) struct Quiet<'a> {
     pub removal: &'a Removal<'a>,
     /// At level `rows`: how long transactions of the shared logins that began before may take to end.
     pub wait: Duration,
+    /// What is told of the tenant where others do not let it come.
+    pub otherwise: &'a str,
 }
 
 impl Quiet<'_> {
@@ -52,8 +54,8 @@ impl Quiet<'_> {
                 }
                 return Err(Failure::said(format!(
                     "{busy} transactions of the shared logins are open since before tenant {0} was suspended, and one \
-                     could be its last; end them, or wait longer with --wait. Nothing was deleted; {0} stays suspended",
-                    self.tenant.id
+                     could be its last; end them, or wait longer with --wait. {1}",
+                    self.tenant.id, self.otherwise
                 )));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -64,7 +66,10 @@ impl Quiet<'_> {
         let begin = Instant::now();
         while self.removal.close(self.seat).await? > 0 {
             if begin.elapsed() >= REST {
-                return Err(Failure::said("sessions of the tenant's roles do not end; see pg_stat_activity"));
+                return Err(Failure::said(format!(
+                    "sessions of the tenant's roles do not end; see pg_stat_activity. {}",
+                    self.otherwise
+                )));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::super::record::{Act, Deed};
-use super::export::{Export, Source, database_of};
+use super::export::{Export, SealArguments, Source, database_of};
 use super::place::Place;
 use super::quiet::Quiet;
 use super::store::{Change, Store};
@@ -15,7 +15,7 @@ use crate::cli::connect::Administrator;
 use crate::cli::duration;
 use crate::cli::output::{say, table, warn};
 use crate::config::{Cluster, Isolation, Settings, Tenant};
-use crate::tenant::restore::prepare;
+use crate::tenant::restore::{self, prepare};
 use crate::tenant::{Removal, Seen};
 
 /// Remove a tenant with all that it has, and look whether anything is left
@@ -30,6 +30,9 @@ pub(super) struct Arguments {
     /// First export everything into this folder, which must not be there, or be an earlier export of this tenant
     #[arg(long, value_name = "FOLDER")]
     export: Option<PathBuf>,
+
+    #[command(flatten)]
+    seal: SealArguments,
 }
 
 /// What is to be deleted, and how.
@@ -58,6 +61,9 @@ pub(super) struct DeletionArguments {
 }
 
 pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
+    if arguments.seal.is_given() && arguments.export.is_none() {
+        return Err(Failure::said("there is nothing to encrypt without --export FOLDER; nothing was done"));
+    }
     let settings = arguments.deletion.tenant.config.load()?;
     let (mut store, tenant) = arguments.deletion.doomed(&settings)?;
     let act = Act::on_tenant(&settings, Deed::RemoveTenant, &tenant.id);
@@ -79,7 +85,8 @@ pub(super) struct Work<'a> {
 impl Arguments {
     async fn remove(&self, settings: &Settings, store: &mut Store, tenant: &Tenant) -> Result<(), Failure> {
         let work = self.deletion.begin(settings, tenant).await?;
-        let export = self.export.as_deref().map(|folder| Export::into(folder, &tenant.id, None)).transpose()?;
+        let export =
+            self.export.as_deref().map(|folder| Export::into(folder, &tenant.id, self.seal.seal()?)).transpose()?;
         self.deletion.close(&work, store).await?;
         let mut exported = None;
         if let Some(export) = &export {
@@ -89,7 +96,7 @@ impl Arguments {
                 say(format_args!("{} has been exported before, and nothing is left to export", tenant.id));
             }
         }
-        work.delete(exported.as_ref()).await?;
+        self.deletion.delete(&work, exported.as_ref()).await?;
         work.prove().await?;
         self.deletion.take_out(&work, store).await
     }
@@ -120,11 +127,37 @@ impl DeletionArguments {
     pub async fn close(&self, work: &Work<'_>, store: &mut Store) -> Result<(), Failure> {
         let Work { settings, tenant, seat, removal, .. } = work;
         store.edit(&tenant.id, Change::Suspended(true), &self.reach(work)).await?;
-        // Somebody may have put a hold on it since this command has looked.
-        if let Some(now) = self.tenant.config.load_now().await?.tenants.get(&tenant.id) {
-            not_held(now)?;
+        self.still_unheld(work).await?;
+        let otherwise = "Nothing was deleted; the tenant stays suspended";
+        Quiet { settings, tenant, seat, removal, wait: self.wait, otherwise }.come().await
+    }
+
+    /// Deletes it all. `exported`: what must be found at level `rows`, by table.
+    pub async fn delete(&self, work: &Work<'_>, exported: Option<&BTreeMap<String, u64>>) -> Result<(), Failure> {
+        self.still_unheld(work).await?;
+        work.delete(exported).await
+    }
+
+    /// Asks anew: somebody may have put a hold on it since this command has looked, at another node or by hand.
+    async fn still_unheld(&self, work: &Work<'_>) -> Result<(), Failure> {
+        let id = &work.tenant.id;
+        let now = self.tenant.config.load_now().await?;
+        if now.catalogue.as_ref().is_some_and(|catalogue| catalogue.snapshot.cached) {
+            return Err(Failure::said(format!(
+                "the catalogue cannot be read, so it is not known whether tenant {id} is under legal hold; nothing was \
+                 deleted, and it stays suspended. Run the same command again when the catalogue can be read"
+            )));
         }
-        Quiet { settings, tenant, seat, removal, wait: self.wait }.come().await
+        let Some(tenant) = now.tenants.get(id) else {
+            return Err(Failure::said(format!(
+                "somebody has taken tenant {id} out of the configuration meanwhile; nothing was deleted. Add it again as it \
+                 was, and repeat the command"
+            )));
+        };
+        let Err(held) = not_held(tenant) else { return Ok(()) };
+        // Resumed, it is to work as before.
+        work.removal.open(&work.seat).await?;
+        Err(Failure::said(format!("{held}. It stays suspended; pgward tenant resume {id} lets it in again")))
     }
 
     pub async fn take_out(&self, work: &Work<'_>, store: &mut Store) -> Result<(), Failure> {
@@ -174,8 +207,8 @@ impl Work<'_> {
         Ok(counts)
     }
 
-    /// `exported`: what must be found at level `rows`, by table.
-    pub async fn delete(&self, exported: Option<&BTreeMap<String, u64>>) -> Result<(), Failure> {
+    async fn delete(&self, exported: Option<&BTreeMap<String, u64>>) -> Result<(), Failure> {
+        restore::sweep(&self.seat, self.tenant).await?;
         if self.tenant.isolation != Isolation::Rows {
             return self.drop_all().await;
         }
@@ -209,7 +242,8 @@ impl Work<'_> {
     /// On a connection of its own, that has seen nothing of what was done.
     pub async fn prove(&self) -> Result<Vec<Seen>, Failure> {
         let client = self.administrator.connect(database_of(self.tenant)).await?;
-        let seen = self.removal.proof(&client).await?;
+        let mut seen = self.removal.proof(&client).await?;
+        seen.extend(restore::left_behind(&client, self.tenant).await?);
         let head = ["LOOKED FOR", "FOUND"];
         table(std::iter::once(head).chain(seen.iter().map(|seen| [seen.what.as_str(), seen.found.as_str()])).collect());
         if seen.iter().all(|seen| seen.sound) {

@@ -1,6 +1,7 @@
 //! Where tenants are added, changed and removed: the tenants file, or the catalogue that several pgwards share.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use toml_edit::{DocumentMut, Table, TableLike};
 
@@ -22,6 +23,8 @@ pub(super) enum Change {
     /// It is made, unless there is one.
     Put(Table),
     Suspended(bool),
+    /// A restore suspends it, unless it is, or is done with it.
+    Restoring(bool),
     /// Why nothing of it may be deleted, or that there is no reason any more.
     Hold(Option<String>),
     TakeOut,
@@ -32,6 +35,7 @@ impl Change {
     fn amend(&self, entry: &mut dyn TableLike) {
         match self {
             Self::Suspended(suspended) => file::suspend(entry, *suspended),
+            Self::Restoring(begun) => file::restoring(entry, *begun),
             Self::Hold(reason) => file::hold(entry, reason.as_deref()),
             Self::Put(_) | Self::TakeOut => {}
         }
@@ -96,10 +100,16 @@ impl Store {
     /// Changes the tenant's entry, unless the configuration would then have problems.
     pub async fn edit(&mut self, id: &TenantId, change: Change, reach: &Reach<'_>) -> Result<(), Failure> {
         match self {
-            Self::File(file) => file.edit(|document| match change {
-                Change::Put(entry) => file::put(document, id, entry),
-                Change::Suspended(_) | Change::Hold(_) => file::amend(document, id, |entry| change.amend(entry)),
-                Change::TakeOut => file::take_out(document, id),
+            Self::File(file) => file.edit(|document| {
+                match change {
+                    Change::Put(entry) => file::put(document, id, entry),
+                    Change::TakeOut => {
+                        file::held(document, id).map_or(Ok(()), |reason| Err(stays(id, &reason)))?;
+                        file::take_out(document, id);
+                    }
+                    _ => file::amend(document, id, |entry| change.amend(entry)),
+                }
+                Ok(())
             }),
             Self::Table(table) => table.edit(id, &change, reach).await,
         }
@@ -126,13 +136,17 @@ impl TenantsTable {
         judged(&self.config, &self.catalogue, snapshot)
     }
 
-    /// Refuses where the row is not the one that was read: somebody else has other ideas of it.
+    /// Refuses where the row is not the one that was read: somebody else has other ideas of it. A restore, which takes its
+    /// time, minds nothing of the row but its own word.
     async fn edit(&mut self, id: &TenantId, change: &Change, reach: &Reach<'_>) -> Result<(), Failure> {
+        let administrator = reach.catalogue(&self.catalogue).await?;
+        let mut client = administrator.connect(&self.catalogue.database).await?;
+        if matches!(change, Change::Restoring(_)) {
+            self.catalogue.snapshot = Arc::new(catalogue::read(&client).await?);
+        }
         let before = self.definition(id).map(str::to_owned);
         let after = self.changed(id, before.as_deref(), change)?;
         let row = catalogue::Change { id: id.clone(), before, after };
-        let administrator = reach.catalogue(&self.catalogue).await?;
-        let mut client = administrator.connect(&self.catalogue.database).await?;
         let judge = |snapshot| self.judged(snapshot).map(|settings| settings.catalogue);
         match catalogue::change(&mut client, &[row], judge).await {
             Ok(Some(Some(catalogue))) => self.catalogue = catalogue,
@@ -156,15 +170,26 @@ impl TenantsTable {
         Ok(match (before, change) {
             (Some(before), Change::Put(_)) => Some(before.to_owned()),
             (None, Change::Put(entry)) => Some(file::text(entry)),
-            (Some(before), Change::Suspended(_) | Change::Hold(_)) => {
+            (Some(before), _) => {
                 // It was judged before, so that this does not fail.
                 let mut document: DocumentMut = before.parse().map_err(|_| {
                     Failure::said(format!("what {} has of tenant {id} is not valid TOML", self.place()))
                 })?;
+                if matches!(change, Change::TakeOut) {
+                    return file::reason(document.as_table()).map_or(Ok(None), |reason| Err(stays(id, &reason)));
+                }
                 change.amend(document.as_table_mut());
                 Some(document.to_string())
             }
-            (None, Change::Suspended(_) | Change::Hold(_)) | (_, Change::TakeOut) => None,
+            (None, _) => None,
         })
     }
+}
+
+/// It was held when there was nothing left to keep but its entry.
+fn stays(id: &TenantId, reason: &str) -> Failure {
+    Failure::said(format!(
+        "tenant {id} has come under legal hold ({reason}) when what it had was deleted already; its entry stays. pgward \
+         tenant release {id}, and then the same command again, takes that out too"
+    ))
 }

@@ -11,8 +11,8 @@ use super::pgbackrest::Progress;
 use super::site::{Primary, Site};
 use super::tiers;
 use super::watch::Unarchived;
-use crate::base::{RepositoryName, clock};
-use crate::config::{BackupKind, Tier};
+use crate::base::{ClusterName, RepositoryName, clock};
+use crate::config::{BackupKind, Settings, Tier};
 
 /// Which backup is to be made.
 #[derive(Debug, Clone, Default)]
@@ -154,7 +154,8 @@ pub struct Pruned {
 /// `now`: in Unix time. `dry`: only says what would go. What is wrong with one repository does not keep others.
 pub async fn prune(site: &Site, now: u64, dry: bool, progress: &mut dyn Progress) -> Result<Pruned, BackupError> {
     let holdings = site.holdings().await?;
-    let mut pruned = Pruned { for_tenants: holds(site), ..Pruned::default() };
+    let for_tenants = holds(site.settings(), &site.cluster().name);
+    let mut pruned = Pruned { for_tenants, ..Pruned::default() };
     for (numbered, of) in site.repositories().into_iter().zip(holdings) {
         if let Some(trouble) = of.trouble {
             let (cluster, repository) = (site.cluster().name.clone(), of.repository);
@@ -202,15 +203,26 @@ async fn let_go(
 }
 
 /// Tenants of the cluster whose data may not be disposed of.
-fn holds(site: &Site) -> Vec<String> {
-    let here = site.settings().tenants.values().filter(|tenant| tenant.cluster == site.cluster().name);
-    if site.settings().catalogue.as_ref().is_some_and(|catalogue| catalogue.snapshot.cached) {
+pub fn holds(settings: &Settings, cluster: &ClusterName) -> Vec<String> {
+    let here = settings.tenants.values().filter(|tenant| tenant.cluster == *cluster);
+    if settings.catalogue.as_ref().is_some_and(|catalogue| catalogue.snapshot.cached) {
         return vec!["tenants that are not known, since the catalogue could not be read".to_owned()];
     }
     let mut held: Vec<String> =
         here.filter(|tenant| tenant.legal_hold.is_some()).map(|tenant| tenant.id.to_string()).collect();
     held.sort();
     held
+}
+
+/// Whether anybody makes a backup at the moment: pgward, which has its lock until that is in its repository; others by
+/// pgBackRest, as its sessions are called; or somebody by pg_basebackup. `client`: to the primary.
+pub async fn being_made(client: &Client) -> Result<bool, tokio_postgres::Error> {
+    let sql = "select exists (select from pg_catalog.pg_locks where locktype = 'advisory' \
+                   and classid::pg_catalog.int8 = $1 and objid::pg_catalog.int8 = $2) \
+               or exists (select from pg_catalog.pg_stat_activity where application_name like 'pgBackRest [backup%') \
+               or exists (select from pg_catalog.pg_stat_progress_basebackup)";
+    let (classid, objid) = (i64::from(ADVISORY.0), i64::from(ADVISORY.1));
+    Ok(client.query_one(sql, &[&classid, &objid]).await?.get(0))
 }
 
 /// Until when each backup is kept, by Unix time.

@@ -49,7 +49,7 @@ pub use drill::{ClusterDrill, Drilled, Fate, Rehearsal, TenantDrill, drill, regi
 pub use error::BackupError;
 pub use finding::{Finding, Severity};
 pub use info::{Holdings, Kept};
-pub use make::{Made, Order, Pruned, archive_command, kept_until, make, prune};
+pub use make::{Made, Order, Pruned, archive_command, being_made, holds, kept_until, make, prune};
 pub use pgbackrest::{Progress, Unseen};
 pub use receive::{Receiving, receiving};
 pub use restore::{Place, Restored, restore};
@@ -58,6 +58,7 @@ pub use scratch::{Recovered, Scratch, Took};
 pub use site::{Lock, Primary, Site, Writer};
 pub use standing::{Standing, standing};
 pub use target::{Target, Wanted, moment};
+pub use tiers::{FOREVER, last_full};
 pub use trials::LastTrial;
 pub use verify::{Against, Trial, Verified, verify};
 pub use watch::{Archiving, archiving};

@@ -67,7 +67,7 @@ fn rank(kind: BackupKind) -> u8 {
 }
 
 /// The end of the year 9999: until somebody says otherwise.
-pub(super) const FOREVER: u64 = 253_402_300_799;
+pub const FOREVER: u64 = 253_402_300_799;
 
 /// Until when a backup is kept: as its tier says, or as the shortest does where it was made by hand. A tier that is not
 /// configured any more may have been to be kept for years. Never shorter than what goes by it.
@@ -84,17 +84,19 @@ pub(super) fn kept_until(kept: &Kept, tiers: &Tiers, backups: &[Kept]) -> u64 {
     backups.iter().filter(needing).map(own).chain([own(kept)]).max().unwrap_or(FOREVER)
 }
 
+/// The one that stays until there is a newer one, however old it is.
+pub fn last_full<'a>(repository: &RepositoryName, backups: &'a [Kept]) -> Option<&'a Kept> {
+    let full = backups.iter().filter(|kept| kept.repository == *repository && kept.kind == BackupKind::Full);
+    full.max_by_key(|kept| kept.stopped)
+}
+
 /// What may go now, the newest first, so that nothing goes before what goes by it. The last full backup of a
 /// repository stays.
 pub(super) fn expired<'a>(now: u64, tiers: &Tiers, backups: &'a [Kept]) -> Vec<&'a Kept> {
-    let newest = |repository: &RepositoryName| {
-        let full = backups.iter().filter(|kept| kept.repository == *repository && kept.kind == BackupKind::Full);
-        full.max_by_key(|kept| kept.stopped).map(|kept| kept.label.as_str())
-    };
     let mut old: Vec<&Kept> = backups
         .iter()
         .filter(|kept| kept_until(kept, tiers, backups) <= now)
-        .filter(|kept| newest(&kept.repository) != Some(kept.label.as_str()))
+        .filter(|kept| last_full(&kept.repository, backups).is_none_or(|last| last.label != kept.label))
         .collect();
     old.sort_by(|a, b| (b.stopped, &b.label).cmp(&(a.stopped, &a.label)));
     old

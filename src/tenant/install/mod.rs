@@ -372,6 +372,14 @@ pub(super) async fn atomically<T, E: From<InstallError>>(
     }
 }
 
+/// Whatever the database or the role has set: a connection that others go by lasts as long as its work does. Not every
+/// version has all of these.
+pub(super) async fn unhurried(client: &Client) -> Result<(), InstallError> {
+    let settings = "select pg_catalog.left(pg_catalog.set_config(name, '0', false), 0) from pg_catalog.pg_settings \
+        where name in ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout')";
+    run(client, "preparing", settings).await
+}
+
 pub(super) async fn run(client: &Client, doing: &str, sql: &str) -> Result<(), InstallError> {
     client.batch_execute(sql).await.map_err(|source| InstallError::Sql { doing: doing.to_owned(), source })
 }

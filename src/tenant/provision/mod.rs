@@ -58,6 +58,7 @@ pub enum ProvisionError {
 /// Waits until nobody else adds or removes this tenant by way of this database, and keeps others waiting as long as
 /// the connection lasts. `waiting` is called if there is somebody.
 pub async fn lock(client: &Client, tenant: &TenantId, waiting: impl FnOnce()) -> Result<(), ProvisionError> {
+    install::unhurried(client).await?;
     let key = "(1885828965, pg_catalog.hashtext($1))";
     let sql = format!("select pg_catalog.pg_try_advisory_lock{key}::text");
     let got = install::texts(client, &sql, &[&tenant.as_str()]).await?;

@@ -20,6 +20,11 @@ impl Seen {
         Self { what: what.into(), found: found.into(), sound }
     }
 
+    /// What there is to be none of.
+    pub(in crate::tenant) fn count(what: impl Into<String>, count: usize) -> Self {
+        Self::new(what, count.to_string(), count == 0)
+    }
+
     /// On a connection to any database of the cluster. Says what a tenant needs there.
     pub async fn cluster(client: &Client, tenant: &Tenant) -> Result<Vec<Self>, ProvisionError> {
         let mut seen = Vec::new();

@@ -58,13 +58,19 @@ impl<'a> TwinDatabase<'a> {
 
     /// Removes what attempts have left.
     pub async fn sweep(&self, client: &Client) -> Result<(), InstallError> {
-        let names = "select datname::text from pg_catalog.pg_database where pg_catalog.starts_with(datname::text, $1)";
-        let left = super::left(client, &self.prefix, names).await?;
-        for name in left.iter().chain([&self.was]) {
-            let sql = format!("drop database if exists {} with (force)", sql::identifier(name));
+        super::end(client, &self.prefix).await?;
+        for name in self.names(client).await? {
+            let sql = format!("drop database if exists {} with (force)", sql::identifier(&name));
             install::run(client, "removing the database beside the tenant's", &sql).await?;
         }
         Ok(())
+    }
+
+    /// Those that are beside the tenant's.
+    pub(super) async fn names(&self, client: &Client) -> Result<Vec<String>, InstallError> {
+        let names = "select datname::text from pg_catalog.pg_database \
+            where pg_catalog.starts_with(datname::text, $1) or datname = $2";
+        install::texts(client, names, &[&self.prefix, &self.was]).await
     }
 
     /// Whether the tenant has its database.

@@ -8,8 +8,9 @@ mod shape;
 
 use tokio_postgres::Client;
 
-use super::ProvisionError;
 use super::install::{self, InstallError};
+use super::{ProvisionError, Seen};
+use crate::config::{Isolation, Tenant};
 
 pub use compare::{Counts, Difference, compare};
 pub use database::TwinDatabase;
@@ -52,11 +53,39 @@ impl From<InstallError> for RestoreError {
 /// has made (a view in a table's place would).
 pub async fn prepare(client: &Client) -> Result<(), InstallError> {
     let settings = "set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set extra_float_digits = 3; \
-        set timezone = 'UTC'; set bytea_output = 'hex'; set search_path = pg_catalog; set statement_timeout = 0; \
-        set idle_in_transaction_session_timeout = 0; set lock_timeout = 0; \
+        set timezone = 'UTC'; set bytea_output = 'hex'; set search_path = pg_catalog; \
         select left(set_config(name, 'view, foreign-table', false), 0) from pg_settings \
         where name = 'restrict_nonsystem_relation_kind'";
-    install::run(client, "preparing", settings).await
+    install::run(client, "preparing", settings).await?;
+    install::unhurried(client).await
+}
+
+/// Removes whatever restores have left beside what the tenant has, on a connection that nobody else works on it by. At level
+/// `rows` that is nothing: it goes with the connection that it was made on.
+pub async fn sweep(client: &Client, tenant: &Tenant) -> Result<(), InstallError> {
+    match tenant.isolation {
+        Isolation::Rows => Ok(()),
+        Isolation::Schema => {
+            // An export of a schema gets another name in a database that is there for that alone.
+            TwinDatabase::of(tenant).sweep(client).await?;
+            TwinSchema::of(tenant).sweep(client).await
+        }
+        Isolation::Database | Isolation::Cluster => TwinDatabase::of(tenant).sweep(client).await,
+    }
+}
+
+/// Looks whether anything of that is there.
+pub async fn left_behind(client: &Client, tenant: &Tenant) -> Result<Vec<Seen>, InstallError> {
+    if tenant.isolation == Isolation::Rows {
+        return Ok(Vec::new());
+    }
+    let databases = TwinDatabase::of(tenant).names(client).await?.len();
+    let mut seen = vec![Seen::count("databases that restores have left", databases)];
+    if tenant.isolation == Isolation::Schema {
+        let schemas = TwinSchema::of(tenant).names(client).await?.len();
+        seen.push(Seen::count("schemas that restores have left", schemas));
+    }
+    Ok(seen)
 }
 
 /// The tenant waits outside: rather let it in again than have it wait for whoever holds a lock.
@@ -78,11 +107,9 @@ fn beside(prefix: &str) -> String {
     format!("{prefix}{:08x}", rand::random::<u32>())
 }
 
-/// Ends the programs of earlier attempts, and says which names are left of them. `names`: asks the catalogue for those that
-/// begin with the prefix.
-async fn left(client: &Client, prefix: &str, names: &str) -> Result<Vec<String>, InstallError> {
+/// Ends the programs of earlier attempts, whose names begin as what they were to make.
+async fn end(client: &Client, prefix: &str) -> Result<(), InstallError> {
     let end = "select pg_catalog.pg_terminate_backend(pid)::text from pg_catalog.pg_stat_activity \
         where pg_catalog.starts_with(application_name, $1)";
-    install::texts(client, end, &[&prefix]).await?;
-    install::texts(client, names, &[&prefix]).await
+    install::texts(client, end, &[&prefix]).await.map(drop)
 }

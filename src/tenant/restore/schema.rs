@@ -40,12 +40,18 @@ impl<'a> TwinSchema<'a> {
 
     /// Removes what attempts have left.
     pub async fn sweep(&self, client: &Client) -> Result<(), InstallError> {
-        let names = "select nspname::text from pg_catalog.pg_namespace where pg_catalog.starts_with(nspname::text, $1)";
-        for name in super::left(client, &self.prefix, names).await? {
+        super::end(client, &self.prefix).await?;
+        for name in self.names(client).await? {
             let sql = format!("drop schema if exists {} cascade", sql::identifier(&name));
             install::run(client, "removing the schema beside the tenant's", &sql).await?;
         }
         Ok(())
+    }
+
+    /// Those that are beside the tenant's.
+    pub(super) async fn names(&self, client: &Client) -> Result<Vec<String>, InstallError> {
+        let names = "select nspname::text from pg_catalog.pg_namespace where pg_catalog.starts_with(nspname::text, $1)";
+        install::texts(client, names, &[&self.prefix]).await
     }
 
     /// Table by table. Both connections are to the tenant's database.

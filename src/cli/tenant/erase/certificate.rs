@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::super::super::record::operator;
 use super::super::Failure;
 use super::beside;
-use crate::base::{TenantId, clock};
+use crate::base::clock;
 use crate::config::{Cluster, Tenant};
 use crate::tenant::Seen;
 
@@ -34,11 +34,21 @@ pub(super) struct Repository {
     pub unknown: Option<String>,
 }
 
+/// When nobody can bring the tenant back any more.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Gone {
+    /// Not earlier than then. `None`: that is not known.
+    pub not_before: Option<String>,
+    /// Why it is not known, or may be later.
+    pub but: Vec<String>,
+}
+
 #[derive(Debug, Serialize)]
 pub(super) struct Backup {
     pub label: String,
     pub made: String,
-    pub kept_until: String,
+    /// It does not go earlier. `None`: it stays until somebody lets go of it.
+    pub kept_until: Option<String>,
 }
 
 pub(super) struct Certificate<'a> {
@@ -50,6 +60,7 @@ pub(super) struct Certificate<'a> {
     /// Tables that were left to somebody else.
     pub left: &'a [String],
     pub repositories: Vec<Repository>,
+    pub gone: Gone,
 }
 
 impl Certificate<'_> {
@@ -83,18 +94,8 @@ impl Certificate<'_> {
             "looked_for": seen.collect::<Vec<_>>(),
             "left_to_others": self.left,
             "repositories": self.repositories,
-            "gone_everywhere": self.gone(),
+            "gone": self.gone,
         })
-    }
-
-    /// When the last backup that has the tenant goes. `None`: that is not known.
-    fn gone(&self) -> Option<String> {
-        if self.repositories.iter().any(|repository| repository.unknown.is_some()) {
-            return None;
-        }
-        let backups = self.repositories.iter().flat_map(|repository| &repository.backups);
-        let last = backups.map(|backup| backup.kept_until.clone()).max();
-        Some(last.unwrap_or_else(|| clock::timestamp(clock::unix_now())))
     }
 
     fn text(&self, sha256: &str) -> String {
@@ -128,37 +129,65 @@ impl Certificate<'_> {
             let (name, region) = (&repository.name, &repository.region);
             line(format_args!("  repository {name} in region {region}: {} backups", repository.backups.len()));
             for backup in &repository.backups {
-                line(format_args!("    {} of {}, kept until {}", backup.label, backup.made, backup.kept_until));
+                let until = backup.kept_until.as_ref();
+                let until = until.map_or_else(|| "for ever".to_owned(), |until| format!("until {until} at least"));
+                line(format_args!("    {} of {}, kept {until}", backup.label, backup.made));
             }
             if let Some(unknown) = &repository.unknown {
                 line(format_args!("    not known: {unknown}"));
             }
         }
-        match self.gone() {
-            Some(gone) => line(format_args!("  The last of them goes at {gone}, and the archived log with it.")),
-            None => line(format_args!("  When the last of them goes is not known.")),
+        match &self.gone.not_before {
+            Some(gone) => {
+                line(format_args!("  The last of them, and the archived log with it, does not go before {gone}."))
+            }
+            None => line(format_args!("  When the last of them goes, and the archived log with it, is not known.")),
+        }
+        for but in &self.gone.but {
+            line(format_args!("  - {but}"));
         }
         line(format_args!("\nSHA-256 of the JSON form without this line's value: {sha256}"));
         text
     }
 }
 
-/// What is noted before anything is deleted.
+/// What is noted before anything is deleted, so that an erasure that is interrupted still certifies it.
 #[derive(Serialize, Deserialize)]
 struct Note {
     tenant: String,
+    isolation: String,
+    cluster: String,
+    database: String,
     had: Vec<Had>,
 }
 
+impl Note {
+    fn of(tenant: &Tenant, had: &[Had]) -> Self {
+        Self {
+            tenant: tenant.id.to_string(),
+            isolation: tenant.isolation.as_str().to_owned(),
+            cluster: tenant.cluster.to_string(),
+            database: tenant.database.clone(),
+            had: had.to_vec(),
+        }
+    }
+
+    fn is_of(&self, tenant: &Tenant) -> bool {
+        let known = |note: &Self| [&note.tenant, &note.isolation, &note.cluster, &note.database].map(String::clone);
+        known(self) == known(&Self::of(tenant, &[]))
+    }
+}
+
 /// A certificate does not take the place of another.
-pub(super) fn free(file: &Path, begun: &Path, tenant: &TenantId) -> Result<(), Failure> {
-    if noted(begun, tenant)?.is_none() && file.try_exists()? {
+pub(super) fn free(file: &Path) -> Result<(), Failure> {
+    if file.try_exists()? {
         return Err(Failure::said(format!("{} is there already; name a file that is not", file.display())));
     }
     Ok(())
 }
 
-pub(super) fn noted(begun: &Path, tenant: &TenantId) -> Result<Option<Vec<Had>>, Failure> {
+/// What an attempt that was interrupted has noted of this tenant.
+pub(super) fn noted(begun: &Path, tenant: &Tenant) -> Result<Option<Vec<Had>>, Failure> {
     let text = match fs::read(begun) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -166,16 +195,21 @@ pub(super) fn noted(begun: &Path, tenant: &TenantId) -> Result<Option<Vec<Had>>,
     };
     let note: Note = serde_json::from_slice(&text)
         .map_err(|error| Failure::said(format!("{} is not what an erasure writes: {error}", begun.display())))?;
-    if note.tenant != tenant.as_str() {
-        let (begun, other) = (begun.display(), &note.tenant);
-        return Err(Failure::said(format!("{begun} is of an erasure of tenant {other}; name another file")));
+    if !note.is_of(tenant) {
+        return Err(Failure::said(format!(
+            "{} is of an erasure of tenant {} at level {} in database {} of cluster {}, which is another; name another file",
+            begun.display(),
+            note.tenant,
+            note.isolation,
+            note.database,
+            note.cluster
+        )));
     }
     Ok(Some(note.had))
 }
 
-pub(super) fn note(begun: &Path, tenant: &TenantId, had: &[Had]) -> Result<(), Failure> {
-    let note = Note { tenant: tenant.to_string(), had: had.to_vec() };
-    put(begun, &serde_json::to_string(&note)?)
+pub(super) fn note(begun: &Path, tenant: &Tenant, had: &[Had]) -> Result<(), Failure> {
+    put(begun, &serde_json::to_string(&Note::of(tenant, had))?)
 }
 
 /// As a whole or not at all.

@@ -1,6 +1,7 @@
 //! A tenant disposed of, and a certificate of that.
 
 mod certificate;
+mod remains;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,12 +12,13 @@ use super::remove::{DeletionArguments, Work};
 use super::store::Store;
 use super::{Failure, runtime};
 use crate::base::clock;
-use crate::cli::output::{say, warn};
+use crate::cli::output::say;
 use crate::config::{Isolation, Settings, Tenant};
-use crate::sidecar::backup::{Site, kept_until};
+use crate::sidecar::backup::Site;
 use crate::sidecar::erasures::{Erasure, Erasures};
 use crate::tenant::restore::{Shape, Within, prepare};
-use certificate::{Backup, Certificate, Had, Repository};
+use certificate::{Certificate, Had};
+use remains::Remains;
 
 /// Erase a tenant with all that it has, and write a certificate of it
 ///
@@ -46,21 +48,30 @@ impl Arguments {
     async fn erase(&self, settings: &Settings, store: &mut Store, tenant: &Tenant) -> Result<(), Failure> {
         let file = std::path::absolute(&self.certificate)?;
         let begun = beside(&file, "begun");
-        certificate::free(&file, &begun, &tenant.id)?;
+        let noted = self.noted(&file, &begun, tenant)?;
+        let site = site(settings, tenant)?;
+        if let Some(site) = &site {
+            // What cannot be asked or noted now could not be when the tenant is gone.
+            site.holdings().await?;
+            Erasures::of(site.folder()).open()?;
+        }
         let work = self.deletion.begin(settings, tenant).await?;
         self.deletion.close(&work, store).await?;
-        // What it had is noted before it goes; an earlier attempt may have done that, and gone on.
-        let had = match certificate::noted(&begun, &tenant.id)? {
-            Some(had) => had,
-            None => {
+        let had = match (noted, work.removal.has_data(&work.seat).await?) {
+            (Some(noted), false) => noted,
+            (_, there) => {
+                // It may be there again, or be another of that name by now: what is there goes, and is what it had.
+                if there {
+                    certificate::free(&file)?;
+                }
                 let had = had(&work).await?;
-                certificate::note(&begun, &tenant.id, &had)?;
+                certificate::note(&begun, tenant, &had)?;
                 had
             }
         };
-        work.delete(None).await?;
+        self.deletion.delete(&work, None).await?;
         let seen = work.prove().await?;
-        let site = site(settings, tenant)?;
+        let remains = Remains::find(&self.deletion.tenant.config.load_now().await?, site.as_ref(), &work).await?;
         let certificate = Certificate {
             tenant,
             cluster: work.cluster,
@@ -68,7 +79,8 @@ impl Arguments {
             had,
             seen,
             left: &self.deletion.leave,
-            repositories: repositories(site.as_ref(), &work).await?,
+            gone: remains.gone(),
+            repositories: remains.repositories,
         };
         let sha256 = certificate.write(&file)?;
         if let Some(site) = &site {
@@ -83,6 +95,16 @@ impl Arguments {
         }
         self.deletion.take_out(&work, store).await?;
         Ok(std::fs::remove_file(&begun)?)
+    }
+
+    /// What an earlier attempt has noted. An erasure leaves the tenant suspended until it is done: of one that is not, the
+    /// note is of another erasure, which this one is not to take the place of.
+    fn noted(&self, file: &Path, begun: &Path, tenant: &Tenant) -> Result<Option<Vec<Had>>, Failure> {
+        let noted = certificate::noted(begun, tenant)?.filter(|_| tenant.suspended);
+        if noted.is_none() {
+            certificate::free(file)?;
+        }
+        Ok(noted)
     }
 }
 
@@ -115,35 +137,6 @@ async fn had(work: &Work<'_>) -> Result<Vec<Had>, Failure> {
         let row = client.query_one(&format!("select count(*) from {}", shape.table()), &[]).await?;
         let rows = u64::try_from(row.get::<_, i64>(0)).unwrap_or(0);
         all.push(Had { what: format!("table {}", shape.label()), rows });
-    }
-    Ok(all)
-}
-
-/// Where the tenant is still to be found, and until when.
-async fn repositories(site: Option<&Site>, work: &Work<'_>) -> Result<Vec<Repository>, Failure> {
-    let holdings = match site {
-        Some(site) => site.holdings().await?,
-        None => Vec::new(),
-    };
-    let mut all = Vec::new();
-    for (name, repository) in &work.cluster.repositories {
-        let found = holdings.iter().find(|of| of.repository == *name);
-        let unknown = match found {
-            None => Some("pgward makes no backups there; whoever does must let go of them".to_owned()),
-            Some(of) => of.trouble.clone(),
-        };
-        if let Some(why) = &unknown {
-            warn(format_args!("which backups in repository {name} have the tenant is not known: {why}"));
-        }
-        let backups = site.zip(found).into_iter().flat_map(|(site, of)| {
-            of.backups.iter().map(move |kept| Backup {
-                label: kept.label.clone(),
-                made: clock::timestamp(kept.stopped),
-                kept_until: clock::timestamp(kept_until(site, kept, &of.backups)),
-            })
-        });
-        let backups = backups.collect();
-        all.push(Repository { name: name.to_string(), region: repository.region.to_string(), backups, unknown });
     }
     Ok(all)
 }

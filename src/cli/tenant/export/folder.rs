@@ -1,7 +1,8 @@
 //! The folder that an export goes to. It is made beside the folder and takes its place when it is whole.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use super::seal::{KEY, Seal};
 use super::source::Source;
 use super::sync;
 use crate::base::{TenantId, clock};
+use crate::cli::output::warn;
 use crate::config::Isolation;
 
 /// In an encrypted export: the manifest of what is in the other files.
@@ -26,6 +28,7 @@ impl Export {
     /// Nothing that is there may be overwritten, but for an export of this tenant, which is moved aside.
     pub fn into(folder: &Path, tenant: &TenantId, seal: Option<Seal>) -> Result<Self, Failure> {
         let export = Self { folder: std::path::absolute(folder)?, tenant: tenant.clone(), seal };
+        sweep(&export.folder);
         let empty =
             fs::read_dir(folder).map_or(Ok(true), |mut entries| entries.next().transpose().map(|e| e.is_none()))?;
         if !empty && !export.is_there() {
@@ -45,11 +48,7 @@ impl Export {
 
     /// Says how many rows each table had, at level `rows`.
     pub async fn run(&self, source: &Source<'_>) -> Result<BTreeMap<String, u64>, Failure> {
-        let partial = self.beside(&format!("partial-{:08x}", rand::random::<u32>()));
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&partial)
-            .map_err(|error| Failure::said(format!("cannot make the folder {}: {error}", partial.display())))?;
+        let (partial, _used) = self.partial()?;
         let made = self.fill(source, &partial).await;
         if made.is_err() {
             // Half an export is of no use; the error at hand is the one to tell.
@@ -57,7 +56,7 @@ impl Export {
         }
         let counts = made?;
         if self.is_there() {
-            let mut aside = (1..).map(|n| self.beside(&format!("earlier-{n}"))).filter(|path| !path.exists());
+            let mut aside = (1..).map(|n| beside(&self.folder, &format!("earlier-{n}"))).filter(|path| !path.exists());
             if let Some(aside) = aside.next() {
                 fs::rename(&self.folder, aside)?;
             }
@@ -67,24 +66,25 @@ impl Export {
         Ok(counts)
     }
 
-    /// Removes what attempts that were killed have left. Nobody else may be exporting there.
-    pub fn sweep(&self) -> Result<(), Failure> {
-        let partial = self.beside("partial-");
-        let prefix = partial.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        for entry in fs::read_dir(self.folder.parent().unwrap_or_else(|| Path::new("/")))? {
-            let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with(&prefix) {
-                fs::remove_dir_all(entry.path())?;
+    /// A new folder, and what shows others that it is in use.
+    fn partial(&self) -> Result<(PathBuf, File), Failure> {
+        loop {
+            let path = beside(&self.folder, &format!("{PARTIAL}{:08x}", rand::random::<u32>()));
+            let failed = |doing: &str, error: std::io::Error| {
+                Failure::said(format!("cannot {doing} the folder {}: {error}", path.display()))
+            };
+            DirBuilder::new().mode(0o700).create(&path).map_err(|error| failed("make", error))?;
+            let used = match File::open(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                opened => opened.map_err(|error| failed("open", error))?,
+            };
+            match used.try_lock() {
+                Ok(()) if path.exists() => return Ok((path, used)),
+                // Swept before it was known to be used.
+                Ok(()) | Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(failed("lock", error)),
             }
         }
-        Ok(())
-    }
-
-    fn beside(&self, ending: &str) -> PathBuf {
-        let mut name = self.folder.file_name().unwrap_or_default().to_owned();
-        name.push(".");
-        name.push(ending);
-        self.folder.with_file_name(name)
     }
 
     async fn fill(&self, source: &Source<'_>, partial: &Path) -> Result<BTreeMap<String, u64>, Failure> {
@@ -126,4 +126,39 @@ impl Export {
         };
         manifest.outside(encrypted, sha256).write(partial)
     }
+}
+
+/// What an export is being made in has its name, this, and some digits.
+const PARTIAL: &str = "partial-";
+
+/// Removes what exports into this folder have left that were killed: it may not have been encrypted yet. What is in use is
+/// locked.
+pub(in crate::cli::tenant) fn sweep(folder: &Path) {
+    let prefix = beside(folder, PARTIAL).file_name().unwrap_or_default().to_owned();
+    let parent = folder.parent().unwrap_or_else(|| Path::new("/"));
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let (name, path) = (entry.file_name(), entry.path());
+        let digits = name.as_bytes().strip_prefix(prefix.as_bytes());
+        if !digits.is_some_and(|digits| digits.len() == 8 && digits.iter().all(u8::is_ascii_hexdigit)) {
+            continue;
+        }
+        let removed = File::open(&path).and_then(|folder| match folder.try_lock() {
+            Ok(()) => fs::remove_dir_all(&path),
+            Err(TryLockError::WouldBlock) => Ok(()),
+            Err(TryLockError::Error(error)) => Err(error),
+        });
+        if let Err(error) = removed {
+            let path = path.display();
+            warn(format_args!(
+                "an export that was killed has left {path}, which cannot be removed: {error}; remove it"
+            ));
+        }
+    }
+}
+
+fn beside(folder: &Path, ending: &str) -> PathBuf {
+    let mut name = folder.file_name().unwrap_or_default().to_owned();
+    name.push(".");
+    name.push(ending);
+    folder.with_file_name(name)
 }

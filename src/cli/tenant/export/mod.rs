@@ -20,10 +20,10 @@ use crate::config::{Settings, Tenant};
 use crate::tenant::Removal;
 use crate::tenant::restore::prepare;
 
-pub(super) use folder::Export;
+pub(super) use folder::{Export, sweep as sweep_partial};
 pub(super) use manifest::Manifest;
 pub(super) use open::decrypt;
-pub(super) use seal::{KeyArguments, SealArguments};
+pub(super) use seal::{KeyArguments, Recipient, SealArguments, recipient};
 pub(super) use source::{DUMP, LARGE_OBJECTS, Source, dump};
 
 /// Export a tenant: everything that it has, of one moment, into a folder

@@ -5,6 +5,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::super::Failure;
+use super::folder::sweep;
 use super::manifest::Manifest;
 use super::seal::{KeyArguments, Opener, plain_name};
 use crate::cli::output::say;
@@ -27,6 +28,7 @@ pub(in crate::cli::tenant) struct Arguments {
 }
 
 pub(in crate::cli::tenant) fn command(arguments: &Arguments) -> Result<(), Failure> {
+    sweep(&std::path::absolute(&arguments.folder)?);
     let outside = Manifest::read(&arguments.folder)?;
     outside.check(&arguments.folder)?;
     let files = outside.sha256.len();

@@ -8,10 +8,12 @@ use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use age::secrecy::{ExposeSecret, SecretString};
-use age::{Decryptor, Encryptor, Identity, IdentityFile, Recipient, scrypt, x25519};
+use age::{Decryptor, Encryptor, Identity, IdentityFile, scrypt, x25519};
 
 use super::super::Failure;
 use super::private;
+
+pub(in crate::cli::tenant) use age::x25519::Recipient;
 
 pub(in crate::cli::tenant) const KEY: &str = "key.age";
 const ENDING: &str = ".age";
@@ -23,7 +25,7 @@ const VARIABLE: &str = "PGWARD_EXPORT_PASSPHRASE";
 pub(in crate::cli::tenant) struct SealArguments {
     /// Encrypt to this age recipient (age1...). Repeatable
     #[arg(long, value_name = "RECIPIENT", value_parser = recipient)]
-    recipient: Vec<x25519::Recipient>,
+    recipient: Vec<Recipient>,
 
     /// Encrypt by the passphrase in this file's first line; without it by PGWARD_EXPORT_PASSPHRASE, if that is set
     #[arg(long, value_name = "FILE", conflicts_with = "recipient")]
@@ -32,16 +34,17 @@ pub(in crate::cli::tenant) struct SealArguments {
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli::tenant) struct KeyArguments {
-    /// For an encrypted export: a file with the age identity of one of its recipients
+    /// For an encrypted export: a file with the age identity of one of its recipients. What is kept is encrypted to it
     #[arg(long, value_name = "FILE")]
     identity: Option<PathBuf>,
 
-    /// For an encrypted export: a file whose first line is its passphrase; without it PGWARD_EXPORT_PASSPHRASE
+    /// For an encrypted export: a file whose first line is its passphrase; without it PGWARD_EXPORT_PASSPHRASE. What is
+    /// kept is encrypted by it
     #[arg(long, value_name = "FILE", conflicts_with = "identity")]
     passphrase_file: Option<PathBuf>,
 }
 
-fn recipient(text: &str) -> Result<x25519::Recipient, String> {
+pub(in crate::cli::tenant) fn recipient(text: &str) -> Result<Recipient, String> {
     text.parse().map_err(|error| format!("{text:?} is no age recipient (age1...): {error}"))
 }
 
@@ -67,23 +70,16 @@ fn passphrase(file: Option<&Path>) -> Result<Option<SecretString>, Failure> {
 }
 
 impl SealArguments {
+    pub fn is_given(&self) -> bool {
+        !self.recipient.is_empty() || self.passphrase_file.is_some()
+    }
+
     /// `None`: nothing is to be encrypted.
     pub fn seal(&self) -> Result<Option<Seal>, Failure> {
-        let own = x25519::Identity::generate();
-        let secret = own.to_string();
-        let text = secret.expose_secret().as_bytes();
-        let key = if !self.recipient.is_empty() {
-            let all = self.recipient.iter().map(|recipient| recipient as &dyn Recipient);
-            let mut key = Vec::new();
-            let mut writer = Encryptor::with_recipients(all)?.wrap_output(&mut key)?;
-            writer.write_all(text)?;
-            writer.finish()?;
-            key
-        } else {
-            let Some(passphrase) = passphrase(self.passphrase_file.as_deref())? else { return Ok(None) };
-            age::encrypt(&scrypt::Recipient::new(passphrase), text)?
-        };
-        Ok(Some(Seal { own: own.to_public(), key }))
+        match self.recipient.as_slice() {
+            [] => passphrase(self.passphrase_file.as_deref())?.map(Seal::by).transpose(),
+            some => Seal::to(some).map(Some),
+        }
     }
 }
 
@@ -95,6 +91,23 @@ pub(in crate::cli::tenant) struct Seal {
 }
 
 impl Seal {
+    fn to(recipients: &[Recipient]) -> Result<Self, Failure> {
+        let own = x25519::Identity::generate();
+        let all = recipients.iter().map(|recipient| recipient as &dyn age::Recipient);
+        let mut key = Vec::new();
+        let mut writer = Encryptor::with_recipients(all)?.wrap_output(&mut key)?;
+        writer.write_all(own.to_string().expose_secret().as_bytes())?;
+        writer.finish()?;
+        Ok(Self { own: own.to_public(), key })
+    }
+
+    fn by(passphrase: SecretString) -> Result<Self, Failure> {
+        let own = x25519::Identity::generate();
+        let secret = own.to_string();
+        let key = age::encrypt(&scrypt::Recipient::new(passphrase), secret.expose_secret().as_bytes())?;
+        Ok(Self { own: own.to_public(), key })
+    }
+
     /// Puts every file below a folder in its encrypted form, and the key beside them.
     pub fn folder(&self, folder: &Path) -> Result<(), Failure> {
         self.all(folder)?;
@@ -127,7 +140,7 @@ impl Seal {
     }
 
     fn writer(&self, path: &Path) -> Result<age::stream::StreamWriter<File>, Failure> {
-        let encryptor = Encryptor::with_recipients(std::iter::once(&self.own as &dyn Recipient))?;
+        let encryptor = Encryptor::with_recipients(std::iter::once(&self.own as &dyn age::Recipient))?;
         Ok(encryptor.wrap_output(private(path)?)?)
     }
 }
@@ -142,6 +155,27 @@ fn with_ending(path: &Path) -> PathBuf {
 pub(in crate::cli::tenant) struct Opener(x25519::Identity);
 
 impl KeyArguments {
+    /// For what is kept of now when the export is of then: who opens the one opens the other, unless others are named.
+    pub fn seal(&self, recipients: &[Recipient]) -> Result<Option<Seal>, Failure> {
+        if !recipients.is_empty() {
+            return Seal::to(recipients).map(Some);
+        }
+        let Some(file) = &self.identity else {
+            return passphrase(self.passphrase_file.as_deref())?.map(Seal::by).transpose();
+        };
+        let text = fs::read_to_string(file)
+            .map_err(|error| Failure::said(format!("cannot read the identity in {}: {error}", file.display())))?;
+        let identities = text.lines().filter_map(|line| line.trim().parse::<x25519::Identity>().ok());
+        let all: Vec<Recipient> = identities.map(|identity| identity.to_public()).collect();
+        if all.is_empty() {
+            return Err(Failure::said(format!(
+                "{} has no identity (AGE-SECRET-KEY-1...) that what is kept could be encrypted to; name one by --recipient",
+                file.display()
+            )));
+        }
+        Seal::to(&all).map(Some)
+    }
+
     pub fn opener(&self, folder: &Path) -> Result<Opener, Failure> {
         let path = folder.join(KEY);
         let sealed = BufReader::new(File::open(&path)?);

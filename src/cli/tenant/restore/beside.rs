@@ -15,7 +15,7 @@ use super::origin::{Opened, Origin, Workshop};
 use super::rows::Chunks;
 use crate::config::{Isolation, Settings};
 use crate::sql::identifier;
-use crate::tenant::restore::{Difference, TwinDatabase, TwinSchema};
+use crate::tenant::restore::{Difference, TwinDatabase, TwinSchema, sweep};
 use crate::tenant::{InstallError, Provision, Removal};
 
 impl Work<'_> {
@@ -27,6 +27,7 @@ impl Work<'_> {
             administrator: &self.administrator,
             name,
             work: workshop.path(),
+            within: self.load_within,
         }
     }
 
@@ -36,7 +37,7 @@ impl Work<'_> {
         workshop: &Workshop,
     ) -> Result<TwinSchema<'a>, Failure> {
         let twin = TwinSchema::of(self.tenant);
-        self.sweep().await?;
+        sweep(&self.seat, self.tenant).await?;
         // An earlier attempt may have closed them.
         self.removal.open(&self.seat).await?;
         let path = workshop.path().join("schema");

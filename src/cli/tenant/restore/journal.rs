@@ -1,4 +1,4 @@
-//! What a restore must know that was interrupted: whether the tenant was suspended before it.
+//! What a restore must know that was interrupted: that it was.
 
 use std::fs;
 use std::io::Write;
@@ -12,13 +12,11 @@ use crate::config::Tenant;
 /// A file beside the folder that the tenant's state of before is kept in.
 pub(super) struct Journal {
     path: PathBuf,
-    entry: Entry,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Entry {
     tenant: String,
-    was_suspended: bool,
 }
 
 impl Journal {
@@ -38,12 +36,12 @@ impl Journal {
                 "{path} is of a restore of tenant {other}; name another folder with --keep"
             )));
         }
-        Ok(Some(Self { path, entry }))
+        Ok(Some(Self { path }))
     }
 
     pub fn begin(keep: &Path, tenant: &Tenant) -> Result<Self, Failure> {
         let path = path(keep)?;
-        let entry = Entry { tenant: tenant.id.to_string(), was_suspended: tenant.suspended };
+        let entry = Entry { tenant: tenant.id.to_string() };
         let folder = path.parent().unwrap_or_else(|| Path::new("/"));
         let mut file = tempfile::NamedTempFile::new_in(folder)
             .map_err(|error| Failure::said(format!("cannot write beside {}: {error}", keep.display())))?;
@@ -51,11 +49,7 @@ impl Journal {
         file.as_file().sync_all()?;
         file.persist(&path)?;
         fs::File::open(folder)?.sync_all()?;
-        Ok(Self { path, entry })
-    }
-
-    pub fn was_suspended(&self) -> bool {
-        self.entry.was_suspended
+        Ok(Self { path })
     }
 
     pub fn end(self) -> Result<(), Failure> {

@@ -5,6 +5,7 @@
 //! administrator. What comes before the rows runs nothing of the tenant's.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::process::Command;
 
@@ -23,10 +24,23 @@ pub(super) struct Load<'a> {
     pub name: &'a str,
     /// For what pg_restore is to go by.
     pub work: &'a Path,
+    pub within: Duration,
 }
 
 impl Load<'_> {
+    /// What is run for each row may never end. pg_restore lifts all time limits of roles; it is ended from here, and what it
+    /// has left running when what is beside goes.
     pub async fn run(&self, dump: &Path, database: &str) -> Result<(), Failure> {
+        tokio::time::timeout(self.within, self.all(dump, database)).await.unwrap_or_else(|_| {
+            Err(Failure::said(format!(
+                "what there was is not loaded within {} s (--load-within); does a check, a domain or an index of the \
+                 tenant's call what does not end?",
+                self.within.as_secs()
+            )))
+        })
+    }
+
+    async fn all(&self, dump: &Path, database: &str) -> Result<(), Failure> {
         let place = Place::Live { administrator: self.administrator, cluster: self.cluster };
         let as_administrator = || place.environment(database);
         self.section("pre-data", dump, database, None, as_administrator()).await?;

@@ -16,7 +16,7 @@ use tokio_postgres::Client;
 
 use super::super::backup::TargetArguments;
 use super::super::record::{Act, Deed};
-use super::export::{Export, KeyArguments, Source, database_of, tell_unclear};
+use super::export::{Export, KeyArguments, Recipient, Source, database_of, recipient, sweep_partial, tell_unclear};
 use super::moment::aside;
 use super::place::Place;
 use super::quiet::Quiet;
@@ -24,10 +24,10 @@ use super::store::{Change, Store};
 use super::{CatalogueUrlArgument, Failure, Reach, TenantArgument, UrlArgument, cluster, runtime, seat};
 use crate::cli::connect::Administrator;
 use crate::cli::duration;
-use crate::cli::output::{say, table};
+use crate::cli::output::{say, table, warn};
 use crate::config::{Cluster, Isolation, Settings, Tenant};
 use crate::tenant::Removal;
-use crate::tenant::restore::{Difference, Staging, TwinDatabase, TwinSchema, prepare};
+use crate::tenant::restore::{Difference, Staging, TwinDatabase, TwinSchema, prepare, sweep};
 use journal::Journal;
 use origin::{Opened, Origin, Workshop};
 use rows::Then;
@@ -66,6 +66,14 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FOLDER")]
     keep: Option<PathBuf>,
 
+    /// Encrypt what is kept to this age recipient (age1...), rather than by what opens the export. Repeatable
+    #[arg(long, value_name = "RECIPIENT", value_parser = recipient, requires = "keep")]
+    recipient: Vec<Recipient>,
+
+    /// How long it may take to load what there was beside what there is. What the tenant has made runs meanwhile
+    #[arg(long, default_value = "24h", value_parser = duration, value_name = "TIME")]
+    load_within: Duration,
+
     /// At level rows: how long transactions of other tenants that began before may take to end
     #[arg(long, default_value = "1m", value_parser = duration, value_name = "TIME")]
     wait: Duration,
@@ -84,6 +92,7 @@ struct Work<'a> {
     seat: Client,
     removal: Removal<'a>,
     leave: &'a [String],
+    load_within: Duration,
 }
 
 /// What is going to take the place of what the tenant has.
@@ -120,8 +129,9 @@ impl Arguments {
             ready.difference(&work).await
         };
         let compared = compared.await;
-        work.sweep().await?;
+        let swept = sweep(&work.seat, tenant).await;
         show(&compared?);
+        swept?;
         say("nothing was changed; do it with --yes, and --keep FOLDER for what the tenant has now");
         Ok(())
     }
@@ -131,13 +141,13 @@ impl Arguments {
             return Err(Failure::said("say with --keep where the state of before goes"));
         };
         let work = self.work(settings, tenant).await?;
-        let kept = Export::into(keep, &tenant.id, None)?;
+        let kept = Export::into(keep, &tenant.id, self.key.seal(&self.recipient)?)?;
         let earlier = Journal::find(keep, tenant)?;
         let (origin, workshop) = self.origin(settings, tenant).await?;
         let done = self.exchange(&work, (&origin, &workshop), (&kept, earlier), store).await;
-        let swept = work.sweep().await;
+        let swept = sweep(&work.seat, tenant).await;
         done?;
-        swept
+        Ok(swept?)
     }
 
     async fn exchange(
@@ -158,9 +168,10 @@ impl Arguments {
         }
         let reach = Reach { settings, tenant, url: &self.url, catalogue: &self.catalogue };
         let journal = earlier.map_or_else(|| Journal::begin(kept.folder(), tenant), Ok)?;
-        store.edit(&tenant.id, Change::Suspended(true), &reach).await?;
-        Quiet { settings, tenant, seat, removal, wait: self.wait }.come().await?;
+        store.edit(&tenant.id, Change::Restoring(true), &reach).await?;
         let exchanged = async {
+            let otherwise = "Nothing was changed";
+            Quiet { settings, tenant, seat, removal, wait: self.wait, otherwise }.come().await?;
             // An earlier attempt may have come so far.
             if !same {
                 work.keep(kept).await?;
@@ -170,13 +181,25 @@ impl Arguments {
         };
         // Refused, it has what it had before, and need not wait for somebody to find out why.
         let exchanged: Result<(), Failure> = exchanged.await;
-        work.provide().await?;
-        if !journal.was_suspended() {
-            store.edit(&tenant.id, Change::Suspended(false), &reach).await?;
+        let let_in = async {
+            work.provide().await?;
+            store.edit(&tenant.id, Change::Restoring(false), &reach).await?;
+            journal.end()
+        };
+        match (exchanged, let_in.await) {
+            (Ok(()), Ok(())) => {}
+            (Ok(()), Err(failure)) | (Err(failure), Ok(())) => return Err(failure),
+            (Err(failure), Err(second)) => {
+                warn(format_args!(
+                    "tenant {} stays suspended, since it could not be let in again: {second}",
+                    tenant.id
+                ));
+                return Err(failure);
+            }
         }
-        let state = if journal.was_suspended() { "; it is suspended, as before" } else { "" };
-        journal.end()?;
-        exchanged?;
+        let now = self.tenant.config.load_now().await;
+        let suspended = now.is_ok_and(|now| now.tenants.get(&tenant.id).is_some_and(|tenant| tenant.suspended));
+        let state = if suspended { "; it is suspended, not by this" } else { "" };
         say(format_args!("tenant {} is what it was{state}", tenant.id));
         Ok(())
     }
@@ -188,7 +211,16 @@ impl Arguments {
         prepare(&seat).await?;
         let removal = Removal::begin(&seat, settings, tenant).await?;
         tell_unclear(&removal);
-        Ok(Work { settings, administrator, cluster, tenant, seat, removal, leave: &self.leave })
+        Ok(Work {
+            settings,
+            administrator,
+            cluster,
+            tenant,
+            seat,
+            removal,
+            leave: &self.leave,
+            load_within: self.load_within,
+        })
     }
 
     async fn origin(&self, settings: &Settings, tenant: &Tenant) -> Result<(Origin, Workshop), Failure> {
@@ -199,6 +231,7 @@ impl Arguments {
         }
         let Some(folder) = &self.from else { return Err(Failure::said("say with --from which export")) };
         let folder = std::path::absolute(folder)?;
+        sweep_partial(&folder);
         let workshop = Workshop::new(folder.parent().unwrap_or(&folder), tenant)?;
         let opened = Opened::new(&folder, &self.key, tenant, &workshop)?;
         Ok((Origin::Export(Box::new(opened)), workshop))
@@ -235,25 +268,11 @@ impl Work<'_> {
         }
         let place = Place::Live { administrator: &self.administrator, cluster: self.cluster };
         let source = Source { place, tenant, seat, removal, as_of: None };
-        kept.sweep()?;
         Act::on_tenant(self.settings, Deed::ExportTenant, &tenant.id)
             .recorded(async { kept.run(&source).await.map(drop) })
             .await?;
         say(format_args!("kept what tenant {} had in {}", tenant.id, kept.folder().display()));
         Ok(())
-    }
-
-    /// What was put beside goes, whether it was of use or not.
-    async fn sweep(&self) -> Result<(), Failure> {
-        match self.tenant.isolation {
-            Isolation::Rows => Ok(()),
-            Isolation::Schema => {
-                // An export of a schema gets another name in a database that is there for that alone.
-                TwinDatabase::of(self.tenant).sweep(&self.seat).await?;
-                Ok(TwinSchema::of(self.tenant).sweep(&self.seat).await?)
-            }
-            Isolation::Database | Isolation::Cluster => Ok(TwinDatabase::of(self.tenant).sweep(&self.seat).await?),
-        }
     }
 }
 
