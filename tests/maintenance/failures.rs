@@ -107,21 +107,6 @@ async fn rows_that_others_refer_to_are_not_moved_by_themselves() {
     assert_eq!(place.one("select count(*) from notes").await, "1");
 }
 
-/// pg_partman does nothing while somebody holds its lock, which any tenant can, and says so by a notice alone.
-#[tokio::test]
-async fn a_tenant_that_holds_pg_partmans_lock_is_no_success() {
-    let place = Place::new("lock_taken").await;
-    let stage = place.serving().await;
-    let client = stage.connect("a").await;
-    let lock = "select pg_advisory_lock(hashtext('pg_partman run_maintenance'))";
-    client.batch_execute(lock).await.unwrap();
-    place.change("column = \"at\"\nretention", "column = \"at\"\npremake = 8\nretention");
-    let turn = place.turn("events").await;
-    assert_eq!(word(&turn), "behind", "{turn:?}");
-    drop(client);
-    crate::support::until("the lock is gone", async || place.turn("events").await.verdict == Verdict::Done).await;
-}
-
 #[tokio::test]
 async fn tables_that_cannot_be_kept_are_said_and_the_others_are_kept() {
     let place = Place::bare("unkept").await;
