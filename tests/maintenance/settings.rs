@@ -78,7 +78,7 @@ fn each_mistake_is_named() {
             "[clusters.main.partitions.again]\ndatabase = \"app\"\ntable = \"*.log\"\ncolumn = \"at\"\n[clusters.main.partitions.log]\ntable = \"*.log\"",
             "partitions.log.table: names tables that clusters.main.partitions.again names as well",
         ),
-        ("table = \"*.log\"\n", "table = \"*.log\"\nturn_timeout = \"1s\"\n", "partitions.log.turn_timeout"),
+        ("[[issuers]]", "maintenance.turn_timeout = \"1ms\"\n[[issuers]]", "maintenance.turn_timeout"),
         ("isolation = \"schema\"", "isolation = \"schema\"\nschema = \"a.b\"", "dot in its name"),
         (
             "column = \"at\"\n[clusters.main.partitions.log]",

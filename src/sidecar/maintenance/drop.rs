@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::error::MaintenanceError;
 use super::leave::Leave;
 use super::lock::Lock;
-use super::partman::{End, PARTS, Partition, Partman, value};
+use super::partman::{End, Partition, Partman, value};
 use super::table::Deeds;
 
 /// The table is locked for as long as these take.
@@ -35,25 +35,19 @@ impl Partman<'_> {
         let doing = "dropping partitions of";
         let Some(last) = few.last() else { return Ok(End::TakeBack(Dropped::Partitions(0))) };
         self.lock(Lock::Drop).await?;
-        let [schema, name] = self.place();
         let due: Vec<u32> = few.iter().map(|partition| partition.oid).collect();
-        let others = format!("{PARTS} select coalesce(array_agg(oid), '{{}}') from bounded where oid <> all($3::oid[])");
-        let row = self.client.query_one(&others, &[schema, name, &due]).await.map_err(self.failed(doing))?;
-        let others: Vec<u32> = value(&row, 0)?;
-        // pg_partman goes by its own book of how long a partition is, so that is looked at afterwards.
+        // As if it were the moment after which the last of them goes. So whatever pg_partman's own book says of how long a
+        // partition is, what follows stays.
         let sql = "select partman.drop_partition_time($1, ($2::text || ' seconds')::interval, p_keep_table := false,
             p_keep_index := false, p_reference_timestamp :=
                 $3::text::timestamptz + ($2::text || ' seconds')::interval + interval '1 microsecond')";
         let asked = self.client.query_one(sql, &[&self.table.parent(), &age.as_secs().to_string(), &last.high]).await;
         asked.map_err(self.failed(doing))?;
-        let left = format!(
-            "{PARTS} select count(*) filter (where oid = any($3::oid[])), count(*) filter (where oid = any($4::oid[]))
-            from bounded"
-        );
-        let row = self.client.query_one(&left, &[schema, name, &due, &others]).await.map_err(self.failed(doing))?;
-        let count = |column| value::<i64>(&row, column).map(|count| usize::try_from(count).unwrap_or(0));
-        let (gone, others_left) = (due.len().saturating_sub(count(0)?), count(1)?);
-        if gone == 0 || others_left != others.len() {
+        let left = "select count(*) from pg_class where oid = any($1::oid[])";
+        let row = self.client.query_one(left, &[&due]).await.map_err(self.failed(doing))?;
+        let left = usize::try_from(value::<i64>(&row, 0)?).unwrap_or(usize::MAX);
+        let gone = due.len().saturating_sub(left);
+        if gone == 0 {
             return Err(MaintenanceError::Interval(self.table.parent()));
         }
         let now = leave.now().await?.drop_after;

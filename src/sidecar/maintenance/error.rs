@@ -31,7 +31,9 @@ pub enum MaintenanceError {
     },
     #[error("{doing} took longer than {} s", .limit.as_secs())]
     Timeout { doing: String, limit: Duration },
-    #[error("database {0} is not set up for partitions; run `pgward maintenance setup`, and again after each upgrade of pg_partman")]
+    #[error(
+        "database {0} is not set up for partitions; run `pgward maintenance setup`, and again after each upgrade of pg_partman"
+    )]
     NotSetUp(String),
     #[error("PostgreSQL refused while {doing}{}", said(.source))]
     Sql {
@@ -62,7 +64,9 @@ pub enum MaintenanceError {
          move them with partman.partition_data_proc"
     )]
     InTheWay { table: String, why: &'static str },
-    #[error("table {table} has {ahead} partitions ahead after the run, and {premake} are wanted; are their names taken?")]
+    #[error(
+        "table {table} has {ahead} partitions ahead after the run, and {premake} are wanted; are their names taken?"
+    )]
     Behind { table: String, ahead: i64, premake: usize },
     #[error(
         "pg_partman could not do its work on table {table}, since its advisory lock '{lock}' is held by {holder}; end that \

@@ -36,11 +36,14 @@ impl Partman<'_> {
         for group in groups {
             let deleting = self.deleting(group, leave, rules).await?;
             let rule = rule(group);
-            for partition in self.older(group.retention).await? {
-                // Whose partitions hold nobody else's rows has lost them by now, but for those that could not be dropped.
+            for partition in self.begun(group.retention).await? {
+                // One that is not over has more to delete each time. One with nobody else's rows in it is dropped by now, unless
+                // that could not be done.
                 let done = match group.whose {
-                    Whose::Everybodys => self.delete(&partition.name, &deleting, deeds).await?,
-                    _ => self.expire_partition(&partition, &rule, &deleting, deeds).await?,
+                    Whose::Of(_) | Whose::OfOthersThan(_) if partition.over => {
+                        self.expire_partition(&partition, &rule, &deleting, deeds).await?
+                    }
+                    _ => self.delete(&partition.name, &deleting, deeds).await?,
                 };
                 if let Deleted::NotNow(_) = done {
                     return Ok(done);

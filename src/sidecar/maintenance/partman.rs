@@ -19,7 +19,7 @@ const COUNTED: i64 = 10_000;
 const PROTECT: &str = include_str!("protect.sql");
 
 /// Its partitions: where each begins and ends. `$1` is the table's schema, `$2` its name.
-pub(super) const PARTS: &str = "
+const PARTS: &str = "
     with part as (
         select c.oid, format('%I.%I', n.nspname, c.relname) as name, pg_get_expr(c.relpartbound, c.oid) as bound
         from pg_inherits i join pg_class c on c.oid = i.inhrelid join pg_namespace n on n.oid = c.relnamespace
@@ -57,7 +57,8 @@ pub(super) async fn ready(client: &Client, rules: &Maintenance) -> Result<(), Ma
 
 /// Another version may mean something else by the same words.
 pub(super) async fn driven(client: &Client, database: &str) -> Result<(), MaintenanceError> {
-    let sql = "select coalesce((select extversion from pg_catalog.pg_extension where extname = 'pg_partman'), 'missing')";
+    let sql =
+        "select coalesce((select extversion from pg_catalog.pg_extension where extname = 'pg_partman'), 'missing')";
     let row = client.query_one(sql, &[]).await.map_err(MaintenanceError::sql("looking for pg_partman"))?;
     let version: String = value(&row, 0)?;
     let known = version.strip_prefix(DRIVEN).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
@@ -90,6 +91,8 @@ pub(super) struct Partition {
     pub name: String,
     /// Where it ends.
     pub high: String,
+    /// All in it is as old.
+    pub over: bool,
 }
 
 /// How a transaction is to end.
@@ -108,7 +111,7 @@ impl Partman<'_> {
         format!("{}.{}", identifier(&self.table.schema), identifier(&self.rules().table))
     }
 
-    pub fn place(&self) -> [&(dyn ToSql + Sync); 2] {
+    fn place(&self) -> [&(dyn ToSql + Sync); 2] {
         [&self.table.schema, &self.rules().table]
     }
 
@@ -332,14 +335,25 @@ impl Partman<'_> {
 
     /// Those that ended so long ago, the oldest first.
     pub async fn older(&self, age: Duration) -> Result<Vec<Partition>, MaintenanceError> {
+        let mut all = self.begun(age).await?;
+        all.retain(|partition| partition.over);
+        Ok(all)
+    }
+
+    /// Those, and where a partition is longer than that, those which began so long ago.
+    pub async fn begun(&self, age: Duration) -> Result<Vec<Partition>, MaintenanceError> {
         let sql = format!(
-            "{PARTS} select oid, name, high::text from bounded
-            where high < now() - ($3::text || ' seconds')::interval order by low"
+            "{PARTS}, aged as (
+                select oid, name, low, high, ($3::text || ' seconds')::interval as age, now() as now from bounded)
+            select oid, name, high::text, high < now - age from aged
+            where high < now - age or low < now - age and high - low > age order by low"
         );
         let [schema, name] = self.place();
         let rows = self.client.query(&sql, &[schema, name, &age.as_secs().to_string()]).await;
         let rows = rows.map_err(self.failed("looking at the partitions of"))?;
-        let read = |row: &Row| Ok(Partition { oid: value(row, 0)?, name: value(row, 1)?, high: value(row, 2)? });
+        let read = |row: &Row| {
+            Ok(Partition { oid: value(row, 0)?, name: value(row, 1)?, high: value(row, 2)?, over: value(row, 3)? })
+        };
         rows.iter().map(read).collect()
     }
 

@@ -87,7 +87,8 @@ impl<'a> Visit<'a> {
     pub async fn end(self) {
         if let Some(guard) = self.guard {
             // If the connection is gone, so is its lock.
-            let _ = tokio::time::timeout(self.pass.settings.pool.connect_timeout, guard.batch_execute("rollback")).await;
+            let _ =
+                tokio::time::timeout(self.pass.settings.pool.connect_timeout, guard.batch_execute("rollback")).await;
         }
     }
 
