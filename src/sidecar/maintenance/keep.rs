@@ -113,8 +113,8 @@ impl Keeper {
             self.tell(cluster, &turn);
             self.board.note(cluster, turn);
         };
-        pass.run_due(each).await;
-        wait.max(LEAST)
+        let all = pass.run_due(each).await;
+        if all { wait.max(LEAST) } else { LEAST }
     }
 
     fn tell(&self, cluster: &ClusterName, turn: &Turn) {

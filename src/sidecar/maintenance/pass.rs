@@ -1,7 +1,7 @@
 //! All tables of a cluster, database by database. One node does it at a time: it holds a lock that no tenant can take, on
 //! a table that is nobody else's.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::error::MaintenanceError;
 use super::leave::{self, InForce};
@@ -83,9 +83,10 @@ impl<'a> Pass<'a> {
         self.all(Which::All).await
     }
 
-    /// Those whose turn it is, each told of as soon as it has had it.
-    pub async fn run_due(&self, each: impl FnMut(Turn) + Send) {
-        self.go(Which::Due, each).await;
+    /// Those whose turn it is, each told of as soon as it has had it. Whether all had it: single tenants' tables, which their
+    /// tenants may hold up, get an interval at most before those that tenants share come first again.
+    pub async fn run_due(&self, each: impl FnMut(Turn) + Send) -> bool {
+        self.go(Which::Due, each).await
     }
 
     pub async fn look(&self) -> Vec<Turn> {
@@ -98,12 +99,22 @@ impl<'a> Pass<'a> {
         turns
     }
 
-    async fn go(&self, which: Which, mut each: impl FnMut(Turn) + Send) {
+    async fn go(&self, which: Which, mut each: impl FnMut(Turn) + Send) -> bool {
+        let interval = self.settings.maintenance.interval;
+        let most = if which == Which::Due { interval } else { Duration::MAX };
+        let mut share = Share { most, spent: Duration::ZERO, all: true };
         for job in self.jobs(which).await {
+            if !job.tables.iter().any(|table| share.has_time_for(table)) {
+                continue;
+            }
             match Visit::begin(self, &job, which).await {
                 Ok(mut visit) => {
                     for table in &job.tables {
-                        each(visit.turn(table).await);
+                        if share.has_time_for(table) {
+                            let begin = Instant::now();
+                            each(visit.turn(table).await);
+                            share.spend(table, begin.elapsed());
+                        }
                     }
                     visit.end().await;
                 }
@@ -114,11 +125,15 @@ impl<'a> Pass<'a> {
                 }),
             }
         }
+        share.all
     }
 
     /// With nothing that may go, unless what may is known.
     async fn jobs(&self, which: Which) -> Vec<Job> {
         let mut jobs = plan::jobs(self.settings, self.cluster);
+        if which == Which::Due {
+            plan::begin_anywhere(&mut jobs);
+        }
         let known = match self.in_force {
             Some(in_force) => which == Which::None || leave::ask(in_force).await.is_some(),
             None => false,
@@ -131,6 +146,28 @@ impl<'a> Pass<'a> {
             }
         }
         jobs
+    }
+}
+
+/// What single tenants' tables may take of a pass.
+struct Share {
+    most: Duration,
+    spent: Duration,
+    /// Whether every table could have its turn.
+    all: bool,
+}
+
+impl Share {
+    fn has_time_for(&mut self, table: &Table) -> bool {
+        let has = table.owner.is_none() || self.spent <= self.most;
+        self.all &= has;
+        has
+    }
+
+    fn spend(&mut self, table: &Table, time: Duration) {
+        if table.owner.is_some() {
+            self.spent += time;
+        }
     }
 }
 

@@ -94,6 +94,23 @@ pub(super) fn jobs(settings: &Settings, cluster: &Cluster) -> Vec<Job> {
     jobs
 }
 
+/// Single tenants' tables in another order each time, so that those which take long do not always come before the same
+/// others. Those of one tenant still stand together.
+pub(super) fn begin_anywhere(jobs: &mut [Job]) {
+    let shared = jobs.partition_point(|job| job.tables.iter().any(|table| table.owner.is_none()));
+    turn_about(jobs.get_mut(shared..).unwrap_or_default());
+    for job in jobs {
+        let shared = job.tables.partition_point(|table| table.owner.is_none());
+        turn_about(job.tables.get_mut(shared..).unwrap_or_default());
+    }
+}
+
+fn turn_about<T>(all: &mut [T]) {
+    if !all.is_empty() {
+        all.rotate_left(rand::random_range(0..all.len()));
+    }
+}
+
 /// What may go by a configuration that came after the one by which the table's turn was planned. Nothing, if that does not
 /// have it as it was.
 pub(super) fn expiry(settings: &Settings, cluster: &ClusterName, database: &str, table: &Table) -> Expiry {
