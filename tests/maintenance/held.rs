@@ -111,6 +111,31 @@ async fn a_hold_that_is_set_while_the_drop_waits_for_a_client_is_heeded() {
     assert_eq!(place.partitions().await, before);
 }
 
+/// A command had read the configuration once, when it began.
+#[tokio::test]
+async fn a_hold_that_is_set_while_a_command_waits_is_heeded() {
+    let place = Place::new("held_command").await;
+    place.write(&place.text("maintenance = { lock_timeout = \"1m\" }\n"));
+    place.day(40).await;
+    place.rows(40, &["a", "b"]).await;
+    let before = place.partitions().await;
+    let holder = place.admin().await;
+    let partition = one(&holder, "select tableoid::regclass from events where tenant_id = 'a'").await;
+    holder.batch_execute(&format!("begin; lock table only {partition} in access share mode")).await.unwrap();
+    let waits = format!("select count(*) > 0 from pg_locks where not granted and relation = '{partition}'::regclass");
+    let text = |line: &str| line.replace("PLACE", "cluster");
+    let hold = async {
+        until("the drop waits", async || one(&holder, &waits).await == "t").await;
+        place.change(&text(FREE), &text(HELD));
+        holder.batch_execute("commit").await.unwrap();
+    };
+    tokio::join!(place.done("run"), hold);
+    assert_eq!((place.partitions().await, place.left(40).await), (before, "a".to_owned()));
+    place.change(&text(HELD), &text(FREE));
+    place.done("run").await;
+    assert_eq!(place.partitions().await, before - 1);
+}
+
 /// A catalogue beside the tenants of the configuration.
 async fn with_catalogue(place: &Place) {
     let name = place.name;
