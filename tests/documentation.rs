@@ -184,7 +184,9 @@ async fn over_http() -> String {
     assert_eq!(refused.code().map(|code| code.code()), Some("08006"), "{refused}");
     let mut answer = String::new();
     // Once it has begun to keep backups and partitions.
-    while !answer.contains("pgward_maintenance_overdue{") || !answer.contains("pgward_backup_failing{") {
+    while !answer.contains("pgward_maintenance_success_timestamp_seconds{")
+        || !answer.contains("pgward_backup_failing{")
+    {
         answer.clear();
         let mut http = tokio::net::TcpStream::connect(proxy.http.unwrap()).await.unwrap();
         http.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
@@ -209,6 +211,7 @@ async fn every_metric_is_documented_with_its_type_and_its_labels() {
     for file in [
         "src/telemetry/metrics.rs",
         "src/admin/http.rs",
+        "src/sidecar/maintenance/board.rs",
         "src/sidecar/maintenance/keep.rs",
         "src/sidecar/backup/gauges.rs",
     ] {
