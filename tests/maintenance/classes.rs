@@ -78,11 +78,16 @@ async fn rows_outlived_their_time_where_it_is_shorter_than_a_partition() {
     place.change("retention = \"7d\"", "retention = \"1h\"");
     place.change("column = \"at\"\nretention = \"14d\"", "column = \"at\"\nevery = \"1 month\"\nretention = \"14d\"");
     place.kept().await;
+    // Nothing is subtracted from for ever.
+    let early = "create table events_early partition of events for values from ('-infinity') to ('2001-01-01');
+        alter table events_early owner to kept_shortly_owner";
+    place.admin().await.batch_execute(early).await.unwrap();
     let rows = "insert into events (at, body, tenant_id)
         select now() - age, age::text, t from unnest('{a,b}'::text[]) t, unnest('{02:00,00:10}'::interval[]) age";
     place.admin().await.batch_execute(rows).await.unwrap();
     let left = "select string_agg(tenant_id || ' ' || body, ', ' order by tenant_id, body) from events";
-    assert_eq!(place.turn("events").await.deeds.rows, 1);
+    let turn = place.turn("events").await;
+    assert_eq!((&turn.verdict, turn.deeds.dropped, turn.deeds.rows), (&Verdict::Done, 1, 1), "{turn:?}");
     assert_eq!(place.one(left).await, "a 00:10:00, b 00:10:00, b 02:00:00");
     // And once more of the same partition.
     place

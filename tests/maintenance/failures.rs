@@ -222,6 +222,29 @@ async fn a_turn_that_takes_too_long_is_cut_short_and_others_have_theirs() {
     until("it has a turn", async || place.turn("events").await.verdict == Verdict::Done).await;
 }
 
+/// As after a failover: another node may have the lock of the new primary by then.
+#[tokio::test]
+async fn whoever_loses_the_lock_went_on_with_the_other_tables() {
+    let place = Place::new("lock_lost").await;
+    place.write(&place.text("maintenance = { lock_timeout = \"1m\" }\n"));
+    let holder = place.admin().await;
+    holder.batch_execute("begin; lock table events in access exclusive mode").await.unwrap();
+    let lose = async {
+        let admin = place.admin().await;
+        let here = "datname = current_database() and application_name = 'pgward maintenance'";
+        let waits = format!("select count(*) > 0 from pg_stat_activity where {here} and wait_event_type = 'Lock'");
+        until("the turn waits", async || one(&admin, &waits).await == "t").await;
+        let guard = format!("from pg_stat_activity where {here} and state = 'idle in transaction'");
+        assert_eq!(one(&admin, &format!("select pg_terminate_backend(pid) {guard}")).await, "t");
+        until("the lock is lost", async || one(&admin, &format!("select count(*) {guard}")).await == "0").await;
+        holder.batch_execute("rollback").await.unwrap();
+    };
+    let (turns, ()) = tokio::join!(place.turns(), lose);
+    assert!(turns.iter().all(|turn| word(turn) == "connection"), "{turns:?}");
+    assert!(turns.iter().all(|turn| turn.succeeded.is_some() == (turn.label.as_str() == "events")), "{turns:?}");
+    place.kept().await;
+}
+
 #[tokio::test]
 async fn only_one_works_on_a_database_at_a_time() {
     let place = Place::new("two_at_once").await;

@@ -63,8 +63,8 @@ impl Board {
         }
     }
 
-    /// One line for each name of the configuration: the worst of the tables that it stands for. A table that its turn never
-    /// ends for is overdue as any other.
+    /// One line for each name of the configuration: the worst of the tables that it stands for. One whose turn does not end is
+    /// overdue as any other.
     pub fn samples(&self, rules: &Maintenance) -> Vec<Sample> {
         let all = self.lock();
         let mut labels: BTreeMap<(&ClusterName, &PartitionsName), Vec<&Known>> = BTreeMap::new();

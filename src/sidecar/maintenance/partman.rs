@@ -346,7 +346,7 @@ impl Partman<'_> {
             "{PARTS}, aged as (
                 select oid, name, low, high, ($3::text || ' seconds')::interval as age, now() as now from bounded)
             select oid, name, high::text, high < now - age from aged
-            where high < now - age or low < now - age and high - low > age order by low"
+            where high < now - age or low < now - age and high > low + age order by low"
         );
         let [schema, name] = self.place();
         let rows = self.client.query(&sql, &[schema, name, &age.as_secs().to_string()]).await;
