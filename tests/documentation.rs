@@ -146,6 +146,7 @@ async fn over_http() -> String {
         listen.cores = 1
         audit.file = "audit.jsonl"
         backup.directory = "backup"
+        region = "lk"
         http.address = "127.0.0.1:0"
         master_key = "0123456789abcdef0123456789abcdef"
         [[issuers]]
@@ -160,6 +161,7 @@ async fn over_http() -> String {
         tls.mode = "off"
         servers = [{ name = "main-1", host = "127.0.0.1", port = 1, region = "lk", data_directory = "/nowhere" }]
         repositories.near = { region = "lk", path = "near", encrypted = false }
+        backup.receive_wal = "received"
         partitions.events = { database = "app", table = "public.events", column = "at" }
         [catalogue]
         cluster = "main"
@@ -184,9 +186,8 @@ async fn over_http() -> String {
     assert_eq!(refused.code().map(|code| code.code()), Some("08006"), "{refused}");
     let mut answer = String::new();
     // Once it has begun to keep backups and partitions.
-    while !answer.contains("pgward_maintenance_success_timestamp_seconds{")
-        || !answer.contains("pgward_backup_failing{")
-    {
+    let late = ["pgward_maintenance_success_timestamp_seconds{", "pgward_backup_failing{", "pgward_wal_receiving{"];
+    while late.iter().any(|name| !answer.contains(name)) {
         answer.clear();
         let mut http = tokio::net::TcpStream::connect(proxy.http.unwrap()).await.unwrap();
         http.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();

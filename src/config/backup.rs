@@ -27,6 +27,8 @@ pub struct Backup {
     pub tiers: BTreeMap<TierName, Tier>,
     /// When the latest backup of each cluster is tried. `None`: only when somebody asks.
     pub verify_at: Option<TimeOfDay>,
+    /// When every file of all repositories is read, too. `None`: only when a copy cannot be restored.
+    pub verify_files_on: Option<On>,
     /// From the writing of a segment of the log to its being archived, before it is an alert.
     pub max_archive_lag: Duration,
     /// The log that waits to be archived, in bytes, before it is an alert.
@@ -180,6 +182,11 @@ pub(super) fn backup(reader: &mut Reader, mut section: Section) -> Option<Backup
         Some(value) => time_of_day(reader, &section.at("verify_at"), value),
         None => Some(TimeOfDay { hour: 4, minute: 0 }),
     };
+    let verify_files_on = match section.take("verify_files_on") {
+        Some(Value::String(word)) if word == "off" => None,
+        Some(value) => on(reader, &section.at("verify_files_on"), &value),
+        None => Some(On::DayOfMonth(1)),
+    };
     let second = Duration::from_secs(1);
     let max_archive_lag = section.duration(reader, "max_archive_lag", 300 * second, second..=DAY);
     let max_archive_backlog = section.size(reader, "max_archive_backlog", 1 << 30, 1 << 20..=1 << 50);
@@ -191,6 +198,7 @@ pub(super) fn backup(reader: &mut Reader, mut section: Section) -> Option<Backup
         scheduled,
         tiers,
         verify_at,
+        verify_files_on,
         max_archive_lag,
         max_archive_backlog,
     })
@@ -462,6 +470,7 @@ mod tests {
             ("tiers.daily = { keep = \"1h\" }", "tiers.daily.keep"),
             ("tiers.daily = { type = \"diff\" }", "no tier of full backups"),
             ("verify_at = \"noon\"", "verify_at"),
+            ("verify_files_on = \"sometimes\"", "verify_files_on"),
         ] {
             let (_, problems) = read(&format!("directory = \"x\"\n{text}"));
             assert!(problems.iter().any(|problem| problem.contains(why)), "{text}: {problems:?}");

@@ -1,7 +1,8 @@
 //! What this machine offers: PostgreSQL's programs, a user they may run as, folders that user reaches.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown, fchown};
+use std::io::Read;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown, lchown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -9,6 +10,17 @@ use super::error::ClusterError;
 
 /// The user that PostgreSQL falls back to when we are root; Debian's package creates it.
 const USER: &str = "postgres";
+
+/// For a file in a folder of PostgreSQL's user, who may have put a link there: it would lead whoever is root elsewhere.
+#[allow(clippy::cast_possible_wrap, reason = "a flag")]
+pub const NO_LINK: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+
+/// A file of such a folder, as text.
+pub fn read_no_link(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    fs::OpenOptions::new().read(true).custom_flags(NO_LINK).open(path)?.read_to_string(&mut text)?;
+    Ok(text)
+}
 
 #[derive(Debug, Clone)]
 pub struct Host {
@@ -53,11 +65,11 @@ impl Host {
         command
     }
 
-    /// Hands a file or folder to PostgreSQL's user.
+    /// Hands a file or folder to PostgreSQL's user; of a link the link itself.
     pub fn own(&self, path: &Path) -> Result<(), ClusterError> {
         match self.account {
             Some((uid, gid)) => {
-                chown(path, Some(uid), Some(gid)).map_err(ClusterError::file("change the owner of", path))
+                lchown(path, Some(uid), Some(gid)).map_err(ClusterError::file("change the owner of", path))
             }
             None => Ok(()),
         }

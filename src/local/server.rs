@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 
 use tokio_postgres::{Client, Config, NoTls};
 
 use super::error::ClusterError;
-use super::host::Host;
+use super::host::{Host, NO_LINK};
 
 const SUPERVISE: &str = include_str!("supervise.sh");
 const POLL: Duration = Duration::from_millis(10);
@@ -169,7 +170,7 @@ impl Server {
     }
 
     fn spawn(&mut self, port: u16) -> Result<(), ClusterError> {
-        let log = OpenOptions::new().create(true).append(true).open(&self.log);
+        let log = OpenOptions::new().create(true).append(true).custom_flags(NO_LINK).open(&self.log);
         let log = log.map_err(ClusterError::file("open the log", &self.log))?;
         let again = log.try_clone().map_err(ClusterError::file("open the log", &self.log))?;
         let mut command = self.host.command("/bin/sh");

@@ -5,6 +5,7 @@
 mod support;
 
 mod cycle;
+mod keeping;
 mod place;
 mod s3;
 mod schedule;

@@ -57,6 +57,13 @@ impl Place {
         Self { cluster, config, settings: Arc::new(settings), folder }
     }
 
+    /// Its configuration.
+    pub fn change(&mut self, text: &str) {
+        std::fs::write(&self.config, text).unwrap();
+        let settings = pgward::config::load(&self.config).unwrap_or_else(|problems| panic!("{problems:#?}"));
+        self.settings = Arc::new(settings);
+    }
+
     pub fn site(&self) -> Site {
         Site::open(&self.settings, &ClusterName::parse("main").unwrap()).unwrap()
     }

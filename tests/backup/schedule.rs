@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use pgward::base::clock;
+
 use crate::place::Place;
 use crate::support::{Stage, eventually};
 
@@ -29,6 +31,23 @@ async fn what_is_due_is_made_and_a_failure_is_told_and_tried_again() {
     eventually("the failure to be over", PATIENT, async || stage.metric(failing).await == 0.0).await;
     assert_eq!(place.labels("near").await.len(), 1);
     assert_eq!(stage.metric("pgward_backup_overdue{cluster=\"main\",repository=\"near\"}").await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_latest_backup_is_tried_by_itself_when_that_is_due() {
+    // The minute after next, in UTC.
+    let at = (clock::unix_now() / 60 + 2) % (24 * 60);
+    let verify_at = format!("verify_at = \"{:02}:{:02}\"\n", at / 60, at % 60);
+    let place = Place::with("tried", &verify_at, "").await;
+    place.done(&["backup", "run"]).await;
+    let stage = Stage::at(place.config.clone()).await;
+    let verified = "pgward_backup_verified_seconds{cluster=\"main\"}";
+    assert_eq!(stage.metric(verified).await, 0.0);
+    eventually("a trial", 2 * PATIENT, async || stage.metric(verified).await > 0.0).await;
+    assert_eq!(stage.metric("pgward_backup_unsound{cluster=\"main\"}").await, 0.0);
+    assert!(stage.metric("pgward_backup_rto_seconds{cluster=\"main\"}").await > 0.0);
+    let status = place.done(&["backup", "status"]).await;
+    assert!(status.contains("sound") && !status.contains("NOT SOUND"), "{status}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -87,7 +87,7 @@ async fn what_is_missing_is_said() {
     );
     change("0123456789abcdef0123456789abcdef\"\n\n[backup]", "ffffffffffffffffffffffffffffffff\"\n\n[backup]");
     let refused = place.refused(&["backup", "run"]).await;
-    assert!(refused.contains("pgbackrest") && !refused.contains("ffffffffffffffff"), "{refused}");
+    assert!(refused.contains("repository near") && !refused.contains("ffffffffffffffff"), "{refused}");
     std::fs::write(&place.config, &text).unwrap();
     for (words, why) in [
         (&["backup", "run", "--cluster", "galle"][..], "there is no cluster galle"),
@@ -125,5 +125,26 @@ async fn files_of_another_server_are_not_taken_for_the_primarys() {
     assert_ne!(changed, text);
     std::fs::write(&place.config, changed).unwrap();
     let refused = place.refused(&["backup", "run"]).await;
-    assert!(refused.contains("is not the data of that server"), "{refused}");
+    assert!(refused.contains("on this machine is not its data"), "{refused}");
+}
+
+/// Whoever is PostgreSQL's user can put a link where pgward, as root, keeps something.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_in_the_folder_of_backups_leads_nowhere() {
+    let place = Place::new("links").await;
+    let (victim, folder) = (place.folder.join("victim"), place.folder.join("state/main"));
+    std::fs::write(&victim, "untouched").unwrap();
+    let linked = |name: &str| {
+        let _ = std::fs::remove_file(folder.join(name));
+        std::os::unix::fs::symlink(&victim, folder.join(name)).unwrap();
+    };
+    linked("command.lock");
+    let refused = place.refused(&["backup", "run"]).await;
+    assert!(refused.contains("cannot lock") && refused.contains("command.lock"), "{refused}");
+    std::fs::remove_file(folder.join("command.lock")).unwrap();
+    // What is put in place as a whole replaces the link.
+    linked("pgbackrest.conf");
+    place.done(&["backup", "run"]).await;
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "untouched");
+    assert!(folder.join("pgbackrest.conf").symlink_metadata().unwrap().is_file());
 }

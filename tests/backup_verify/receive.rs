@@ -130,7 +130,11 @@ async fn the_log_of_another_cluster_is_not_mixed_with_this_ones_and_traffic_goes
     let place = place_that_receives("another").await;
     let folder = place.repository("received");
     fs::create_dir(&folder).unwrap();
-    place.site.host().own(&folder).unwrap();
+    let before = Stage::at(place.file.clone()).await;
+    received(&before).await;
+    drop(before);
+    eventually("nobody to receive", PATIENT, async || receivers(&folder).is_empty()).await;
+    let system = fs::read_to_string(folder.join("system")).unwrap();
     fs::write(folder.join("system"), "4711\n").unwrap();
     let stage = Stage::at(place.file.clone()).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -144,7 +148,7 @@ async fn the_log_of_another_cluster_is_not_mixed_with_this_ones_and_traffic_goes
     let said = String::from_utf8_lossy(&status.stdout);
     assert!(said.contains("nobody receives the log as it is written"), "{said}");
     assert_eq!(status.status.code(), Some(1));
-    fs::remove_file(folder.join("system")).unwrap();
+    fs::write(folder.join("system"), system).unwrap();
     received(&stage).await;
 }
 

@@ -143,7 +143,9 @@ pub(super) fn read(
     stanza: &str,
     repositories: &[Numbered<'_>],
 ) -> Result<Vec<Holdings>, serde_json::Error> {
-    let stanzas: Vec<Stanza> = serde_json::from_str(text)?;
+    // With a wrong passphrase its messages quote what that makes of a file.
+    let text = text.replace(char::is_control, " ");
+    let stanzas: Vec<Stanza> = serde_json::from_str(&text)?;
     let found = stanzas.into_iter().find(|found| found.name == stanza);
     Ok(repositories.iter().map(|numbered| holdings(found.as_ref(), *numbered)).collect())
 }
@@ -190,4 +192,22 @@ fn kept(backup: &Backup, repository: &RepositoryName) -> Option<Kept> {
         lsn: backup.lsn.as_ref().and_then(|lsn| lsn.stop.clone()).unwrap_or_default(),
         first_segment: backup.archive.start.clone().unwrap_or_default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Region;
+    use crate::config::Repository;
+
+    #[test]
+    fn a_message_with_control_characters_is_trouble_and_no_riddle() {
+        let text = "[{\"name\":\"main\",\"status\":{\"code\":99,\"message\":\"other\"},\"repo\":[{\"key\":1,\
+                    \"status\":{\"code\":99,\"message\":\"invalid \u{1}\u{7f}\n header\"}}]}]";
+        let name = RepositoryName::parse("near").unwrap();
+        let repository = Repository { region: Region::parse("lk").unwrap(), store: None };
+        let numbered = [Numbered { number: 1, name: &name, repository: &repository }];
+        let found = read(text, "main", &numbered).unwrap();
+        assert_eq!(found[0].trouble.as_deref(), Some("invalid     header"));
+    }
 }

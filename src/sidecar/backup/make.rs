@@ -149,46 +149,55 @@ pub struct Pruned {
 }
 
 /// Lets go of what is too old, and of the log that nothing needs any more. The caller has the cluster's lock.
-/// `now`: in Unix time. `dry`: only says what would go.
+/// `now`: in Unix time. `dry`: only says what would go. What is wrong with one repository is told when the others are done.
 pub async fn prune(site: &Site, now: u64, dry: bool, progress: &mut dyn Progress) -> Result<Pruned, BackupError> {
-    let tiers = &site.rules().tiers;
     let holdings = site.holdings().await?;
-    let for_tenants = holds(site);
-    let mut pruned = Pruned { for_tenants, ..Pruned::default() };
+    let mut pruned = Pruned { for_tenants: holds(site), ..Pruned::default() };
+    let mut failed = None;
     for (numbered, of) in site.repositories().into_iter().zip(holdings) {
         if let Some(trouble) = of.trouble {
             let (cluster, repository) = (site.cluster().name.clone(), of.repository);
-            return Err(BackupError::Repository { cluster, repository, trouble });
+            failed = Some(BackupError::Repository { cluster, repository, trouble });
+            continue;
         }
-        let old: Vec<Kept> = tiers::expired(now, tiers, &of.backups).into_iter().cloned().collect();
+        let old: Vec<Kept> = tiers::expired(now, &site.rules().tiers, &of.backups).into_iter().cloned().collect();
         if !pruned.for_tenants.is_empty() {
             pruned.held.extend(old);
-            continue;
-        }
-        if dry {
+        } else if dry {
             pruned.gone.extend(old);
-            continue;
-        }
-        let number = numbered.number;
-        let pgbackrest = site.pgbackrest()?;
-        for kept in old {
-            progress.step(&format!("letting go of backup {} in repository {}", kept.label, numbered.name));
-            let options = [format!("--repo={number}"), format!("--set={}", kept.label)];
-            pgbackrest.run("expire", &options, progress).await?;
-            pruned.gone.push(kept);
-        }
-        let left: Vec<Kept> = of.backups.iter().filter(|kept| !pruned.gone.contains(kept)).cloned().collect();
-        let keep = tiers::full_with_log(now, tiers, numbered.name, &left);
-        if left.iter().any(|kept| kept.kind == BackupKind::Full) {
-            let options = [
-                format!("--repo={number}"),
-                format!("--repo{number}-retention-archive-type=full"),
-                format!("--repo{number}-retention-archive={keep}"),
-            ];
-            pgbackrest.run("expire", &options, progress).await?;
+        } else if let Err(error) = let_go(site, numbered, (now, &of, old), &mut pruned.gone, progress).await {
+            failed = Some(error);
         }
     }
-    Ok(pruned)
+    failed.map_or(Ok(pruned), Err)
+}
+
+async fn let_go(
+    site: &Site,
+    numbered: Numbered<'_>,
+    (now, of, old): (u64, &Holdings, Vec<Kept>),
+    gone: &mut Vec<Kept>,
+    progress: &mut dyn Progress,
+) -> Result<(), BackupError> {
+    let Numbered { number, name, .. } = numbered;
+    let pgbackrest = site.pgbackrest()?;
+    for kept in old {
+        progress.step(&format!("letting go of backup {} in repository {name}", kept.label));
+        let options = [format!("--repo={number}"), format!("--set={}", kept.label)];
+        pgbackrest.run("expire", &options, progress).await?;
+        gone.push(kept);
+    }
+    let left: Vec<Kept> = of.backups.iter().filter(|kept| !gone.contains(kept)).cloned().collect();
+    if left.iter().any(|kept| kept.kind == BackupKind::Full) {
+        let keep = tiers::full_with_log(now, &site.rules().tiers, name, &left);
+        let options = [
+            format!("--repo={number}"),
+            format!("--repo{number}-retention-archive-type=full"),
+            format!("--repo{number}-retention-archive={keep}"),
+        ];
+        pgbackrest.run("expire", &options, progress).await?;
+    }
+    Ok(())
 }
 
 /// Tenants of the cluster whose data may not be disposed of.

@@ -14,6 +14,7 @@
 //!   receive     the log as it is written, for what is not in the archive yet
 //!   baseline    what a cluster holds, to compare a copy with
 //!   verify      a backup is tried: restored, compared, examined
+//!   trials      what is remembered of that
 //!   drill       a region is lost, on paper and on scratch servers
 //!   schedule    all of it by itself
 //! ```
@@ -38,6 +39,7 @@ mod site;
 mod standing;
 mod target;
 mod tiers;
+mod trials;
 mod verify;
 mod watch;
 
@@ -54,5 +56,6 @@ pub use scratch::{Recovered, Scratch, Took};
 pub use site::{Lock, Primary, Site, Writer};
 pub use standing::{Standing, standing};
 pub use target::{Target, Wanted, moment};
-pub use verify::{Against, LastTrial, Trial, Verified, verify};
+pub use trials::LastTrial;
+pub use verify::{Against, Trial, Verified, verify};
 pub use watch::{Archiving, archiving};

@@ -22,7 +22,11 @@ pub(super) enum Looked {
 /// Every table and every index by pg_amcheck, and that each row is in each index.
 pub(super) async fn amcheck(site: &Site, scratch: &Scratch) -> Result<Looked, BackupError> {
     let options = ["--all", "--install-missing", "--heapallindexed", "--jobs=2"];
-    let variables = scratch.environment();
+    let mut variables = scratch.environment();
+    // What a database or a role of the cluster sets is not for this.
+    let settings = "-c default_transaction_read_only=off -c statement_timeout=0 -c lock_timeout=0 \
+                    -c idle_in_transaction_session_timeout=0";
+    variables.push(("PGOPTIONS", settings.into()));
     let output = run(site, "pg_amcheck", &options, &variables).await?;
     let said = String::from_utf8_lossy(&output.stdout);
     Ok(match output.status.code() {

@@ -14,6 +14,7 @@ use tokio_postgres::Client;
 use super::conf::Numbered;
 use super::error::BackupError;
 use super::site::{Lock, Site, Writer, shell_quoted};
+use crate::local::read_no_link;
 
 /// How often the primary is asked how far it has come.
 const LOOK: Duration = Duration::from_secs(5);
@@ -47,9 +48,8 @@ impl Receiver {
     pub async fn begin(site: &Site) -> Result<Self, BackupError> {
         site.may_be_here()?;
         let folder = folder(site)?;
-        for path in [folder.to_owned(), folder.join(ASIDE)] {
-            site.private_folder(&path)?;
-        }
+        site.named_folder(folder)?;
+        site.private_folder(&folder.join(ASIDE))?;
         let lock = site.lock_at(&folder.join("receive.lock"), "pgward run, receiving the log")?;
         let Writer { server, client: primary, .. } = site.writer().await?;
         same_system(site, folder, &primary).await?;
@@ -103,7 +103,7 @@ async fn same_system(site: &Site, folder: &Path, primary: &Client) -> Result<(),
     let sql = "select system_identifier::text from pg_catalog.pg_control_system()";
     let row = primary.query_one(sql, &[]).await.map_err(site.sql("ask for the system identifier"))?;
     let (system, path): (String, PathBuf) = (row.get(0), folder.join("system"));
-    match fs::read_to_string(&path) {
+    match read_no_link(&path) {
         Ok(text) if text.trim() == system => Ok(()),
         Ok(text) => Err(not_received(
             site,
@@ -188,7 +188,7 @@ pub(super) fn replay_received(site: &Site, from: &Numbered<'_>, data: &Path) -> 
         }
     }
     let path = data.join("postgresql.auto.conf");
-    let text = fs::read_to_string(&path).map_err(BackupError::file("read", &path))?;
+    let text = read_no_link(&path).map_err(BackupError::file("read", &path))?;
     let others = text.lines().filter(|line| !line.starts_with("restore_command"));
     let ours = format!("restore_command = '{}'", command.replace('\'', "''"));
     let lines: Vec<&str> = others.chain([ours.as_str()]).collect();

@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 
 use super::error::BackupError;
 use super::site::Site;
+use crate::local::read_no_link;
 
 /// Of each kind; older ones go.
 const KEPT: usize = 100;
@@ -25,11 +26,12 @@ pub(super) fn write(site: &Site, kind: &str, at: &str, report: &impl Serialize) 
     Ok(path)
 }
 
-/// When the newest was written, by Unix time, and what it says.
-pub(super) fn last(site: &Site, kind: &str) -> Option<(u64, serde_json::Value)> {
-    let path = of_kind(&site.folder().join("reports"), kind).pop()?;
-    let written = fs::metadata(&path).ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-    Some((written.as_secs(), serde_json::from_slice(&fs::read(&path).ok()?).ok()?))
+/// When each was written, by Unix time, and what it says; the newest first. What cannot be read is passed over.
+pub(super) fn all(site: &Site, kind: &str) -> impl Iterator<Item = (u64, serde_json::Value)> {
+    of_kind(&site.folder().join("reports"), kind).into_iter().rev().filter_map(|path| {
+        let written = fs::metadata(&path).ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+        Some((written.as_secs(), serde_json::from_str(&read_no_link(&path).ok()?).ok()?))
+    })
 }
 
 /// By the time in their names.

@@ -79,7 +79,7 @@ fn since(target: &Target, backup: &Kept) -> SystemTime {
 fn prepare(site: &Site, folder: &PathBuf) -> Result<(), BackupError> {
     let parent = folder.parent().unwrap_or(folder);
     fs::create_dir_all(parent).map_err(BackupError::file("make the folder", parent))?;
-    site.private_folder(folder)?;
+    site.named_folder(folder)?;
     let mut entries = fs::read_dir(folder).map_err(BackupError::file("look into", folder))?;
     if entries.next().is_some() {
         let taken = std::io::Error::new(std::io::ErrorKind::DirectoryNotEmpty, "there is something in it already");

@@ -17,7 +17,8 @@ use super::pgbackrest::Unseen;
 use super::receive::{self, Receiver};
 use super::site::Site;
 use super::tiers;
-use super::verify::{Against, LastTrial, Trial, verify};
+use super::trials::{LastTrial, Tried};
+use super::verify::{Against, Trial, verify};
 use super::watch::archiving;
 use crate::base::{ClusterName, causes, clock};
 use crate::config::{On, Settings};
@@ -232,14 +233,21 @@ impl Keeper {
         last.iter().for_each(|last| self.tell_trial(last));
         let Some(at) = site.rules().verify_at else { return Ok(()) };
         let due = tiers::last_due(now, On::EveryDay, at);
-        let backups = site.holdings().await?.into_iter().flat_map(|of| of.backups).map(|kept| kept.stopped);
+        let holdings = site.holdings().await?;
+        let backups = holdings.iter().flat_map(|of| &of.backups).map(|kept| kept.stopped);
         // A backup that is younger than that waits for the next day.
-        let Some(since) = last.map(|last| last.at).or(backups.min()).filter(|since| *since < due) else {
-            return Ok(());
-        };
+        let oldest = backups.min();
+        let Some(since) = last.map(|last| last.at).or(oldest).filter(|since| *since < due) else { return Ok(()) };
+        let (tried, have) = (Tried::of(site), |of: &&Holdings| of.trouble.is_some() || !of.backups.is_empty());
+        let next = tried.next(holdings.iter().filter(have).map(|of| &of.repository)).cloned();
+        let files = site.rules().verify_files_on.is_some_and(|on| {
+            let due = tiers::last_due(now, on, at);
+            tried.files.or(oldest).is_some_and(|since| since < due)
+        });
         let lock = site.lock("pgward run, trying a backup")?;
         tracing::info!(cluster = %self.name, since, "the latest backup is restored and tried");
-        let trial = Trial { repository: None, set: None, against: Against::FreshIfPossible, files: false };
+        let repository = next.filter(|_| !files);
+        let trial = Trial { repository, set: None, against: Against::FreshIfPossible, files };
         let verified = verify(site, &trial, &mut Unseen).await?;
         drop(lock);
         for finding in &verified.findings {

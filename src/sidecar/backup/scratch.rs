@@ -14,7 +14,7 @@ use super::pgbackrest::Progress;
 use super::receive::replay_received;
 use super::site::Site;
 use super::target::{Target, Wanted};
-use crate::local::{ClusterError, Host, Server, Stop, postmaster};
+use crate::local::{ClusterError, Host, Server, Stop, postmaster, read_no_link};
 
 /// Replaying takes as long as it takes; this ends a recovery that hangs.
 const LIMIT: Duration = Duration::from_secs(24 * 3_600);
@@ -151,7 +151,7 @@ impl Folder {
         let path = site.folder().join(format!("{PREFIX}{:08x}", rand::random::<u32>()));
         site.private_folder(&path)?;
         let name = path.join("used");
-        let file = File::create(&name).map_err(BackupError::file("make", &name))?;
+        let file = File::create_new(&name).map_err(BackupError::file("make", &name))?;
         file.try_lock().map_err(|error| BackupError::file("lock", &name)(error.into()))?;
         Ok(Self { path, _lock: file })
     }
@@ -245,7 +245,7 @@ async fn settings(
 /// What the cluster was told by ALTER SYSTEM is not for the copy.
 fn of_recovery_only(site: &Site, data: &Path) -> Result<(), BackupError> {
     let path = data.join("postgresql.auto.conf");
-    let text = fs::read_to_string(&path).map_err(BackupError::file("read", &path))?;
+    let text = read_no_link(&path).map_err(BackupError::file("read", &path))?;
     let ours = |line: &&str| line.starts_with("restore_command") || line.starts_with("recovery_target");
     let kept: Vec<&str> = text.lines().filter(ours).collect();
     site.private_file(&path, &(kept.join("\n") + "\n"))

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::OFlags;
 use tempfile::NamedTempFile;
 use tokio_postgres::Client;
 
@@ -15,19 +14,15 @@ use super::conf::{Conf, Numbered};
 use super::error::BackupError;
 use super::info::{self, Holdings};
 use super::pgbackrest::{Pgbackrest, Progress};
-use crate::base::{ClusterName, RepositoryName};
+use crate::base::{ClusterName, RepositoryName, causes};
 use crate::config::{self, Cluster, ClusterBackup, Repository, Server, ServerRole, ServerTlsMode, Settings, Tier};
-use crate::local::Host;
+use crate::local::{Host, NO_LINK, read_no_link};
 use crate::residency;
 use crate::tenant::login_password;
 use crate::topology::{self, Errand, Way, WayError};
 
 /// What servers know us by.
 const APPLICATION: &str = "pgward backup";
-
-/// A link in the folder of somebody else leads elsewhere.
-#[allow(clippy::cast_possible_wrap, reason = "a flag")]
-const NO_LINK: i32 = OFlags::NOFOLLOW.bits() as i32;
 
 pub struct Site {
     settings: Arc<Settings>,
@@ -118,18 +113,28 @@ impl Site {
         }
     }
 
+    /// The same where somebody has named it, and may have made it, empty, as somebody else.
+    pub(super) fn named_folder(&self, path: &Path) -> Result<(), BackupError> {
+        self.private_folder(path)?;
+        let mut entries = fs::read_dir(path).map_err(BackupError::file("look into", path))?;
+        if entries.next().is_none() {
+            // Where it leads, if it is a link.
+            self.host.own(&path.canonicalize().map_err(BackupError::file("find", path))?)?;
+        }
+        Ok(())
+    }
+
     /// Puts a file in its place as a whole, for PostgreSQL's user alone.
     pub(super) fn private_file(&self, path: &Path, text: &str) -> Result<(), BackupError> {
         let folder = path.parent().unwrap_or(&self.folder);
         let put = || {
             let mut file = NamedTempFile::new_in(folder)?;
             file.write_all(text.as_bytes())?;
-            fs::set_permissions(file.path(), fs::Permissions::from_mode(0o600))?;
             file.as_file().sync_all()?;
             Ok(file)
         };
         let file = put().map_err(BackupError::file("write", path))?;
-        self.host.own(file.path())?;
+        self.host.own_file(file.as_file(), path)?;
         file.persist(path).map_err(|error| BackupError::file("write", path)(error.error))?;
         Ok(())
     }
@@ -215,7 +220,7 @@ impl Site {
                     let data = self.data_of(&server, &client).await?;
                     return Ok(Writer { server, client, data });
                 }
-                Err(error) => why = format!(" (server {}: {})", server.name, crate::base::causes(&error)),
+                Err(error) => why = format!(" (server {}: {})", server.name, causes(&error)),
             }
         }
         Err(BackupError::NoWriter { cluster: self.cluster.name.clone(), why })
@@ -238,7 +243,7 @@ impl Site {
                    pg_catalog.current_setting('port')";
         let row = client.query_one(sql, &[]).await.map_err(self.sql("ask when the server was started"))?;
         let (started, port): (i64, String) = (row.get(0), row.get(1));
-        let text = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
+        let text = read_no_link(&data.join("postmaster.pid")).unwrap_or_default();
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         let at = lines.get(2).and_then(|at| at.parse::<i64>().ok());
         // The one is the second in which it began to start, the other a moment later.
@@ -288,7 +293,7 @@ impl Site {
         let repositories = self.repositories();
         let conf = Conf { folder: &self.folder, backup: &self.own, repositories: &repositories };
         let (path, text) = (self.folder.join("pgbackrest.conf"), conf.text());
-        if fs::read_to_string(&path).ok().as_ref() != Some(&text) {
+        if read_no_link(&path).ok().as_ref() != Some(&text) {
             self.private_file(&path, &text)?;
         }
         Ok(Pgbackrest {
@@ -358,7 +363,9 @@ impl Site {
             match self.pgbackrest()?.output("info", &output).await {
                 Ok(text) => {
                     let stanza = self.cluster.name.as_str();
-                    all.extend(info::read(&text, stanza, std::slice::from_ref(numbered)).map_err(BackupError::Info)?);
+                    let read = info::read(&text, stanza, std::slice::from_ref(numbered));
+                    let strange = |error| vec![Holdings::unknown(numbered.name, causes(&BackupError::Info(error)))];
+                    all.extend(read.unwrap_or_else(strange));
                 }
                 Err(BackupError::Pgbackrest { said, .. }) => all.push(Holdings::unknown(numbered.name, said)),
                 Err(error) => return Err(error),

@@ -46,8 +46,12 @@ pub struct Trial {
 #[derive(Debug, Serialize)]
 pub struct Verified {
     pub cluster: String,
+    /// The repository that was meant. `None`: any.
+    pub repository: Option<String>,
     /// When it began, in RFC 3339.
     pub at: String,
+    /// Whether every file of the repositories was read.
+    pub files: bool,
     /// Nothing dangerous was found.
     pub sound: bool,
     /// And everything was compared.
@@ -122,38 +126,17 @@ pub struct Check {
     pub took: Duration,
 }
 
-/// What is remembered of the newest trial, whoever asked for it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LastTrial {
-    /// Unix time.
-    pub at: u64,
-    pub sound: bool,
-    /// Seconds.
-    pub rto: Option<f64>,
-    pub rpo: Option<f64>,
-}
-
-impl LastTrial {
-    pub fn of(site: &Site) -> Option<Self> {
-        let (at, report) = reports::last(site, "verify")?;
-        Some(Self {
-            at,
-            sound: report["sound"] == true,
-            rto: report["rto"]["total_seconds"].as_f64(),
-            rpo: report["rpo"]["archive_age_seconds"].as_f64(),
-        })
-    }
-}
-
 impl Verified {
     pub fn count(&self, severity: Severity) -> usize {
         self.findings.iter().filter(|finding| finding.severity == severity).count()
     }
 
-    fn begin(site: &Site) -> Self {
+    fn begin(site: &Site, trial: &Trial) -> Self {
         Self {
             cluster: site.cluster().name.to_string(),
+            repository: trial.repository.as_ref().map(ToString::to_string),
             at: clock::rfc3339(SystemTime::now()),
+            files: trial.files,
             sound: false,
             complete: false,
             backup: None,
@@ -187,7 +170,7 @@ impl Verified {
 pub async fn verify(site: &Site, trial: &Trial, progress: &mut dyn Progress) -> Result<Verified, BackupError> {
     let begin = Instant::now();
     site.may_be_here()?;
-    let mut verified = Verified::begin(site);
+    let mut verified = Verified::begin(site, trial);
     // The primary is not read for nothing.
     let latest = Wanted::archived(trial.repository.clone(), trial.set.clone(), Target::End);
     match latest.choose(site.cluster(), &site.holdings().await?) {
@@ -215,6 +198,13 @@ async fn attempt(
             examine(site, &mut scratch, reached, progress, verified).await?;
             remove(scratch).await;
         }
+        // Of this machine, and nothing of the backup.
+        Err(
+            error @ (BackupError::NoRoom { .. }
+            | BackupError::NotHere { .. }
+            | BackupError::Program { .. }
+            | BackupError::File { .. }),
+        ) => return Err(error),
         Err(error) => {
             let text = format!("the backup cannot be restored: {}", causes(&error));
             verified.check("restore", begin, "failed".to_owned(), vec![Finding::danger("not_restored", text)]);
