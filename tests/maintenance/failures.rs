@@ -211,7 +211,7 @@ async fn a_pg_partman_that_is_another_or_was_upgraded_is_not_driven() {
 #[tokio::test]
 async fn a_turn_that_takes_too_long_is_cut_short_and_others_have_theirs() {
     let place = Place::new("cut_short").await;
-    place.write(&place.text("maintenance = { turn_timeout = \"1s\", lock_timeout = \"1m\" }\n"));
+    place.write(&place.text("maintenance = { turn_timeout = \"6s\", lock_timeout = \"1m\" }\n"));
     let holder = place.admin().await;
     holder.batch_execute("begin; lock table events in access exclusive mode").await.unwrap();
     let turns = place.turns().await;

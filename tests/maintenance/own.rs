@@ -136,7 +136,7 @@ async fn a_tenants_code_that_never_ends_takes_its_turn_and_no_more() {
          insert into {kandy}.log values ('1999-01-01', 'ancient')"
     );
     place.admin().await.batch_execute(&slow).await.unwrap();
-    place.write(&place.text("maintenance = { turn_timeout = \"2s\" }\n"));
+    place.write(&place.text("maintenance = { turn_timeout = \"6s\" }\n"));
     let turns = place.turns().await;
     let of = |label: &str| turns.iter().find(|turn| turn.label.as_str() == label).unwrap();
     assert_eq!(word(of("log")), "timeout", "{turns:?}");
@@ -148,7 +148,7 @@ async fn a_tenants_code_that_never_ends_takes_its_turn_and_no_more() {
 #[tokio::test]
 async fn shared_tables_have_their_turn_again_however_long_tenants_take() {
     let place = Place::new("own_many").await;
-    let (lock, interval) = ("lock_timeout = \"1m\"", "interval = \"2s\", turn_timeout = \"3s\"");
+    let (lock, interval) = ("lock_timeout = \"1m\"", "interval = \"2s\", turn_timeout = \"6s\"");
     let tenants = ["own_many_galle", "own_many_jaffna", "own_many_matara"];
     for name in tenants {
         let of = format!(
