@@ -34,6 +34,8 @@ pub struct Maintenance {
     /// How long a statement may wait for a lock, during which clients may wait behind it.
     pub lock_timeout: Duration,
     pub statement_timeout: Duration,
+    /// After which a table's turn is cut short.
+    pub turn_timeout: Duration,
     /// Rows that are deleted in one transaction.
     pub batch: usize,
     /// Rows of one table that are deleted in one run.
@@ -127,7 +129,22 @@ impl Tenant {
     }
 }
 
+impl Settings {
+    /// Whether a role is one that tenants of a cluster come in as, or that pgward is for them.
+    pub fn is_of_tenants(&self, cluster: &Cluster, role: &str) -> bool {
+        let here = self.tenants.values().filter(|tenant| tenant.cluster == cluster.name);
+        let own = here.flat_map(|tenant| tenant.own_logins());
+        cluster.logins.values().chain(&cluster.service).chain(own).any(|login| login.role == role)
+    }
+}
+
 impl Partitions {
+    /// Whether some table, be it of a tenant that is yet to come, is one of both.
+    fn may_name_the_same(&self, other: &Self) -> bool {
+        let anywhere = self.database.is_none() || other.database.is_none();
+        (&self.schema, &self.table) == (&other.schema, &other.table) && (anywhere || self.database == other.database)
+    }
+
     /// Whether the tenant has a table of its own of these.
     pub fn is_own_of(&self, tenant: &Tenant) -> bool {
         let own = tenant.isolation != Isolation::Rows;
@@ -141,6 +158,7 @@ pub(super) fn maintenance(reader: &mut Reader, section: Option<Section>) -> Main
         interval: section.duration(reader, "interval", HOUR, SECOND..=DAY),
         lock_timeout: section.duration(reader, "lock_timeout", SECOND / 2, SECOND / 100..=MINUTE),
         statement_timeout: section.duration(reader, "statement_timeout", 5 * MINUTE, SECOND..=DAY),
+        turn_timeout: section.duration(reader, "turn_timeout", 15 * MINUTE, SECOND..=DAY),
         batch: section.number(reader, "batch", 1_000, 1..=100_000),
         max_rows: section.number(reader, "max_rows", 100_000, 1..=1_000_000_000),
         alert_after: section.number(reader, "alert_after", 3, 1..=1_000),
@@ -244,29 +262,25 @@ pub(super) fn check(settings: &Settings, problems: &mut Vec<Problem>) {
     for cluster in settings.clusters.values() {
         let at = format!("clusters.{}", cluster.name);
         if let Some(login) = &cluster.upkeep.login
-            && is_of_tenants(settings, cluster, &login.role)
+            && settings.is_of_tenants(cluster, &login.role)
         {
             let what = "is also a login of tenants, or what pgward logs in as for them";
             problems.push(Problem::new(format!("{at}.maintenance"), what).value(&login.role));
         }
-        let mut seen = BTreeMap::new();
+        let mut seen: Vec<(&PartitionsName, &Partitions)> = Vec::new();
         for (label, partitions) in &cluster.upkeep.partitions {
-            let place = (&partitions.database, &partitions.schema, &partitions.table);
-            if let Some(other) = seen.insert(place, label) {
-                let what = format!("is the same table as clusters.{}.partitions.{other}", cluster.name);
+            if let Some((other, _)) = seen.iter().find(|(_, other)| other.may_name_the_same(partitions)) {
+                let what = format!(
+                    "names tables that clusters.{}.partitions.{other} names as well, and each is kept by one",
+                    cluster.name
+                );
                 problems.push(Problem::new(format!("{at}.partitions.{label}.table"), what));
             }
+            seen.push((label, partitions.as_ref()));
             of_one_tenant(settings, cluster, partitions, &format!("{at}.partitions.{label}.table"), problems);
             own_names(settings, partitions, &format!("{at}.partitions.{label}.table"), problems);
         }
     }
-}
-
-/// Whether a role is one that tenants come in as, or that pgward is for them.
-fn is_of_tenants(settings: &Settings, cluster: &Cluster, role: &str) -> bool {
-    let here = settings.tenants.values().filter(|tenant| tenant.cluster == cluster.name);
-    let own = here.flat_map(|tenant| tenant.own_logins());
-    cluster.logins.values().chain(&cluster.service).chain(own).any(|login| login.role == role)
 }
 
 /// What is one tenant's own is kept as that tenant, by its class and with its hold, and so is not named by its schema.

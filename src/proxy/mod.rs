@@ -149,7 +149,7 @@ impl Proxy {
         let followers = Followers::default();
         followers.renew(&control);
         tokio::spawn(functions::keep(Arc::clone(&shared), stop.clone()));
-        tokio::spawn(Keeper::new(Arc::clone(&shared)).run(stop.clone()));
+        tokio::spawn(Keeper::new(Arc::clone(&shared), control.catalogue.clone()).run(stop.clone()));
         tokio::spawn(seal_anew(Arc::clone(&shared), stop.clone()));
         keep_backups(&shared, &stop);
         let mut addresses = Vec::new();

@@ -3,6 +3,7 @@
 use pgward::sidecar::maintenance::Verdict;
 
 use crate::place::Place;
+use crate::support::until;
 
 #[tokio::test]
 async fn rows_go_when_their_tenants_time_is_up_and_partitions_with_the_last_of_them() {
@@ -40,10 +41,63 @@ async fn a_partition_is_read_again_only_once_it_was_written_to() {
         turn.verdict == Verdict::Done
     };
     // Connections tell what they have written a while later.
-    crate::support::until("it is not read again", unread).await;
+    until("it is not read again", unread).await;
     place.rows(20, &["a"]).await;
-    crate::support::until("a late row goes", async || place.turn("events").await.deeds.rows == 1).await;
+    until("a late row goes", async || place.turn("events").await.deeds.rows == 1).await;
     assert_eq!(place.left(20).await, "b");
+}
+
+/// Statistics begin anew at another server after a failover, and came to the number that had been noted.
+#[tokio::test]
+async fn a_late_row_was_overlooked_once_statistics_had_begun_anew() {
+    let place = Place::new("kept_anew").await;
+    place.day(20).await;
+    let admin = place.admin().await;
+    let old = "insert into events (at, tenant_id) select now() - interval '20 days', t from unnest($1::text[]) t";
+    let written = async |tenants: &[&str]| {
+        admin.execute(old, &[&tenants]).await.unwrap();
+        admin.batch_execute("select pg_stat_force_next_flush()").await.unwrap();
+        admin.batch_execute("select").await.unwrap();
+    };
+    written(&["b", "b"]).await;
+    let partition = place.one("select tableoid::regclass from events where tenant_id = 'b' limit 1").await;
+    let writes = format!("select pg_stat_get_tuples_inserted('{partition}'::regclass)");
+    until("they are counted", async || place.one(&writes).await == "2").await;
+    assert_eq!(place.turn("events").await.deeds.rows, 0);
+    admin.batch_execute("select pg_stat_reset()").await.unwrap();
+    written(&["a", "a"]).await;
+    until("they are counted anew", async || place.one(&writes).await == "2").await;
+    assert_eq!(place.turn("events").await.deeds.rows, 2);
+}
+
+/// They were kept until the whole partition was old.
+#[tokio::test]
+async fn rows_outlived_their_time_where_it_is_shorter_than_a_partition() {
+    let place = Place::bare("kept_shortly").await;
+    place.done("setup").await;
+    place.change("retention = \"7d\"", "retention = \"1h\"");
+    place.change("column = \"at\"\nretention = \"14d\"", "column = \"at\"\nevery = \"1 month\"\nretention = \"14d\"");
+    place.kept().await;
+    // Nothing is subtracted from for ever.
+    let early = "create table events_early partition of events for values from ('-infinity') to ('2001-01-01');
+        alter table events_early owner to kept_shortly_owner";
+    place.admin().await.batch_execute(early).await.unwrap();
+    let rows = "insert into events (at, body, tenant_id)
+        select now() - age, age::text, t from unnest('{a,b}'::text[]) t, unnest('{02:00,00:10}'::interval[]) age";
+    place.admin().await.batch_execute(rows).await.unwrap();
+    let left = "select string_agg(tenant_id || ' ' || body, ', ' order by tenant_id, body) from events";
+    let turn = place.turn("events").await;
+    assert_eq!((&turn.verdict, turn.deeds.dropped, turn.deeds.rows), (&Verdict::Done, 1, 1), "{turn:?}");
+    assert_eq!(place.one(left).await, "a 00:10:00, b 00:10:00, b 02:00:00");
+    // And once more of the same partition.
+    place
+        .admin()
+        .await
+        .batch_execute("update events set at = at - interval '1 hour' where tenant_id = 'a'")
+        .await
+        .unwrap();
+    assert_eq!(place.turn("events").await.deeds.rows, 1);
+    assert_eq!(place.one(left).await, "b 00:10:00, b 02:00:00");
 }
 
 #[tokio::test]

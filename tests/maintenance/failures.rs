@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use pgward::sidecar::maintenance::Verdict;
 
 use crate::place::{Place, word};
-use crate::support::one;
+use crate::support::{one, until};
 
 #[tokio::test]
 async fn a_client_that_keeps_its_transaction_open_stops_neither_others_nor_the_next_turn() {
@@ -60,7 +60,7 @@ async fn a_lock_that_goes_in_time_is_waited_for_within_the_turn() {
     let release = async {
         let waits = "select count(*) > 0 from pg_locks where not granted and relation = 'events_default'::regclass";
         let admin = place.admin().await;
-        crate::support::until("the turn meets the lock", async || one(&admin, waits).await == "t").await;
+        until("the turn meets the lock", async || one(&admin, waits).await == "t").await;
         holder.batch_execute("commit").await.unwrap();
     };
     let (turn, ()) = tokio::join!(turn, release);
@@ -107,21 +107,6 @@ async fn rows_that_others_refer_to_are_not_moved_by_themselves() {
     assert_eq!(place.one("select count(*) from notes").await, "1");
 }
 
-/// pg_partman does nothing while somebody holds its lock, which any tenant can, and says so by a notice alone.
-#[tokio::test]
-async fn a_tenant_that_holds_pg_partmans_lock_is_no_success() {
-    let place = Place::new("lock_taken").await;
-    let stage = place.serving().await;
-    let client = stage.connect("a").await;
-    let lock = "select pg_advisory_lock(hashtext('pg_partman run_maintenance'))";
-    client.batch_execute(lock).await.unwrap();
-    place.change("column = \"at\"\nretention", "column = \"at\"\npremake = 8\nretention");
-    let turn = place.turn("events").await;
-    assert_eq!(word(&turn), "behind", "{turn:?}");
-    drop(client);
-    crate::support::until("the lock is gone", async || place.turn("events").await.verdict == Verdict::Done).await;
-}
-
 #[tokio::test]
 async fn tables_that_cannot_be_kept_are_said_and_the_others_are_kept() {
     let place = Place::bare("unkept").await;
@@ -147,6 +132,116 @@ async fn tables_that_cannot_be_kept_are_said_and_the_others_are_kept() {
     place.change("table = \"public.events\"\ncolumn = \"at\"", "table = \"public.events\"\ncolumn = \"id\"");
     assert_eq!(word(&place.turn("events").await), "column");
     place.change("column = \"id\"", "column = \"at\"");
+    place.kept().await;
+}
+
+/// Whoever owns it decides what runs when it is changed.
+#[tokio::test]
+async fn a_shared_table_of_one_tenants_login_was_kept_as_it_wanted() {
+    let place = Place::new("owned_by_one").await;
+    place.admin().await.batch_execute("alter table events owner to owned_by_one_kandy").await.unwrap();
+    let turn = place.turn("events").await;
+    assert_eq!(word(&turn), "owner", "{turn:?}");
+    let said = place.fails("setup").await;
+    assert!(said.contains("belongs to owned_by_one_kandy, a login of tenants"), "{said}");
+}
+
+/// pg_partman takes a month for 30 days, and counted too many as ahead.
+#[tokio::test]
+async fn too_few_partitions_of_a_month_were_made_far_ahead() {
+    let place = Place::bare("made_monthly").await;
+    place.done("setup").await;
+    place.change("column = \"at\"\nretention", "column = \"at\"\nevery = \"1 month\"\nretention");
+    place.kept().await;
+    place.change("every = \"1 month\"", "every = \"1 month\"\npremake = 100");
+    let turn = place.turn("events").await;
+    assert_eq!(turn.verdict, Verdict::Done, "{turn:?}");
+    assert!(turn.deeds.made > 90 && turn.standing.unwrap().ahead >= 100);
+    // Each is as closed as its table.
+    let open = "select count(*) from pg_inherits i join pg_class c on c.oid = i.inhrelid
+        where i.inhparent = 'events'::regclass and not c.relrowsecurity";
+    assert_eq!(place.one(open).await, "0");
+}
+
+/// Another length went unheeded, and pg_partman's own book decided what was dropped.
+#[tokio::test]
+async fn partitions_of_another_length_than_is_said_are_a_failure_and_go_by_what_they_are() {
+    let place = Place::new("lengthened").await;
+    place.change("column = \"at\"\nretention", "column = \"at\"\nevery = \"1 week\"\nretention");
+    assert_eq!(word(&place.turn("events").await), "interval");
+    place.change("every = \"1 week\"\n", "");
+    // A partition that is longer than pg_partman believes would go while it has rows that are kept.
+    let longer = "create table events_long partition of events
+        for values from (date_trunc('day', now() - interval '60 days')) to (date_trunc('day', now() - interval '10 days'));
+        insert into events (at, tenant_id) values (now() - interval '11 days', 'b')";
+    let admin = place.admin().await;
+    admin.batch_execute(longer).await.unwrap();
+    admin.batch_execute("alter table events_long owner to lengthened_owner").await.unwrap();
+    place.day(65).await;
+    let turn = place.turn("events").await;
+    assert_eq!((&turn.verdict, turn.deeds.dropped), (&Verdict::Done, 1), "{turn:?}");
+    assert_eq!(place.left(11).await, "b");
+}
+
+#[tokio::test]
+async fn a_pg_partman_that_is_another_or_was_upgraded_is_not_driven() {
+    let place = Place::new("upgraded").await;
+    let admin = place.admin().await;
+    let version = place.one("select extversion from pg_extension where extname = 'pg_partman'").await;
+    let call_it = async |version: &str| {
+        let sql = format!("update pg_extension set extversion = '{version}' where extname = 'pg_partman'");
+        admin.batch_execute(&sql).await.unwrap();
+    };
+    call_it("5.1.0").await;
+    assert_eq!(word(&place.turn("events").await), "version");
+    let said = place.fails("setup").await;
+    assert!(said.contains("pg_partman is 5.1.0 in database upgraded, and pgward drives 4.7"), "{said}");
+    call_it(&version).await;
+    // As an upgrade leaves it.
+    let definer = "alter function partman.check_name_length(text, text, boolean) security definer";
+    admin.batch_execute(definer).await.unwrap();
+    assert_eq!(word(&place.turn("events").await), "not_set_up");
+    place.done("setup").await;
+    place.kept().await;
+    admin.batch_execute("drop extension pg_partman").await.unwrap();
+    assert_eq!(word(&place.turn("events").await), "not_set_up");
+}
+
+/// A turn of a shared table had no end where its server did not answer.
+#[tokio::test]
+async fn a_turn_that_takes_too_long_is_cut_short_and_others_have_theirs() {
+    let place = Place::new("cut_short").await;
+    place.write(&place.text("maintenance = { turn_timeout = \"6s\", lock_timeout = \"1m\" }\n"));
+    let holder = place.admin().await;
+    holder.batch_execute("begin; lock table events in access exclusive mode").await.unwrap();
+    let turns = place.turns().await;
+    let of = |label: &str| turns.iter().find(|turn| turn.label.as_str() == label).unwrap();
+    assert_eq!(word(of("events")), "timeout", "{turns:?}");
+    assert_eq!(of("log").verdict, Verdict::Done, "{turns:?}");
+    holder.batch_execute("rollback").await.unwrap();
+    until("it has a turn", async || place.turn("events").await.verdict == Verdict::Done).await;
+}
+
+/// As after a failover: another node may have the lock of the new primary by then.
+#[tokio::test]
+async fn whoever_loses_the_lock_went_on_with_the_other_tables() {
+    let place = Place::new("lock_lost").await;
+    place.write(&place.text("maintenance = { lock_timeout = \"1m\" }\n"));
+    let holder = place.admin().await;
+    holder.batch_execute("begin; lock table events in access exclusive mode").await.unwrap();
+    let lose = async {
+        let admin = place.admin().await;
+        let here = "datname = current_database() and application_name = 'pgward maintenance'";
+        let waits = format!("select count(*) > 0 from pg_stat_activity where {here} and wait_event_type = 'Lock'");
+        until("the turn waits", async || one(&admin, &waits).await == "t").await;
+        let guard = format!("from pg_stat_activity where {here} and state = 'idle in transaction'");
+        assert_eq!(one(&admin, &format!("select pg_terminate_backend(pid) {guard}")).await, "t");
+        until("the lock is lost", async || one(&admin, &format!("select count(*) {guard}")).await == "0").await;
+        holder.batch_execute("rollback").await.unwrap();
+    };
+    let (turns, ()) = tokio::join!(place.turns(), lose);
+    assert!(turns.iter().all(|turn| word(turn) == "connection"), "{turns:?}");
+    assert!(turns.iter().all(|turn| turn.succeeded.is_some() == (turn.label.as_str() == "events")), "{turns:?}");
     place.kept().await;
 }
 

@@ -53,6 +53,62 @@ async fn a_table_that_is_not_kept_is_overdue_until_it_is_again() {
     assert_eq!(gauge(&stage, "pgward_maintenance_failing", "events"), Some(0.0));
 }
 
+/// A second cluster beside the place's own, whose table another holds.
+fn with_slow(place: &Place, slow: &Place) -> String {
+    let port = place.settings().clusters.values().next().unwrap().servers[0].port;
+    let other = format!(
+        "[clusters.aslow]
+         maintenance = {{ role = \"{0}_maintenance\", password = \"slow\" }}
+         tls.mode = \"off\"
+         servers = [{{ name = \"slow-1\", host = \"127.0.0.1\", port = {port}, region = \"lk\" }}]
+         partitions.slow = {{ database = \"{0}\", table = \"public.events\", column = \"at\" }}
+         [classes.bronze]",
+        slow.name
+    );
+    place.text(OFTEN).replace("[classes.bronze]", &other)
+}
+
+/// Its tables were a secret until the last of another cluster had had its turn.
+#[tokio::test]
+async fn a_cluster_that_hangs_kept_the_others_waiting_and_was_not_seen() {
+    let (place, slow) = (Place::new("kept_beside").await, Place::new("kept_slowly").await);
+    place.write(&with_slow(&place, &slow).replace("alert_after = 2", "alert_after = 2, lock_timeout = \"1m\""));
+    let holder = slow.admin().await;
+    holder.batch_execute("alter role kept_slowly_maintenance password 'slow'").await.unwrap();
+    holder.batch_execute("begin; lock table events in access exclusive mode").await.unwrap();
+    let kept = "select extract(epoch from succeeded_at)::text from partman.pgward_state where label = 'events'";
+    let before = place.one(kept).await;
+    let stage = place.keeping().await;
+    until("one is kept", async || place.one(kept).await != before).await;
+    until("that is shown", async || gauge(&stage, "pgward_partitions_ahead", "events") >= Some(4.0)).await;
+    let waits = "select count(*) > 0 from pg_locks where not granted
+        and database = (select oid from pg_database where datname = current_database())";
+    until("the other hangs", async || slow.one(waits).await == "t").await;
+    until("the other is overdue", async || gauge(&stage, "pgward_maintenance_overdue", "slow") == Some(1.0)).await;
+    let before = place.one(kept).await;
+    until("one is kept again", async || place.one(kept).await != before).await;
+    assert_eq!(gauge(&stage, "pgward_maintenance_overdue", "events"), Some(0.0));
+    holder.batch_execute("rollback").await.unwrap();
+    until("both are kept", async || gauge(&stage, "pgward_maintenance_overdue", "slow") == Some(0.0)).await;
+    // What is not kept any more is not shown.
+    place.write(&place.text(OFTEN));
+    stage.control.reload().await.unwrap();
+    until("one is gone", async || gauge(&stage, "pgward_maintenance_overdue", "slow").is_none()).await;
+}
+
+#[tokio::test]
+async fn what_is_known_was_shown_only_when_every_table_had_had_its_turn() {
+    let place = Place::new("kept_shown").await;
+    place.write(&place.text("maintenance = { interval = \"1s\", lock_timeout = \"1m\" }\n"));
+    let holder = place.admin().await;
+    holder.batch_execute("begin; lock table kept_shown_kandy.log in access exclusive mode").await.unwrap();
+    let stage = place.keeping().await;
+    until("what is known is shown", async || gauge(&stage, "pgward_partitions_ahead", "events") >= Some(4.0)).await;
+    assert!(gauge(&stage, "pgward_partitions_ahead", "log").unwrap().is_nan());
+    holder.batch_execute("rollback").await.unwrap();
+    until("the rest follows", async || gauge(&stage, "pgward_partitions_ahead", "log") >= Some(2.0)).await;
+}
+
 #[tokio::test]
 async fn two_nodes_keep_the_same_tables_and_a_reload_is_followed() {
     let place = Place::new("kept_by_two").await;

@@ -1,9 +1,9 @@
 //! Tables that are one tenant's own, which may have put anything into them.
 
-use pgward::sidecar::maintenance::Verdict;
+use pgward::sidecar::maintenance::{Pass, Verdict};
 
-use crate::place::Place;
-use crate::support::{connect, one};
+use crate::place::{Place, word};
+use crate::support::{code, connect, one, until};
 
 #[tokio::test]
 async fn a_tenants_own_table_is_kept_by_its_class_and_its_own_login() {
@@ -19,11 +19,18 @@ async fn a_tenants_own_table_is_kept_by_its_class_and_its_own_login() {
         "set role {name}; set timezone to 'UTC';
          select partman.create_partition_time('{name}.log', array[date_trunc('day', now() - interval '9 days')]);
          insert into {name}.log values (now() - interval '9 days', 'nine'), (now() - interval '1 day', 'one'),
-            ('1999-01-01', 'ancient')"
+            ('1999-01-01', 'ancient');
+         update partman.part_config set retention_schema = '{name}', undo_in_progress = true"
     );
     place.admin().await.batch_execute(&old).await.unwrap();
     let turn = place.turn("log").await;
     assert_eq!((turn.deeds.dropped, turn.deeds.rows), (1, 1), "{turn:?}");
+    // Dropped it is, rather than put elsewhere.
+    let tables = format!(
+        "select count(*) from pg_class where relname like 'log_p%' and relkind = 'r'
+        and relnamespace = '{name}'::regnamespace and not relispartition"
+    );
+    assert_eq!(place.one(&tables).await, "0");
     assert_eq!(turn.tenant.map(|tenant| tenant.to_string()).as_deref(), Some(name));
     assert_eq!(place.one(&format!("select string_agg(body, ' ') from {name}.log")).await, "one");
 }
@@ -77,6 +84,9 @@ async fn a_tenant_sees_and_changes_no_line_of_others_in_pg_partmans_configuratio
     let taken = login.execute("delete from partman.part_config where parent_table = 'public.events'", &[]).await;
     assert_eq!(taken.unwrap(), 0);
     assert!(login.execute("select * from partman.pgward_state", &[]).await.is_err());
+    // pg_partman's background worker would work on it as somebody powerful.
+    let on = login.execute("update partman.part_config set automatic_maintenance = 'on'", &[]).await.unwrap_err();
+    assert_eq!(code(&on), "42501");
     // And what it has changed of its own is put right.
     place.kept().await;
     assert_eq!(place.one("select premake from partman.part_config where parent_table like '%kandy%'").await, "2");
@@ -112,4 +122,68 @@ async fn a_new_tenant_needs_no_setup_and_one_without_the_table_is_no_failure() {
     place.admin().await.batch_execute("drop schema own_new_galle cascade").await.unwrap();
     place.turns().await;
     assert_eq!(place.one("select count(*) from partman.part_config where parent_table like '%galle%'").await, "0");
+}
+
+/// It held up everybody else's tables, and was at it again ten seconds later.
+#[tokio::test]
+async fn a_tenants_code_that_never_ends_takes_its_turn_and_no_more() {
+    let place = Place::new("own_slow").await;
+    let kandy = "own_slow_kandy";
+    let slow = format!(
+        "set role {kandy}; create function {kandy}.wait() returns trigger language plpgsql as $$
+            begin perform pg_sleep(600); return old; end $$;
+         create trigger wait before delete on {kandy}.log for each row execute function {kandy}.wait();
+         insert into {kandy}.log values ('1999-01-01', 'ancient')"
+    );
+    place.admin().await.batch_execute(&slow).await.unwrap();
+    place.write(&place.text("maintenance = { turn_timeout = \"6s\" }\n"));
+    let turns = place.turns().await;
+    let of = |label: &str| turns.iter().find(|turn| turn.label.as_str() == label).unwrap();
+    assert_eq!(word(of("log")), "timeout", "{turns:?}");
+    assert!(of("log").next > Some(std::time::Duration::from_secs(3_000)), "{turns:?}");
+    assert_eq!(of("events").verdict, Verdict::Done, "{turns:?}");
+}
+
+/// Tenants whose code takes long kept tables that all share from their next turn.
+#[tokio::test]
+async fn shared_tables_have_their_turn_again_however_long_tenants_take() {
+    let place = Place::new("own_many").await;
+    let (lock, interval) = ("lock_timeout = \"1m\"", "interval = \"2s\", turn_timeout = \"6s\"");
+    let tenants = ["own_many_galle", "own_many_jaffna", "own_many_matara"];
+    for name in tenants {
+        let of = format!(
+            "[tenants.{name}]\nisolation = \"schema\"\ncluster = \"main\"\ndatabase = \"own_many\"\nhome = \"lk\"\n"
+        );
+        place.change("[tenants.a]", &format!("{of}[tenants.a]"));
+    }
+    let text = std::fs::read_to_string(place.path()).unwrap();
+    place.write(&text.replacen("[[issuers]]", &format!("maintenance = {{ {lock}, {interval} }}\n[[issuers]]"), 1));
+    let main = pgward::base::ClusterName::parse("main").unwrap();
+    let admin = place.admin().await;
+    pgward::tenant::Installation::new(&place.settings(), &main, "own_many").run(&admin).await.unwrap();
+    for name in tenants {
+        let sql = format!(
+            "set role {name}; create table {name}.log (at date not null, body text) partition by range (at);
+             reset role"
+        );
+        admin.batch_execute(&sql).await.unwrap();
+    }
+    place.kept().await;
+    let mut holders = Vec::new();
+    for name in tenants {
+        let holder = place.admin().await;
+        holder.batch_execute(&format!("begin; lock table {name}.log in access exclusive mode")).await.unwrap();
+        holders.push(holder);
+    }
+    let settings = place.settings();
+    let pass = Pass::new(&settings, &main).unwrap().disposing_by(&place);
+    until("a turn of tenants is cut short", async || {
+        let mut turns = Vec::new();
+        let all = pass.run_due(|turn| turns.push(turn)).await;
+        let failed = turns.iter().filter(|turn| matches!(turn.verdict, Verdict::Failed { .. })).count();
+        assert!(failed <= 1, "{turns:?}");
+        let shared = turns.iter().any(|turn| turn.label.as_str() == "events" && turn.verdict == Verdict::Done);
+        shared && failed == 1 && !all
+    })
+    .await;
 }

@@ -1,10 +1,11 @@
 //! A database with a partitioned table that tenants share, and a tenant with one of its own.
 
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 
 use pgward::base::ClusterName;
 use pgward::config::{self, Settings};
-use pgward::sidecar::maintenance::{Pass, Turn, Verdict};
+use pgward::sidecar::maintenance::{Answer, InForce, Pass, Turn, Verdict};
 use tokio_postgres::Client;
 
 use crate::support::{HEAD, Stage, cluster, one};
@@ -157,8 +158,13 @@ premake = 2
 
     /// Every table's turn, in this process.
     pub async fn turns(&self) -> Vec<Turn> {
+        self.turns_by(self).await
+    }
+
+    /// The same, with what is in force in the course of it.
+    pub async fn turns_by(&self, in_force: &dyn InForce) -> Vec<Turn> {
         let (settings, main) = (self.settings(), ClusterName::parse("main").unwrap());
-        Pass::new(&settings, &main).unwrap().run().await
+        Pass::new(&settings, &main).unwrap().disposing_by(in_force).run().await
     }
 
     pub async fn kept(&self) -> Vec<Turn> {
@@ -230,6 +236,13 @@ premake = 2
         let output = self.command(line).await;
         assert_eq!(output.status.code(), Some(1), "{line}: {}", said(&output));
         said(&output)
+    }
+}
+
+/// By its file.
+impl InForce for Place {
+    fn now(&self) -> Answer<'_> {
+        Box::pin(std::future::ready(config::load(&self.path()).ok().map(Arc::new)))
     }
 }
 

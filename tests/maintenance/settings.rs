@@ -71,8 +71,14 @@ fn each_mistake_is_named() {
         (
             "[clusters.main.partitions.log]\ntable = \"*.log\"",
             "[clusters.main.partitions.log]\ndatabase = \"app\"\ntable = \"public.events\"",
-            "is the same table",
+            "names tables that clusters.main.partitions.events names as well",
         ),
+        (
+            "[clusters.main.partitions.log]\ntable = \"*.log\"",
+            "[clusters.main.partitions.again]\ndatabase = \"app\"\ntable = \"*.log\"\ncolumn = \"at\"\n[clusters.main.partitions.log]\ntable = \"*.log\"",
+            "partitions.log.table: names tables that clusters.main.partitions.again names as well",
+        ),
+        ("[[issuers]]", "maintenance.turn_timeout = \"1ms\"\n[[issuers]]", "maintenance.turn_timeout"),
         ("isolation = \"schema\"", "isolation = \"schema\"\nschema = \"a.b\"", "dot in its name"),
         (
             "column = \"at\"\n[clusters.main.partitions.log]",
@@ -84,5 +90,9 @@ fn each_mistake_is_named() {
         let found = problems(from, to);
         assert!(found.contains(said), "{to}: {found}");
     }
+    // They are never the same table.
+    let apart = "[clusters.main.partitions.again]\ndatabase = \"other\"\ntable = \"*.log\"\ncolumn = \"at\"
+        [clusters.main.partitions.log]\ndatabase = \"app\"\ntable = \"*.log\"";
+    assert_eq!(problems("[clusters.main.partitions.log]\ntable = \"*.log\"", apart), "");
     assert_eq!(problems("class = \"gold\"", "class = \"gold\"\nlegal_hold = \"a reason\""), "");
 }

@@ -1,6 +1,8 @@
-use super::{Asked, Failure, runtime, show};
+use std::sync::Arc;
+
+use super::{Asked, ConfigArgument, Failure, runtime, show};
 use crate::cli::record::{Act, Deed};
-use crate::sidecar::maintenance::Pass;
+use crate::sidecar::maintenance::{Answer, InForce, Pass};
 
 /// Give every table its turn now
 ///
@@ -18,11 +20,21 @@ pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
     let turns = runtime()?.block_on(async {
         let mut all = Vec::new();
         for cluster in clusters {
-            let work = async { Ok(Pass::new(&settings, &cluster.name)?.run().await) };
+            let work = async {
+                let pass = Pass::new(&settings, &cluster.name)?.disposing_by(&arguments.asked.config);
+                Ok(pass.run().await)
+            };
             let act = Act::at(&settings, Deed::KeepPartitions, cluster.name.as_str());
             all.push((&cluster.name, act.recorded(work).await?));
         }
         Ok::<_, Failure>(all)
     })?;
     show::turns(&turns, arguments.asked.json)
+}
+
+/// A hold that somebody sets while this runs stands in the files or in the catalogue.
+impl InForce for ConfigArgument {
+    fn now(&self) -> Answer<'_> {
+        Box::pin(async { self.load_now().await.ok().map(Arc::new) })
+    }
 }

@@ -6,6 +6,12 @@ use crate::base::ClusterName;
 use crate::tenant::InstallError;
 use crate::topology::WayError;
 
+/// The word for what took too long.
+pub(super) const TIMEOUT: &str = "timeout";
+
+/// Versions of pg_partman whose functions are known.
+pub(super) const DRIVEN: &str = "4.7";
+
 #[derive(Debug, thiserror::Error)]
 pub enum MaintenanceError {
     #[error("cluster {0} is not in the configuration")]
@@ -25,7 +31,9 @@ pub enum MaintenanceError {
     },
     #[error("{doing} took longer than {} s", .limit.as_secs())]
     Timeout { doing: String, limit: Duration },
-    #[error("database {0} is not set up for partitions; run `pgward maintenance setup`")]
+    #[error(
+        "database {0} is not set up for partitions; run `pgward maintenance setup`, and again after each upgrade of pg_partman"
+    )]
     NotSetUp(String),
     #[error("PostgreSQL refused while {doing}{}", said(.source))]
     Sql {
@@ -57,9 +65,28 @@ pub enum MaintenanceError {
     )]
     InTheWay { table: String, why: &'static str },
     #[error(
-        "table {table} has {ahead} partitions ahead after the run, and {premake} are wanted; does something else hold pg_partman's lock?"
+        "table {table} has {ahead} partitions ahead after the run, and {premake} are wanted; are their names taken?"
     )]
     Behind { table: String, ahead: i64, premake: usize },
+    #[error(
+        "pg_partman could not do its work on table {table}, since its advisory lock '{lock}' is held by {holder}; end that \
+         session, which anybody who can log in to the database may be"
+    )]
+    Locked { table: String, lock: &'static str, holder: String },
+    #[error(
+        "pg_partman's part_config has another column or interval for table {0} than clusters.NAME.partitions or the \
+         partitions themselves; make them the same, of tables with partitions by changing the configuration back"
+    )]
+    Interval(String),
+    #[error(
+        "what may go of table {0} is not known for certain now, since the configuration or its catalogue cannot be read; \
+         nothing more of it goes"
+    )]
+    InDoubt(String),
+    #[error("pg_partman is {version} in database {database}, and pgward drives {DRIVEN}; install that")]
+    Version { version: String, database: String },
+    #[error("the connection to database {0} is gone; the table has its turn once there is one again")]
+    Gone(String),
     #[error("pg_partman is in schema {0} of database {1}; pgward needs it in schema partman")]
     Elsewhere(String, String),
     #[error("role {0} is a superuser; the work on partitions is done as one that is none")]
@@ -74,7 +101,7 @@ impl MaintenanceError {
 
     /// Whether it may go better in a moment. pg_partman raises every error anew, so that only the text tells.
     pub(super) fn may_pass(&self) -> bool {
-        let Self::Sql { source, .. } = self else { return matches!(self, Self::Behind { .. }) };
+        let Self::Sql { source, .. } = self else { return matches!(self, Self::Locked { .. }) };
         let Some(error) = source.as_db_error() else { return false };
         let passing =
             [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE];
@@ -98,7 +125,12 @@ impl MaintenanceError {
             Self::Owner { .. } => "owner".to_owned(),
             Self::InTheWay { .. } => "rows_in_the_way".to_owned(),
             Self::Behind { .. } => "behind".to_owned(),
-            Self::Timeout { .. } => "timeout".to_owned(),
+            Self::Locked { .. } => "locked".to_owned(),
+            Self::Interval(_) => "interval".to_owned(),
+            Self::InDoubt(_) => "in_doubt".to_owned(),
+            Self::Version { .. } => "version".to_owned(),
+            Self::Gone(_) => "connection".to_owned(),
+            Self::Timeout { .. } => TIMEOUT.to_owned(),
             _ => "not_set_up".to_owned(),
         }
     }

@@ -3,35 +3,59 @@
 use sha2::{Digest, Sha256};
 
 use super::error::MaintenanceError;
-use super::partman::{Partition, Partman, value};
-use super::plan::{Group, Whose};
+use super::leave::Leave;
+use super::partman::{End, Partition, Partman, value};
+use super::plan::{Expiry, Group, Whose};
+use super::table::Deeds;
 use crate::base::TenantId;
 use crate::config::Maintenance;
 use crate::sql::identifier;
 
 impl Partman<'_> {
-    /// In small transactions that wait for nobody: a row that somebody works on is left for the next time. How many there
-    /// were, `most` if that is not all.
-    pub async fn expire(&self, groups: &[Group], rules: &Maintenance) -> Result<u64, MaintenanceError> {
-        let (mut gone, most) = (0, rules.max_rows);
-        if groups.iter().all(|group| group.whose == Whose::Everybodys) {
-            // Their partitions go, all but the default one.
-            for group in groups {
-                gone += self.expire_default(group, rules, most - gone).await?;
-            }
-            return Ok(count(gone));
+    /// In small transactions that wait for nobody: a row that somebody works on is left for the next time.
+    pub async fn expire(
+        &self,
+        leave: &Leave<'_>,
+        rules: &Maintenance,
+        deeds: &mut Deeds,
+    ) -> Result<(), MaintenanceError> {
+        let mut groups = self.table.expiry.rows.clone();
+        while let Deleted::NotNow(now) = self.expire_groups(&groups, leave, rules, deeds).await? {
+            groups = now.rows;
         }
-        let text = self.tenant_column_is_text().await?;
+        Ok(())
+    }
+
+    async fn expire_groups(
+        &self,
+        groups: &[Group],
+        leave: &Leave<'_>,
+        rules: &Maintenance,
+        deeds: &mut Deeds,
+    ) -> Result<Deleted, MaintenanceError> {
         for group in groups {
-            let (whose, tenants) = self.whose(&group.whose, text);
-            let deleting = Deleting { condition: whose, tenants, batch: rules.batch };
+            let deleting = self.deleting(group, leave, rules).await?;
             let rule = rule(group);
-            for partition in self.older(group.retention.as_secs()).await? {
-                gone += self.expire_partition(&partition, &rule, &deleting, most - gone).await?;
+            for partition in self.begun(group.retention).await? {
+                // One that is not over has more to delete each time. One with nobody else's rows in it is dropped by now, unless
+                // that could not be done.
+                let done = match group.whose {
+                    Whose::Of(_) | Whose::OfOthersThan(_) if partition.over => {
+                        self.expire_partition(&partition, &rule, &deleting, deeds).await?
+                    }
+                    _ => self.delete(&partition.name, &deleting, deeds).await?,
+                };
+                if let Deleted::NotNow(_) = done {
+                    return Ok(done);
+                }
             }
-            gone += self.expire_default(group, rules, most - gone).await?;
+            let Some(default) = self.default_partition().await? else { continue };
+            let done = self.delete(&default, &deleting, deeds).await?;
+            if let Deleted::NotNow(_) = done {
+                return Ok(done);
+            }
         }
-        Ok(count(gone))
+        Ok(Deleted::Rows)
     }
 
     /// One that nobody has written to since nothing was left to delete in it is not read again.
@@ -39,19 +63,25 @@ impl Partman<'_> {
         &self,
         partition: &Partition,
         rule: &str,
-        what: &Deleting,
-        most: usize,
-    ) -> Result<usize, MaintenanceError> {
+        what: &Deleting<'_>,
+        deeds: &mut Deeds,
+    ) -> Result<Deleted, MaintenanceError> {
         let doing = "looking for rows whose time is up in";
-        // As of before they are read, so that what is written meanwhile is looked for the next time.
-        let sql = "select pg_stat_get_tuples_inserted($1) + pg_stat_get_tuples_updated($1),
+        // As of before they are read, so that what is written meanwhile is looked for the next time. Another server, or one
+        // that has forgotten, counts anew, and may come to the same number.
+        let sql = "select hashtextextended(concat_ws(' ',
+                pg_stat_get_tuples_inserted($1) + pg_stat_get_tuples_updated($1), pg_postmaster_start_time(),
+                (select stats_reset from pg_stat_database where datname = current_database())), 0),
             (select writes from partman.pgward_expired where partition = $1 and rule = $2)";
         let row = self.client.query_one(sql, &[&partition.oid, &rule]).await.map_err(self.failed(doing))?;
         let (writes, known): (i64, Option<i64>) = (value(&row, 0)?, value(&row, 1)?);
-        if most == 0 || known == Some(writes) {
-            return Ok(0);
+        if what.left(deeds) == 0 || known == Some(writes) {
+            return Ok(Deleted::Rows);
         }
-        let gone = self.delete(&partition.name, what, most).await?;
+        let done = self.delete(&partition.name, what, deeds).await?;
+        if let Deleted::NotNow(_) = done {
+            return Ok(done);
+        }
         let sql = format!(
             "insert into partman.pgward_expired as e (parent_table, partition, rule, writes) select $2, $3, $4, $5
              where $1::text[] is not null and not exists (select from only {} where {})
@@ -61,37 +91,61 @@ impl Partman<'_> {
         let parent = self.table.parent();
         let noted = self.client.execute(&sql, &[&what.tenants, &parent, &partition.oid, &rule, &writes]).await;
         noted.map_err(self.failed(doing))?;
-        Ok(gone)
+        Ok(Deleted::Rows)
     }
 
-    async fn expire_default(&self, group: &Group, rules: &Maintenance, most: usize) -> Result<usize, MaintenanceError> {
-        let Some(default) = self.default_partition().await? else { return Ok(0) };
+    async fn delete(
+        &self,
+        partition: &str,
+        what: &Deleting<'_>,
+        deeds: &mut Deeds,
+    ) -> Result<Deleted, MaintenanceError> {
+        while what.left(deeds) > 0 {
+            match self.transaction(self.delete_batch(partition, what, what.left(deeds))).await? {
+                Batch::Rows(0) => break,
+                Batch::Rows(rows) => deeds.rows += rows,
+                Batch::NotNow(now) => return Ok(Deleted::NotNow(now)),
+            }
+        }
+        Ok(Deleted::Rows)
+    }
+
+    async fn delete_batch(
+        &self,
+        partition: &str,
+        what: &Deleting<'_>,
+        most: usize,
+    ) -> Result<End<Batch>, MaintenanceError> {
+        let batch = what.rules.batch.min(most);
+        // The array is named whether it is asked for or not, so that the parameter has a type.
+        let sql = format!(
+            "delete from only {partition} where ctid = any(array(
+                select ctid from only {partition} where {} and $1::text[] is not null
+                limit {batch} for update skip locked))",
+            what.condition
+        );
+        let deleted = self.client.execute(&sql, &[&what.tenants]).await;
+        let deleted = deleted.map_err(self.failed("deleting rows whose time is up from"))?;
+        if deleted > 0 {
+            let now = what.leave.now().await?;
+            if !now.rows.contains(what.group) {
+                return Ok(End::TakeBack(Batch::NotNow(now.into_owned())));
+            }
+        }
+        Ok(End::Commit(Batch::Rows(deleted)))
+    }
+
+    async fn deleting<'b>(
+        &self,
+        group: &'b Group,
+        leave: &'b Leave<'b>,
+        rules: &'b Maintenance,
+    ) -> Result<Deleting<'b>, MaintenanceError> {
         let text = group.whose == Whose::Everybodys || self.tenant_column_is_text().await?;
         let (whose, tenants) = self.whose(&group.whose, text);
         let (column, seconds) = (identifier(&self.table.rules.column), group.retention.as_secs());
         let condition = format!("{column} < now() - interval '{seconds} seconds' and {whose}");
-        self.delete(&default, &Deleting { condition, tenants, batch: rules.batch }, most).await
-    }
-
-    async fn delete(&self, partition: &str, what: &Deleting, most: usize) -> Result<usize, MaintenanceError> {
-        let mut gone = 0;
-        while gone < most {
-            let batch = what.batch.min(most - gone);
-            // The array is named whether it is asked for or not, so that the parameter has a type.
-            let sql = format!(
-                "delete from only {partition} where ctid = any(array(
-                    select ctid from only {partition} where {} and $1::text[] is not null
-                    limit {batch} for update skip locked))",
-                what.condition
-            );
-            let deleted = self.client.execute(&sql, &[&what.tenants]).await;
-            let deleted = deleted.map_err(self.failed("deleting rows whose time is up from"))?;
-            gone += usize::try_from(deleted).unwrap_or(usize::MAX);
-            if deleted == 0 {
-                break;
-            }
-        }
-        Ok(gone)
+        Ok(Deleting { condition, tenants, group, leave, rules })
     }
 
     /// A condition on the tenant's column, and the tenants that it is about. Whether they are told by text decides whether
@@ -124,13 +178,29 @@ fn rule(group: &Group) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn count(rows: usize) -> u64 {
-    u64::try_from(rows).unwrap_or(u64::MAX)
-}
-
 /// Which rows, and how many at a time.
-struct Deleting {
+struct Deleting<'a> {
     condition: String,
     tenants: Vec<String>,
-    batch: usize,
+    group: &'a Group,
+    leave: &'a Leave<'a>,
+    rules: &'a Maintenance,
+}
+
+impl Deleting<'_> {
+    /// Rows that may still go in this turn.
+    fn left(&self, deeds: &Deeds) -> usize {
+        self.rules.max_rows.saturating_sub(usize::try_from(deeds.rows).unwrap_or(usize::MAX))
+    }
+}
+
+enum Deleted {
+    Rows,
+    /// Something else may go than it was planned.
+    NotNow(Expiry),
+}
+
+enum Batch {
+    Rows(u64),
+    NotNow(Expiry),
 }

@@ -1,20 +1,24 @@
-//! Keeps the partitions of all clusters, again and again, and shows in metrics how they are.
+//! Keeps the partitions of all clusters, again and again. Each cluster has a task of its own, so that one that is slow or
+//! gone keeps no other waiting, and what is known of all is shown meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
+use super::board::Board;
+use super::leave::{Answer, InForce};
 use super::pass::{Pass, Turn, Verdict};
 use super::plan::{self, Job};
 use crate::audit::{Event, Text};
-use crate::base::{ClusterName, PartitionsName, clock};
-use crate::config::{Maintenance, Settings};
+use crate::base::ClusterName;
+use crate::catalogue::Standing;
+use crate::config::{Cluster, Maintenance, Settings};
 use crate::session::{Shared, World};
-use crate::telemetry::Sample;
 
-/// How often it is looked whether the configuration is another one.
+/// How often metrics are renewed, and it is looked whether the configuration is another one.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Nothing is asked more often, whatever fails.
@@ -23,51 +27,56 @@ const LEAST: Duration = Duration::from_millis(500);
 /// The longest time until another node's work is looked at, or a server that could not be reached.
 const MOST: Duration = Duration::from_secs(60);
 
-const SUCCEEDED: (&str, &str) =
-    ("pgward_maintenance_success_timestamp_seconds", "When the partitions of a table were kept last; 0 for never.");
-const OVERDUE: (&str, &str) =
-    ("pgward_maintenance_overdue", "1 while a table has gone without for maintenance.alert_after intervals.");
-const FAILING: (&str, &str) = ("pgward_maintenance_failing", "Tables of that name whose last turn failed.");
-const AHEAD: (&str, &str) = ("pgward_partitions_ahead", "Partitions that are there ahead of time.");
-const DEFAULT_ROWS: (&str, &str) = ("pgward_partitions_default_rows", "Rows that fit into no partition.");
+/// Readings of the catalogue that may be missed before what it says is in doubt.
+const MISSED: u32 = 3;
 
 /// The work of one pgward.
 pub struct Keeper {
     shared: Arc<Shared>,
-    /// When each table was seen first, or went well last.
-    known: BTreeMap<Place, Known>,
-}
-
-/// A table of a cluster, and the database.
-type Place = (ClusterName, PartitionsName, String, String);
-
-struct Known {
-    since: u64,
-    last: Option<Turn>,
-    succeeded: Option<u64>,
+    catalogue: Option<Arc<Standing>>,
+    board: Board,
 }
 
 impl Keeper {
-    pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, known: BTreeMap::new() }
+    pub fn new(shared: Arc<Shared>, catalogue: Option<Arc<Standing>>) -> Self {
+        Self { shared, catalogue, board: Board::default() }
     }
 
-    pub async fn run(mut self, stop: CancellationToken) {
-        stop.run_until_cancelled(self.keep()).await;
+    pub async fn run(self, stop: CancellationToken) {
+        stop.run_until_cancelled(Arc::new(self).keep()).await;
     }
 
-    async fn keep(&mut self) {
+    async fn keep(self: Arc<Self>) {
+        let mut tasks: BTreeMap<ClusterName, AbortOnDropHandle<()>> = BTreeMap::new();
+        loop {
+            let settings = Arc::clone(&self.shared.world.load().settings);
+            let clusters: BTreeSet<ClusterName> = kept(&settings).map(|cluster| cluster.name.clone()).collect();
+            tasks.retain(|cluster, task| clusters.contains(cluster) && !task.is_finished());
+            self.board.retain(&clusters);
+            for cluster in clusters {
+                let begin = || AbortOnDropHandle::new(tokio::spawn(Arc::clone(&self).keep_one(cluster.clone())));
+                tasks.entry(cluster.clone()).or_insert_with(begin);
+            }
+            self.shared.telemetry.publish("maintenance", self.board.samples(&settings.maintenance));
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Until it has no partitions any more.
+    async fn keep_one(self: Arc<Self>, name: ClusterName) {
         loop {
             let world = self.shared.world.load_full();
-            let (seen, plan) = (Arc::downgrade(&world), plan(&world.settings));
-            let wait = self.pass(&world.settings).await;
+            let Some(plan) = plan(&world.settings, &name) else { return };
+            self.board.expect(&name, &plan.1);
+            let seen = Arc::downgrade(&world);
+            let wait = self.pass(&world.settings, &name).await;
             drop(world);
-            self.rest(seen, &plan, wait).await;
+            self.rest(&name, seen, &plan, wait).await;
         }
     }
 
     /// Until the next turn, or until other tables are to be kept, or for another time.
-    async fn rest(&self, mut seen: Weak<World>, plan: &Plan, wait: Duration) {
+    async fn rest(&self, name: &ClusterName, mut seen: Weak<World>, plan: &Plan, wait: Duration) {
         let begin = Instant::now();
         loop {
             let left = wait.saturating_sub(begin.elapsed());
@@ -77,7 +86,7 @@ impl Keeper {
             tokio::time::sleep(left.min(LOOK)).await;
             let world = self.shared.world.load_full();
             let now = Arc::downgrade(&world);
-            if !Weak::ptr_eq(&seen, &now) && self::plan(&world.settings) != *plan {
+            if !Weak::ptr_eq(&seen, &now) && self::plan(&world.settings, name).as_ref() != Some(plan) {
                 return;
             }
             seen = now;
@@ -85,31 +94,27 @@ impl Keeper {
     }
 
     /// How long until the next.
-    async fn pass(&mut self, settings: &Settings) -> Duration {
+    async fn pass(&self, settings: &Settings, cluster: &ClusterName) -> Duration {
         let interval = settings.maintenance.interval;
-        let mut wait = interval;
-        let mut seen = Vec::new();
-        for cluster in settings.clusters.values().filter(|cluster| !cluster.upkeep.partitions.is_empty()) {
-            let turns = match Pass::new(settings, &cluster.name) {
-                Ok(pass) => pass.run_due().await,
-                Err(error) => {
-                    tracing::warn!(cluster = %cluster.name, %error, "partitions cannot be kept");
-                    continue;
-                }
-            };
-            for turn in turns {
-                let next = match (&turn.verdict, turn.next) {
-                    (Verdict::Elsewhere, _) | (_, None) => interval.min(MOST),
-                    (_, Some(next)) => next,
-                };
-                wait = wait.min(next);
-                self.tell(&cluster.name, &turn);
-                seen.push(self.remember(&cluster.name, turn));
+        let pass = match Pass::new(settings, cluster) {
+            Ok(pass) => pass.disposing_by(self),
+            Err(error) => {
+                tracing::warn!(%cluster, %error, "partitions cannot be kept");
+                return interval.clamp(LEAST, MOST);
             }
-        }
-        self.known.retain(|place, _| seen.contains(place));
-        self.shared.telemetry.publish("maintenance", self.samples(settings));
-        wait.max(LEAST)
+        };
+        let mut wait = interval;
+        let each = |turn: Turn| {
+            let next = match (&turn.verdict, turn.next) {
+                (Verdict::Elsewhere, _) | (_, None) => interval.min(MOST),
+                (_, Some(next)) => next,
+            };
+            wait = wait.min(next);
+            self.tell(cluster, &turn);
+            self.board.note(cluster, turn);
+        };
+        let all = pass.run_due(each).await;
+        if all { wait.max(LEAST) } else { LEAST }
     }
 
     fn tell(&self, cluster: &ClusterName, turn: &Turn) {
@@ -136,56 +141,43 @@ impl Keeper {
             });
         }
     }
+}
 
-    fn remember(&mut self, cluster: &ClusterName, turn: Turn) -> Place {
-        let place = (cluster.clone(), turn.label.clone(), turn.database.clone(), turn.table.clone());
-        let new = || Known { since: clock::unix_now(), last: None, succeeded: None };
-        let known = self.known.entry(place.clone()).or_insert_with(new);
-        // Where nobody can be asked, what was known holds.
-        known.succeeded = turn.succeeded.or(known.succeeded);
-        known.last = Some(turn);
-        place
+impl InForce for Keeper {
+    fn now(&self) -> Answer<'_> {
+        Box::pin(async {
+            loop {
+                let settings = Arc::clone(&self.shared.world.load().settings);
+                if self.is_certain(&settings) {
+                    return Some(settings);
+                }
+                // What was read a moment ago may be about to be taken up.
+                tokio::time::sleep(LEAST / 10).await;
+            }
+        })
     }
+}
 
-    /// One line for each name of the configuration: the worst of the tables that it stands for.
-    fn samples(&self, settings: &Settings) -> Vec<Sample> {
-        let mut labels: BTreeMap<(&ClusterName, &PartitionsName), Vec<&Known>> = BTreeMap::new();
-        for ((cluster, label, ..), known) in &self.known {
-            labels.entry((cluster, label)).or_default().push(known);
-        }
-        let patience = settings.maintenance.patience().as_secs();
-        let now = clock::unix_now();
-        let mut samples = Vec::new();
-        for ((cluster, label), all) in labels {
-            let labels = vec![("cluster", cluster.to_string()), ("table", label.to_string())];
-            let mut add = |family, value: f64| samples.push(Sample { family, labels: labels.clone(), value });
-            let there = || all.iter().filter(|known| !known.is_absent());
-            let overdue = there().any(|known| now.saturating_sub(known.succeeded.unwrap_or(known.since)) > patience);
-            add(OVERDUE, f64::from(u8::from(overdue)));
-            add(SUCCEEDED, there().map(|known| known.succeeded.unwrap_or(0)).min().unwrap_or(0) as f64);
-            add(FAILING, all.iter().filter(|known| known.is_failing()).count() as f64);
-            let standings = || all.iter().filter_map(|known| known.last.as_ref()?.standing.as_ref());
-            add(AHEAD, standings().map(|standing| standing.ahead).min().map_or(f64::NAN, |ahead| ahead as f64));
-            add(DEFAULT_ROWS, standings().map(|standing| standing.default_rows as f64).sum());
-        }
-        samples
+impl Keeper {
+    /// Whether a change of the catalogue would be known by now, and in force. One that is known from its cache alone may not
+    /// know of a hold yet.
+    fn is_certain(&self, settings: &Settings) -> bool {
+        let Some(in_force) = &settings.catalogue else { return true };
+        self.catalogue.as_ref().is_some_and(|standing| {
+            standing.is_told() && standing.age() <= in_force.poll * MISSED && !standing.is_refused(in_force)
+        })
     }
+}
+
+fn kept(settings: &Settings) -> impl Iterator<Item = &Cluster> {
+    settings.clusters.values().map(AsRef::as_ref).filter(|cluster| !cluster.upkeep.partitions.is_empty())
 }
 
 /// What there is to keep, and how.
-type Plan = (Maintenance, Vec<Vec<Job>>);
+type Plan = (Maintenance, Vec<Job>);
 
-fn plan(settings: &Settings) -> Plan {
-    let kept = settings.clusters.values().filter(|cluster| !cluster.upkeep.partitions.is_empty());
-    (settings.maintenance.clone(), kept.map(|cluster| plan::jobs(settings, cluster)).collect())
-}
-
-impl Known {
-    fn is_absent(&self) -> bool {
-        self.last.as_ref().is_some_and(|turn| turn.verdict == Verdict::Absent)
-    }
-
-    fn is_failing(&self) -> bool {
-        self.last.as_ref().is_some_and(|turn| matches!(turn.verdict, Verdict::Failed { .. }))
-    }
+/// `None`: nothing.
+fn plan(settings: &Settings, name: &ClusterName) -> Option<Plan> {
+    let cluster = kept(settings).find(|cluster| cluster.name == *name)?;
+    Some((settings.maintenance.clone(), plan::jobs(settings, cluster)))
 }

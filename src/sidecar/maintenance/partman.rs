@@ -1,11 +1,15 @@
 //! What is asked of pg_partman, and of PostgreSQL about what it made. All by one connection that has been made ready.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use tokio_postgres::types::{FromSqlOwned, ToSql};
 use tokio_postgres::{Client, Row};
 
-use super::error::MaintenanceError;
+use super::error::{DRIVEN, MaintenanceError};
+use super::lock::Lock;
 use super::plan::Table;
+use super::table::Deeds;
 use crate::config::{Maintenance, Partitions};
 use crate::sql::{identifier, literal};
 
@@ -51,6 +55,16 @@ pub(super) async fn ready(client: &Client, rules: &Maintenance) -> Result<(), Ma
     client.batch_execute(&sql).await.map_err(MaintenanceError::sql("preparing the connection"))
 }
 
+/// Another version may mean something else by the same words.
+pub(super) async fn driven(client: &Client, database: &str) -> Result<(), MaintenanceError> {
+    let sql =
+        "select coalesce((select extversion from pg_catalog.pg_extension where extname = 'pg_partman'), 'missing')";
+    let row = client.query_one(sql, &[]).await.map_err(MaintenanceError::sql("looking for pg_partman"))?;
+    let version: String = value(&row, 0)?;
+    let known = version.strip_prefix(DRIVEN).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    if known { Ok(()) } else { Err(MaintenanceError::Version { version, database: database.to_owned() }) }
+}
+
 /// A tenant's own code may have changed what names mean in the tenant's own session, so an answer may be of another type.
 pub(super) fn value<T: FromSqlOwned>(row: &Row, column: usize) -> Result<T, MaintenanceError> {
     row.try_get(column).map_err(MaintenanceError::sql("reading an answer"))
@@ -75,6 +89,16 @@ pub(super) struct Partition {
     pub oid: u32,
     /// As SQL writes it.
     pub name: String,
+    /// Where it ends.
+    pub high: String,
+    /// All in it is as old.
+    pub over: bool,
+}
+
+/// How a transaction is to end.
+pub(super) enum End<T> {
+    Commit(T),
+    TakeBack(T),
 }
 
 impl Partman<'_> {
@@ -107,11 +131,14 @@ impl Partman<'_> {
                     from pg_partitioned_table p join pg_attribute a on a.attrelid = p.partrelid
                     where p.partrelid = c.oid and p.partstrat = 'r' and p.partnatts = 1
                         and a.attnum = p.partattrs[0] and a.attname = $4), false),
-                row_security_active(c.oid)
+                row_security_active(c.oid),
+                coalesce((select p.partition_interval::interval = $5::text::interval and p.control = $4
+                    from partman.part_config p where p.parent_table = $3), true)
             from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_roles r on r.oid = c.relowner
             where n.nspname = $1::text and c.relname = $2::text and c.relkind in ('r', 'p')";
         let (parent, [schema, name]) = (self.table.parent(), self.place());
-        let row = self.client.query_opt(sql, &[schema, name, &parent, &self.rules().column]).await;
+        let (column, every) = (&self.rules().column, self.rules().every.interval());
+        let row = self.client.query_opt(sql, &[schema, name, &parent, column, &every]).await;
         let Some(row) = row.map_err(self.failed("looking at"))? else { return Ok(None) };
         if !value::<bool>(&row, 2)? {
             return Err(MaintenanceError::NotPartitioned(parent));
@@ -123,22 +150,64 @@ impl Partman<'_> {
         if value::<bool>(&row, 5)? {
             return Err(MaintenanceError::RowSecurity(parent));
         }
+        if !value::<bool>(&row, 6)? {
+            return Err(MaintenanceError::Interval(parent));
+        }
         Ok(Some(Found { owner: value(&row, 0)?, superuser: value(&row, 1)?, known: value(&row, 3)? }))
     }
 
-    /// The partitions of now and those ahead, each as protected as the table, in one transaction.
-    pub async fn make(&self, known: bool, most_rows: usize) -> Result<(), MaintenanceError> {
+    /// All of it, or nothing.
+    pub async fn transaction<T>(
+        &self,
+        work: impl Future<Output = Result<End<T>, MaintenanceError>>,
+    ) -> Result<T, MaintenanceError> {
         self.run("beginning with", "begin").await?;
-        let made = self.make_within(known, most_rows).await;
-        let end = if made.is_ok() { "commit" } else { "rollback" };
+        let done = work.await;
+        let end = if matches!(done, Ok(End::Commit(_))) { "commit" } else { "rollback" };
         let ended = self.run("finishing", end).await;
-        made.and(ended)
+        let (End::Commit(it) | End::TakeBack(it)) = done?;
+        ended.map(|()| it)
     }
 
-    async fn make_within(&self, known: bool, most_rows: usize) -> Result<(), MaintenanceError> {
+    /// The partitions of now and those ahead, each as protected as the table, in one transaction. They are made even while
+    /// somebody keeps pg_partman from its own maintenance; that is an error all the same.
+    pub async fn make(&self, most_rows: usize, deeds: &mut Deeds) -> Result<(), MaintenanceError> {
+        let before = self.standing().await?.partitions;
+        let locked = self.transaction(self.make_within(most_rows)).await?;
+        let standing = self.standing().await?;
+        deeds.made += u64::try_from(standing.partitions - before).unwrap_or(0);
+        locked?;
+        let (ahead, premake) = (standing.ahead, self.rules().premake);
+        match usize::try_from(ahead).is_ok_and(|ahead| ahead >= premake) {
+            true => Ok(()),
+            false => Err(MaintenanceError::Behind { table: self.table.parent(), ahead, premake }),
+        }
+    }
+
+    /// Whether somebody has pg_partman's lock.
+    async fn make_within(&self, most_rows: usize) -> Result<End<Result<(), MaintenanceError>>, MaintenanceError> {
+        self.configure().await?;
+        self.take_in(most_rows).await?;
+        let locked = self.lock(Lock::Make).await;
+        match &locked {
+            Ok(()) => {
+                let sql = "select partman.run_maintenance($1, p_analyze := false, p_jobmon := false)";
+                let made = self.client.execute(sql, &[&self.table.parent()]).await;
+                made.map_err(self.failed("making partitions of"))?;
+            }
+            Err(MaintenanceError::Locked { .. }) => {}
+            Err(_) => return locked.map(|()| End::TakeBack(Ok(()))),
+        }
+        self.make_up().await?;
+        self.run("protecting the partitions of", &PROTECT.replace("TABLE", &literal(&self.name()))).await?;
+        Ok(End::Commit(locked))
+    }
+
+    /// What pg_partman knows of the table, which a tenant may have changed of its own one.
+    async fn configure(&self) -> Result<(), MaintenanceError> {
         let (parent, rules) = (self.table.parent(), self.rules());
         let premake = i32::try_from(rules.premake).unwrap_or(i32::MAX);
-        if !known {
+        if !self.find().await?.is_some_and(|found| found.known) {
             let sql = "select partman.create_parent(p_parent_table := $1, p_control := $2, p_type := 'native',
                 p_interval := $3, p_premake := $4, p_automatic_maintenance := 'off', p_jobmon := false,
                 p_template_table := 'partman.pgward_template')";
@@ -150,14 +219,31 @@ impl Partman<'_> {
         // partition made for every day until then. What expires is pgward's to say, class by class.
         let sql =
             "update partman.part_config set premake = $2, infinite_time_partitions = true, ignore_default_data = true,
-                automatic_maintenance = 'off', inherit_privileges = false, retention = null
+                automatic_maintenance = 'off', inherit_privileges = false, undo_in_progress = false,
+                sub_partition_set_full = false, drop_cascade_fk = false, retention = null, retention_schema = null
             where parent_table = $1 and (premake, infinite_time_partitions, ignore_default_data, automatic_maintenance,
-                inherit_privileges, retention is null) is distinct from ($2, true, true, 'off', false, true)";
-        self.client.execute(sql, &[&parent, &premake]).await.map_err(self.failed("configuring"))?;
-        self.take_in(most_rows).await?;
-        let sql = "select partman.run_maintenance($1, p_analyze := false, p_jobmon := false)";
-        self.client.execute(sql, &[&parent]).await.map_err(self.failed("making partitions of"))?;
-        self.run("protecting the partitions of", &PROTECT.replace("TABLE", &literal(&self.name()))).await
+                    inherit_privileges, undo_in_progress, sub_partition_set_full, drop_cascade_fk, retention is null,
+                    retention_schema is null)
+                is distinct from ($2, true, true, 'off', false, false, false, false, true, true)";
+        self.client.execute(sql, &[&parent, &premake]).await.map(|_| ()).map_err(self.failed("configuring"))
+    }
+
+    /// pg_partman counts a month as 30 days to find how many are ahead, and so may make too few.
+    async fn make_up(&self) -> Result<(), MaintenanceError> {
+        let sql = format!(
+            "{PARTS}, made as (select max(high) as newest, count(*) filter (where low > now()) as ahead from bounded),
+            due as (
+                select s, ahead, count(*) filter (where s > now()) over (order by s) as nth
+                from made, generate_series(newest, now() + ($3::int + 1) * {every}::interval, {every}::interval) s)
+            select s::text from due where ahead < $3::int and nth <= $3::int - ahead order by s",
+            every = literal(self.rules().every.interval())
+        );
+        let (premake, [schema, name]) = (i32::try_from(self.rules().premake).unwrap_or(i32::MAX), self.place());
+        let rows = self.client.query(&sql, &[schema, name, &premake]).await;
+        for row in rows.map_err(self.failed("looking at the partitions of"))? {
+            self.make_one(&value::<String>(&row, 0)?).await?;
+        }
+        Ok(())
     }
 
     /// Rows of the default partition stand in the way of a partition that they belong into.
@@ -241,15 +327,6 @@ impl Partman<'_> {
         value(&row, 0)
     }
 
-    /// Whole partitions that are older than that. How many there were.
-    pub async fn drop_older(&self, seconds: u64) -> Result<u64, MaintenanceError> {
-        let sql = "select partman.drop_partition_time($1, ($2::text || ' seconds')::interval, p_keep_table := false,
-            p_keep_index := false)";
-        let row = self.client.query_one(sql, &[&self.table.parent(), &seconds.to_string()]).await;
-        let row = row.map_err(self.failed("dropping partitions of"))?;
-        Ok(u64::try_from(value::<i32>(&row, 0)?).unwrap_or(0))
-    }
-
     pub async fn default_partition(&self) -> Result<Option<String>, MaintenanceError> {
         let sql = format!("{PARTS} select name from bounded where is_default");
         let row = self.client.query_opt(&sql, &self.place()).await.map_err(self.failed("looking at"))?;
@@ -257,14 +334,27 @@ impl Partman<'_> {
     }
 
     /// Those that ended so long ago, the oldest first.
-    pub async fn older(&self, seconds: u64) -> Result<Vec<Partition>, MaintenanceError> {
+    pub async fn older(&self, age: Duration) -> Result<Vec<Partition>, MaintenanceError> {
+        let mut all = self.begun(age).await?;
+        all.retain(|partition| partition.over);
+        Ok(all)
+    }
+
+    /// Those, and where a partition is longer than that, those which began so long ago.
+    pub async fn begun(&self, age: Duration) -> Result<Vec<Partition>, MaintenanceError> {
         let sql = format!(
-            "{PARTS} select oid, name from bounded where high <= now() - ($3::text || ' seconds')::interval order by low"
+            "{PARTS}, aged as (
+                select oid, name, low, high, ($3::text || ' seconds')::interval as age, now() as now from bounded)
+            select oid, name, high::text, high < now - age from aged
+            where high < now - age or low < now - age and high > low + age order by low"
         );
         let [schema, name] = self.place();
-        let rows = self.client.query(&sql, &[schema, name, &seconds.to_string()]).await;
+        let rows = self.client.query(&sql, &[schema, name, &age.as_secs().to_string()]).await;
         let rows = rows.map_err(self.failed("looking at the partitions of"))?;
-        rows.iter().map(|row| Ok(Partition { oid: value(row, 0)?, name: value(row, 1)? })).collect()
+        let read = |row: &Row| {
+            Ok(Partition { oid: value(row, 0)?, name: value(row, 1)?, high: value(row, 2)?, over: value(row, 3)? })
+        };
+        rows.iter().map(read).collect()
     }
 
     pub async fn standing(&self) -> Result<Standing, MaintenanceError> {

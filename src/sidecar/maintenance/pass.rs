@@ -1,11 +1,12 @@
 //! All tables of a cluster, database by database. One node does it at a time: it holds a lock that no tenant can take, on
 //! a table that is nobody else's.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::error::MaintenanceError;
+use super::leave::{self, InForce};
 use super::partman::Standing;
-use super::plan::{self, Table};
+use super::plan::{self, Job, Table};
 use super::table::Deeds;
 use super::visit::Visit;
 use crate::base::{ClusterName, PartitionsName, TenantId};
@@ -60,6 +61,7 @@ pub struct Pass<'a> {
     pub(super) settings: &'a Settings,
     pub(super) cluster: &'a Cluster,
     pub(super) login: &'a Login,
+    pub(super) in_force: Option<&'a dyn InForce>,
 }
 
 impl<'a> Pass<'a> {
@@ -68,41 +70,104 @@ impl<'a> Pass<'a> {
             settings.clusters.get(cluster).ok_or_else(|| MaintenanceError::UnknownCluster(cluster.clone()))?;
         let login = cluster.upkeep.login.as_ref();
         let login = login.ok_or_else(|| MaintenanceError::NoLogin(cluster.name.clone()))?;
-        Ok(Self { settings, cluster, login })
+        Ok(Self { settings, cluster, login, in_force: None })
+    }
+
+    /// Who knows what may go at any moment. Without one nothing goes.
+    pub fn disposing_by(self, in_force: &'a dyn InForce) -> Self {
+        Self { in_force: Some(in_force), ..self }
     }
 
     /// Every table has its turn now.
     pub async fn run(&self) -> Vec<Turn> {
-        self.go(Which::All).await
+        self.all(Which::All).await
     }
 
-    /// Those whose turn it is.
-    pub async fn run_due(&self) -> Vec<Turn> {
-        self.go(Which::Due).await
+    /// Those whose turn it is, each told of as soon as it has had it. Whether all had it: single tenants' tables, which their
+    /// tenants may hold up, get an interval at most before those that tenants share come first again.
+    pub async fn run_due(&self, each: impl FnMut(Turn) + Send) -> bool {
+        self.go(Which::Due, each).await
     }
 
     pub async fn look(&self) -> Vec<Turn> {
-        self.go(Which::None).await
+        self.all(Which::None).await
     }
 
-    async fn go(&self, which: Which) -> Vec<Turn> {
+    async fn all(&self, which: Which) -> Vec<Turn> {
         let mut turns = Vec::new();
-        for job in plan::jobs(self.settings, self.cluster) {
+        self.go(which, |turn| turns.push(turn)).await;
+        turns
+    }
+
+    async fn go(&self, which: Which, mut each: impl FnMut(Turn) + Send) -> bool {
+        let interval = self.settings.maintenance.interval;
+        let most = if which == Which::Due { interval } else { Duration::MAX };
+        let mut share = Share { most, spent: Duration::ZERO, all: true };
+        for job in self.jobs(which).await {
+            if !job.tables.iter().any(|table| share.has_time_for(table)) {
+                continue;
+            }
             match Visit::begin(self, &job, which).await {
                 Ok(mut visit) => {
                     for table in &job.tables {
-                        turns.push(visit.turn(table).await);
+                        if share.has_time_for(table) {
+                            let begin = Instant::now();
+                            each(visit.turn(table).await);
+                            share.spend(table, begin.elapsed());
+                        }
                     }
                     visit.end().await;
                 }
-                Err(error) => turns.extend(job.tables.iter().map(|table| {
+                Err(error) => job.tables.iter().for_each(|table| {
                     let mut turn = Turn::new(&job.database, table);
                     turn.fail(&error);
-                    turn
-                })),
+                    each(turn);
+                }),
             }
         }
-        turns
+        share.all
+    }
+
+    /// With nothing that may go, unless what may is known.
+    async fn jobs(&self, which: Which) -> Vec<Job> {
+        let mut jobs = plan::jobs(self.settings, self.cluster);
+        if which == Which::Due {
+            plan::begin_anywhere(&mut jobs);
+        }
+        let known = match self.in_force {
+            Some(in_force) => which == Which::None || leave::ask(in_force).await.is_some(),
+            None => false,
+        };
+        if !known {
+            jobs.iter_mut().for_each(Job::keep_all);
+            if which != Which::None {
+                let cluster = &self.cluster.name;
+                tracing::warn!(%cluster, "no rows go for their age: what tenants may lose is not known for certain now");
+            }
+        }
+        jobs
+    }
+}
+
+/// What single tenants' tables may take of a pass.
+struct Share {
+    most: Duration,
+    spent: Duration,
+    /// Whether every table could have its turn.
+    all: bool,
+}
+
+impl Share {
+    fn has_time_for(&mut self, table: &Table) -> bool {
+        let has = table.owner.is_none() || self.spent <= self.most;
+        self.all &= has;
+        has
+    }
+
+    fn spend(&mut self, table: &Table, time: Duration) {
+        if table.owner.is_some() {
+            self.spent += time;
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::{PartitionsName, TenantId};
+use crate::base::{ClusterName, PartitionsName, TenantId};
 use crate::config::{Cluster, Isolation, Login, Partitions, Settings, Tenant};
 
 /// The tables of one database.
@@ -13,6 +13,13 @@ pub(super) struct Job {
     pub database: String,
     /// Those of a tenant's own stand together.
     pub tables: Vec<Table>,
+}
+
+impl Job {
+    /// Nothing of them goes.
+    pub fn keep_all(&mut self) {
+        self.tables.iter_mut().for_each(|table| table.expiry = Expiry::default());
+    }
 }
 
 /// A table that is partitioned by time.
@@ -63,31 +70,77 @@ fn may_expire(tenant: &Tenant) -> bool {
 }
 
 pub(super) fn jobs(settings: &Settings, cluster: &Cluster) -> Vec<Job> {
-    let mut tenants: Vec<&Tenant> = settings.tenants.values().map(AsRef::as_ref).collect();
-    tenants.retain(|tenant| tenant.cluster == cluster.name);
-    tenants.sort_by(|a, b| a.id.cmp(&b.id));
     let mut tables: BTreeMap<&str, Vec<Table>> = BTreeMap::new();
+    let mut add = |database, label: &PartitionsName, rules: &Arc<Partitions>, schema: &str, owner| {
+        let (rules, schema, expiry) = (Arc::clone(rules), schema.to_owned(), Expiry::default());
+        let mut table = Table { label: label.clone(), rules, schema, owner, expiry };
+        table.expiry = expiry_of(settings, &cluster.name, database, &table);
+        tables.entry(database).or_default().push(table);
+    };
     for (label, rules) in &cluster.upkeep.partitions {
         let (Some(database), Some(schema)) = (&rules.database, &rules.schema) else { continue };
-        let sharing = tenants.iter().filter(|it| it.isolation == Isolation::Rows && it.database == *database);
-        let expiry = shared(settings, rules, sharing.copied());
-        let (rules, schema) = (Arc::clone(rules), schema.clone());
-        tables.entry(database).or_default().push(Table { label: label.clone(), rules, schema, owner: None, expiry });
+        add(database, label, rules, schema, None);
     }
-    for tenant in tenants {
+    for tenant in of_cluster(settings, &cluster.name) {
         let (Some(schema), Some(login)) = (tenant.search_path.first(), tenant.own_logins().next()) else { continue };
         for (label, rules) in cluster.upkeep.partitions.iter().filter(|(_, rules)| rules.is_own_of(tenant)) {
-            let owner = Some((tenant.id.clone(), login.clone()));
-            let (label, schema, expiry) = (label.clone(), schema.clone(), own(settings, rules, tenant));
-            let table = Table { label, rules: Arc::clone(rules), schema, owner, expiry };
-            tables.entry(&tenant.database).or_default().push(table);
+            add(&tenant.database, label, rules, schema, Some((tenant.id.clone(), login.clone())));
         }
     }
-    // A cache may not know of a hold yet. Partitions are made all the same.
-    if settings.catalogue.as_ref().is_some_and(|catalogue| catalogue.snapshot.cached) {
-        tables.values_mut().flatten().for_each(|table| table.expiry = Expiry::default());
+    let mut jobs: Vec<Job> =
+        tables.into_iter().map(|(database, tables)| Job { database: database.to_owned(), tables }).collect();
+    // What many share comes before what one tenant may hold up.
+    jobs.sort_by_key(|job| job.tables.iter().all(|table| table.owner.is_some()));
+    jobs
+}
+
+/// Single tenants' tables in another order each time, so that those which take long do not always come before the same
+/// others. Those of one tenant still stand together.
+pub(super) fn begin_anywhere(jobs: &mut [Job]) {
+    let shared = jobs.partition_point(|job| job.tables.iter().any(|table| table.owner.is_none()));
+    turn_about(jobs.get_mut(shared..).unwrap_or_default());
+    for job in jobs {
+        let shared = job.tables.partition_point(|table| table.owner.is_none());
+        turn_about(job.tables.get_mut(shared..).unwrap_or_default());
     }
-    tables.into_iter().map(|(database, tables)| Job { database: database.to_owned(), tables }).collect()
+}
+
+fn turn_about<T>(all: &mut [T]) {
+    if !all.is_empty() {
+        all.rotate_left(rand::random_range(0..all.len()));
+    }
+}
+
+/// What may go by a configuration that came after the one by which the table's turn was planned. Nothing, if that does not
+/// have it as it was.
+pub(super) fn expiry(settings: &Settings, cluster: &ClusterName, database: &str, table: &Table) -> Expiry {
+    let known = settings.clusters.get(cluster).and_then(|cluster| cluster.upkeep.partitions.get(&table.label));
+    match known.is_some_and(|rules| *rules == table.rules) {
+        true => expiry_of(settings, cluster, database, table),
+        false => Expiry::default(),
+    }
+}
+
+fn expiry_of(settings: &Settings, cluster: &ClusterName, database: &str, table: &Table) -> Expiry {
+    let rules = &table.rules;
+    let Some((owner, _)) = &table.owner else {
+        let here = of_cluster(settings, cluster).into_iter();
+        let sharing = here.filter(|tenant| tenant.isolation == Isolation::Rows && tenant.database == database);
+        return shared(settings, rules, sharing);
+    };
+    let stays = |tenant: &&Arc<Tenant>| {
+        let there = tenant.cluster == *cluster && tenant.database == database;
+        there && rules.is_own_of(tenant) && tenant.search_path.first() == Some(&table.schema)
+    };
+    let owner = settings.tenants.get(owner).filter(stays);
+    owner.map_or_else(Expiry::default, |tenant| own(settings, rules, tenant))
+}
+
+fn of_cluster<'a>(settings: &'a Settings, cluster: &ClusterName) -> Vec<&'a Tenant> {
+    let all = settings.tenants.values().map(AsRef::as_ref);
+    let mut tenants: Vec<&Tenant> = all.filter(|tenant| tenant.cluster == *cluster).collect();
+    tenants.sort_by(|a, b| a.id.cmp(&b.id));
+    tenants
 }
 
 /// How long a tenant's rows are kept. `None`: for ever.
@@ -129,7 +182,6 @@ fn shared<'a>(settings: &Settings, rules: &Partitions, tenants: impl Iterator<It
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::ClusterName;
     use crate::config;
 
     const DAY: Duration = Duration::from_secs(86_400);

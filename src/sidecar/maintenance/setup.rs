@@ -3,7 +3,7 @@
 use tokio_postgres::Client;
 
 use super::error::MaintenanceError;
-use super::partman::value;
+use super::partman::{driven, value};
 use super::pass::Pass;
 use super::plan;
 use crate::sql::{identifier, literal};
@@ -41,6 +41,7 @@ impl Setup<'_> {
             return Err(MaintenanceError::Elsewhere(schema, self.database.to_owned()));
         }
         client.batch_execute(EXTENSION).await.map_err(MaintenanceError::sql("creating the extension pg_partman"))?;
+        driven(client, self.database).await?;
         self.role(client).await?;
         self.tables(client).await
     }
@@ -84,7 +85,7 @@ impl Setup<'_> {
             let row = client.query_opt(sql, &[&table.schema, &table.rules.table]).await.map_err(doing())?;
             let Some(row) = row else { return Err(MaintenanceError::NoTable(table.parent())) };
             let owner: String = value(&row, 0)?;
-            let of_tenants = self.pass.cluster.logins.values().any(|login| login.role == owner);
+            let of_tenants = self.pass.settings.is_of_tenants(self.pass.cluster, &owner);
             if value(&row, 1)? || of_tenants {
                 let why = if of_tenants { "a login of tenants" } else { "a superuser" };
                 return Err(MaintenanceError::Owner { table: table.parent(), owner, why });

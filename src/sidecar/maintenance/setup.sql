@@ -50,3 +50,7 @@ create policy pgward_own_tables on partman.part_config using (exists (
     where n.nspname operator(pg_catalog.=) pg_catalog.split_part(parent_table, '.', 1)
         and c.relname operator(pg_catalog.=) pg_catalog.split_part(parent_table, '.', 2)
         and pg_catalog.pg_has_role(current_user, c.relowner, 'usage')));
+-- Else pg_partman's background worker, which is somebody powerful, would do for them what their tables say.
+drop policy if exists pgward_by_hand on partman.part_config;
+create policy pgward_by_hand on partman.part_config as restrictive
+    with check (automatic_maintenance operator(pg_catalog.=) 'off');

@@ -5,9 +5,8 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::error::MaintenanceError;
+use super::leave::Leave;
 use super::partman::{Partman, Standing};
-use super::plan::Table;
-use crate::config::{Cluster, Maintenance};
 
 /// How often a step is tried that met a lock, and how long it waits then, twice as long each time.
 const TRIES: u32 = 4;
@@ -34,14 +33,12 @@ enum Step {
 /// A table, and the connection that it is worked on by.
 pub(super) struct Task<'a> {
     pub client: &'a Client,
-    pub table: &'a Table,
-    pub cluster: &'a Cluster,
-    pub rules: &'a Maintenance,
+    pub leave: Leave<'a>,
 }
 
 impl Task<'_> {
     fn partman(&self) -> Partman<'_> {
-        Partman { client: self.client, table: self.table }
+        Partman { client: self.client, table: self.leave.table }
     }
 
     /// How it is off. `None`: a tenant does not have such a table.
@@ -52,72 +49,57 @@ impl Task<'_> {
         }
     }
 
-    /// Partitions ahead first: without them rows go where nobody looks for them.
+    /// Partitions ahead first: without them rows go where nobody looks for them. What keeps one step from being done is no
+    /// reason to leave the others. What was done is known whatever comes of the rest.
     pub async fn run(&self, deeds: &mut Deeds) -> Result<(), MaintenanceError> {
         let partman = self.partman();
         let Some(found) = partman.find().await? else { return self.absent() };
         self.refuse_owner(&found.owner, found.superuser)?;
-        let before = partman.standing().await?.partitions;
-        self.tried(Step::Make).await?;
-        deeds.made = u64::try_from(partman.standing().await?.partitions - before).unwrap_or(0);
-        deeds.dropped = self.tried(Step::Drop).await?;
-        deeds.rows = self.tried(Step::Expire).await?;
-        Ok(())
-    }
-
-    /// How much was done.
-    async fn step(&self, step: Step) -> Result<u64, MaintenanceError> {
-        let (partman, expiry) = (self.partman(), &self.table.expiry);
-        match step {
-            Step::Make => {
-                let known = partman.find().await?.is_some_and(|found| found.known);
-                partman.make(known, self.rules.max_rows).await?;
-                self.enough().await.map(|()| 0)
-            }
-            Step::Drop => match expiry.drop_after {
-                Some(age) => partman.drop_older(age.as_secs()).await,
-                None => Ok(0),
-            },
-            Step::Expire => partman.expire(&expiry.rows, self.rules).await,
+        let mut all = Ok(());
+        for step in [Step::Make, Step::Drop, Step::Expire] {
+            let done = self.tried(step, deeds).await;
+            all = all.and(done);
         }
+        all
     }
 
-    /// pg_partman does nothing, and says so by a notice alone, while somebody holds its lock.
-    async fn enough(&self) -> Result<(), MaintenanceError> {
-        let (ahead, premake) = (self.partman().standing().await?.ahead, self.table.rules.premake);
-        match usize::try_from(ahead).is_ok_and(|ahead| ahead >= premake) {
-            true => Ok(()),
-            false => Err(MaintenanceError::Behind { table: self.table.parent(), ahead, premake }),
+    async fn step(&self, step: Step, deeds: &mut Deeds) -> Result<(), MaintenanceError> {
+        let (partman, rules) = (self.partman(), &self.leave.pass.settings.maintenance);
+        match step {
+            Step::Make => partman.make(rules.max_rows, deeds).await,
+            Step::Drop => partman.drop_old(&self.leave, deeds).await,
+            Step::Expire => partman.expire(&self.leave, rules, deeds).await,
         }
     }
 
     /// What tenants share has to be there.
     fn absent(&self) -> Result<(), MaintenanceError> {
-        match self.table.owner {
+        match self.leave.table.owner {
             Some(_) => Ok(()),
-            None => Err(MaintenanceError::NoTable(self.table.parent())),
+            None => Err(MaintenanceError::NoTable(self.leave.table.parent())),
         }
     }
 
     /// A shared table's owner decides what runs when it is changed.
     fn refuse_owner(&self, owner: &str, superuser: bool) -> Result<(), MaintenanceError> {
-        let of_tenants = || self.cluster.logins.values().any(|login| login.role == owner);
-        let why = match &self.table.owner {
+        let pass = self.leave.pass;
+        let of_tenants = || pass.settings.is_of_tenants(pass.cluster, owner);
+        let why = match &self.leave.table.owner {
             Some(_) => return Ok(()),
             None if superuser => "a superuser",
             None if of_tenants() => "a login of tenants",
             None => return Ok(()),
         };
-        Err(MaintenanceError::Owner { table: self.table.parent(), owner: owner.to_owned(), why })
+        Err(MaintenanceError::Owner { table: self.leave.table.parent(), owner: owner.to_owned(), why })
     }
 
     /// Tried again after what may pass.
-    async fn tried(&self, step: Step) -> Result<u64, MaintenanceError> {
+    async fn tried(&self, step: Step, deeds: &mut Deeds) -> Result<(), MaintenanceError> {
         let mut wait = BACKOFF;
         for _ in 1..TRIES {
-            match self.step(step).await {
+            match self.step(step, deeds).await {
                 Err(error) if error.may_pass() => {
-                    let (table, error) = (self.table.parent(), error.word());
+                    let (table, error) = (self.leave.table.parent(), error.word());
                     tracing::info!(table, error, ?wait, "work on partitions is tried again");
                     tokio::time::sleep(wait).await;
                     wait *= 2;
@@ -125,6 +107,6 @@ impl Task<'_> {
                 done => return done,
             }
         }
-        self.step(step).await
+        self.step(step, deeds).await
     }
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::error::MaintenanceError;
-use super::partman::{Standing, ready, value};
+use super::error::{MaintenanceError, TIMEOUT};
+use super::leave::Leave;
+use super::partman::{Standing, driven, ready, value};
 use super::pass::{Pass, Turn, Verdict, Which};
 use super::plan::{Job, Table};
 use super::table::{Deeds, Task};
@@ -18,6 +19,8 @@ use crate::topology::{Errand, Way};
 /// What servers are told that connections are for.
 const NAME: &str = "pgward maintenance";
 
+const READING: &str = "reading partman.pgward_state";
+
 /// The first wait after a failure; it doubles up to the interval.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -25,7 +28,8 @@ pub(super) struct Visit<'a> {
     pass: &'a Pass<'a>,
     job: &'a Job,
     which: Which,
-    seat: Client,
+    /// `None`: it is gone.
+    seat: Option<Client>,
     /// The tenant's whose tables have their turn.
     own: Option<(&'a Login, Client)>,
     /// Holds the lock as long as it lasts.
@@ -38,22 +42,35 @@ struct Past {
     succeeded: Option<u64>,
     since_tried: Option<Duration>,
     failures: u32,
+    timed_out: bool,
 }
 
 impl<'a> Visit<'a> {
     pub async fn begin(pass: &'a Pass<'a>, job: &'a Job, which: Which) -> Result<Self, MaintenanceError> {
         let seat = connect(pass, job, pass.login).await?;
-        let sql =
-            "select to_regclass('partman.pgward_state') is not null and to_regclass('partman.part_config') is not null";
+        let mut visit = Self { pass, job, which, seat: Some(seat), own: None, guard: None };
+        bounded(pass, visit.enter()).await?;
+        Ok(visit)
+    }
+
+    async fn enter(&mut self) -> Result<(), MaintenanceError> {
+        let seat = self.seat()?;
+        // An upgrade may have given functions back the rights that the setup took from them.
+        let sql = "select to_regclass('partman.pgward_state') is not null
+                and to_regclass('partman.part_config') is not null
+                and not exists (select from pg_proc where pronamespace = to_regnamespace('partman') and prosecdef)";
         let row = seat.query_one(sql, &[]).await.map_err(MaintenanceError::sql("looking for pg_partman"))?;
         if !value::<bool>(&row, 0)? {
-            return Err(MaintenanceError::NotSetUp(job.database.clone()));
+            return Err(MaintenanceError::NotSetUp(self.job.database.clone()));
         }
-        let guard = if which == Which::None { None } else { guard(pass, job).await? };
-        if guard.is_some() {
-            forget(&seat).await?;
+        driven(seat, &self.job.database).await?;
+        if self.which != Which::None {
+            self.guard = guard(self.pass, self.job).await?;
         }
-        Ok(Self { pass, job, which, seat, own: None, guard })
+        if self.guard.is_some() {
+            forget(self.seat()?).await?;
+        }
+        Ok(())
     }
 
     pub async fn turn(&mut self, table: &'a Table) -> Turn {
@@ -70,8 +87,15 @@ impl<'a> Visit<'a> {
     pub async fn end(self) {
         if let Some(guard) = self.guard {
             // If the connection is gone, so is its lock.
-            let _ = guard.batch_execute("rollback").await;
+            let _ =
+                tokio::time::timeout(self.pass.settings.pool.connect_timeout, guard.batch_execute("rollback")).await;
         }
+    }
+
+    /// None is left once a connection is gone, be it the one with the lock: another node may be at work by then.
+    fn seat(&self) -> Result<&Client, MaintenanceError> {
+        let alone = !self.guard.as_ref().is_some_and(Client::is_closed);
+        self.seat.as_ref().filter(|_| alone).ok_or_else(|| MaintenanceError::Gone(self.job.database.clone()))
     }
 
     async fn table(&mut self, table: &'a Table, turn: &mut Turn) -> Result<(), MaintenanceError> {
@@ -85,7 +109,8 @@ impl<'a> Visit<'a> {
         turn.succeeded = past.succeeded;
         turn.next = Some(past.wait(rules));
         if !due || self.guard.is_none() {
-            turn.standing = bounded(rules, self.look(table)).await?;
+            let looked = bounded(self.pass, self.look(table)).await;
+            turn.standing = self.heard(table, looked).await?;
             turn.verdict = match due {
                 _ if turn.standing.is_none() => Verdict::Absent,
                 true => Verdict::Elsewhere,
@@ -93,43 +118,52 @@ impl<'a> Visit<'a> {
             };
             return Ok(());
         }
-        let mut deeds = Deeds::default();
         turn.next = None;
-        let done = match &table.owner {
-            Some(_) => bounded(rules, self.work(table, &mut deeds)).await,
-            None => self.work(table, &mut deeds).await,
-        };
-        turn.deeds = deeds;
-        let past = self.note(table, done.as_ref().err()).await?;
-        turn.succeeded = past.succeeded;
-        turn.next = Some(past.wait(rules));
+        let done = bounded(self.pass, self.work(table, &mut turn.deeds)).await;
+        let done = self.heard(table, done).await;
+        let noted = self.note(table, done.as_ref().err()).await;
+        if let Ok(past) = &noted {
+            turn.succeeded = past.succeeded;
+            turn.next = Some(past.wait(rules));
+        }
+        // What the table failed for comes before what became of the book.
         turn.standing = done?;
         turn.verdict = if turn.standing.is_some() { Verdict::Done } else { Verdict::Absent };
-        Ok(())
+        noted.map(|_| ())
+    }
+
+    /// A session that did not answer in time is not asked again.
+    async fn heard<T>(&mut self, table: &Table, done: Result<T, MaintenanceError>) -> Result<T, MaintenanceError> {
+        if matches!(done, Err(MaintenanceError::Timeout { .. })) && table.owner.is_none() {
+            self.seat = connect(self.pass, self.job, self.pass.login).await.ok();
+        }
+        done
     }
 
     async fn look(&mut self, table: &'a Table) -> Result<Option<Standing>, MaintenanceError> {
         self.sit(table).await?;
-        self.task(table).look().await
+        self.task(table)?.look().await
     }
 
     async fn work(&mut self, table: &'a Table, deeds: &mut Deeds) -> Result<Option<Standing>, MaintenanceError> {
         self.sit(table).await?;
-        let task = self.task(table);
+        let task = self.task(table)?;
         task.run(deeds).await?;
         task.look().await
     }
 
-    fn task<'b>(&'b self, table: &'b Table) -> Task<'b> {
-        let own = self.own.as_ref().filter(|_| table.owner.is_some());
-        let client = own.map_or(&self.seat, |(_, client)| client);
-        Task { client, table, cluster: self.pass.cluster, rules: &self.pass.settings.maintenance }
+    fn task<'b>(&'b self, table: &'b Table) -> Result<Task<'b>, MaintenanceError> {
+        let client = match self.own.as_ref().filter(|_| table.owner.is_some()) {
+            Some((_, client)) => client,
+            None => self.seat()?,
+        };
+        Ok(Task { client, leave: Leave { pass: self.pass, database: &self.job.database, table } })
     }
 
     /// What is a tenant's own is worked on by the tenant's own login.
     async fn sit(&mut self, table: &'a Table) -> Result<(), MaintenanceError> {
         let Some((_, login)) = &table.owner else { return Ok(()) };
-        if self.own.as_ref().is_none_or(|(known, _)| *known != login) {
+        if self.own.as_ref().is_none_or(|(known, client)| *known != login || client.is_closed()) {
             self.own = None;
             self.admit(&login.role).await?;
             self.own = Some((login, connect(self.pass, self.job, login).await?));
@@ -147,7 +181,8 @@ impl<'a> Visit<'a> {
             and has_table_privilege($1::name, 'partman.part_config', 'delete')
             and has_table_privilege($1::name, 'partman.part_config_sub', 'select')
             and has_table_privilege($1::name, 'partman.custom_time_partitions', 'select')";
-        let row = self.seat.query_one(sql, &[&role]).await.map_err(failed())?;
+        let seat = self.seat()?;
+        let row = seat.query_one(sql, &[&role]).await.map_err(failed())?;
         // Whoever only looks changes no privileges, and is told by PostgreSQL what it may not.
         if self.guard.is_none() || value::<bool>(&row, 0)? {
             return Ok(());
@@ -158,15 +193,24 @@ impl<'a> Visit<'a> {
              grant select, insert, update, delete on partman.part_config to {role};
              grant select on partman.part_config_sub, partman.custom_time_partitions to {role}"
         );
-        self.seat.batch_execute(&sql).await.map_err(failed())
+        seat.batch_execute(&sql).await.map_err(failed())
     }
 
-    async fn past(&self, table: &Table) -> Result<Past, MaintenanceError> {
+    /// What the book has of it. One who does not answer here is not asked for other tables either.
+    async fn past(&mut self, table: &Table) -> Result<Past, MaintenanceError> {
+        let past = within(self.pass.settings.maintenance.statement_timeout, READING, self.read(table)).await;
+        if matches!(past, Err(MaintenanceError::Timeout { .. })) {
+            self.seat = None;
+        }
+        past
+    }
+
+    async fn read(&self, table: &Table) -> Result<Past, MaintenanceError> {
         let sql =
             "select extract(epoch from succeeded_at)::bigint, extract(epoch from clock_timestamp() - tried_at)::float8,
-            failures from partman.pgward_state where parent_table = $1";
-        let row = self.seat.query_opt(sql, &[&table.parent()]).await;
-        let Some(row) = row.map_err(MaintenanceError::sql("reading partman.pgward_state"))? else {
+            failures, failed from partman.pgward_state where parent_table = $1";
+        let row = self.seat()?.query_opt(sql, &[&table.parent()]).await;
+        let Some(row) = row.map_err(MaintenanceError::sql(READING))? else {
             return Ok(Past::default());
         };
         let since: f64 = value(&row, 1)?;
@@ -174,10 +218,11 @@ impl<'a> Visit<'a> {
             succeeded: value::<Option<i64>>(&row, 0)?.and_then(|at| u64::try_from(at).ok()),
             since_tried: Duration::try_from_secs_f64(since.max(0.0)).ok(),
             failures: u32::try_from(value::<i64>(&row, 2)?).unwrap_or(u32::MAX),
+            timed_out: value::<Option<String>>(&row, 3)?.as_deref() == Some(TIMEOUT),
         })
     }
 
-    async fn note(&self, table: &Table, error: Option<&MaintenanceError>) -> Result<Past, MaintenanceError> {
+    async fn note(&mut self, table: &Table, error: Option<&MaintenanceError>) -> Result<Past, MaintenanceError> {
         let sql =
             "insert into partman.pgward_state as s (parent_table, label, tried_at, succeeded_at, failures, failed)
             values ($1, $2, clock_timestamp(), case when $3::text is null then clock_timestamp() end,
@@ -185,32 +230,43 @@ impl<'a> Visit<'a> {
             on conflict (parent_table) do update set label = excluded.label, tried_at = excluded.tried_at,
                 succeeded_at = coalesce(excluded.succeeded_at, s.succeeded_at),
                 failures = case when excluded.failed is null then 0 else s.failures + 1 end, failed = excluded.failed";
-        let word = error.map(MaintenanceError::word);
-        let noted = self.seat.execute(sql, &[&table.parent(), &table.label.as_str(), &word]).await;
-        noted.map_err(MaintenanceError::sql("writing partman.pgward_state"))?;
+        let (word, parent) = (error.map(MaintenanceError::word), table.parent());
+        let noted = async {
+            let noted = self.seat()?.execute(sql, &[&parent, &table.label.as_str(), &word]).await;
+            noted.map_err(MaintenanceError::sql("writing partman.pgward_state"))
+        };
+        within(self.pass.settings.maintenance.statement_timeout, "writing partman.pgward_state", noted).await?;
         self.past(table).await
     }
 }
 
 impl Past {
-    /// Until the next turn.
+    /// Until the next turn. What has taken all the time it may have does not take it from others again at once.
     fn wait(&self, rules: &Maintenance) -> Duration {
         let Some(since) = self.since_tried else { return Duration::ZERO };
         let wait = match self.failures.checked_sub(1) {
-            None => rules.interval,
-            Some(more) => AGAIN.saturating_mul(2_u32.saturating_pow(more)).min(rules.interval),
+            Some(more) if !self.timed_out => AGAIN.saturating_mul(2_u32.saturating_pow(more)).min(rules.interval),
+            _ => rules.interval,
         };
         wait.saturating_sub(since)
     }
 }
 
-/// A tenant's own code may run in what is done as the tenant, and may never end.
+/// A server may be gone without a word, and a tenant's own code, which may run in what is done as the tenant, may never
+/// end.
 async fn bounded<T>(
-    rules: &Maintenance,
+    pass: &Pass<'_>,
     work: impl Future<Output = Result<T, MaintenanceError>>,
 ) -> Result<T, MaintenanceError> {
-    let limit = rules.statement_timeout * 2 + rules.interval;
-    let timeout = |_| MaintenanceError::Timeout { doing: "the work on a table's partitions".to_owned(), limit };
+    within(pass.settings.maintenance.turn_timeout, "the work on a table's partitions", work).await
+}
+
+async fn within<T>(
+    limit: Duration,
+    doing: &str,
+    work: impl Future<Output = Result<T, MaintenanceError>>,
+) -> Result<T, MaintenanceError> {
+    let timeout = |_| MaintenanceError::Timeout { doing: doing.to_owned(), limit };
     tokio::time::timeout(limit, work).await.map_err(timeout)?
 }
 
@@ -224,8 +280,7 @@ async fn connect(pass: &Pass<'_>, job: &Job, login: &Login) -> Result<Client, Ma
         ready(&client, &pass.settings.maintenance).await?;
         Ok(client)
     };
-    let timeout = |_| MaintenanceError::Timeout { doing: format!("connecting to database {}", job.database), limit };
-    tokio::time::timeout(limit, connected).await.map_err(timeout)?
+    within(limit, &format!("connecting to database {}", job.database), connected).await
 }
 
 /// `None`: somebody else has it.
