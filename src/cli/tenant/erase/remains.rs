@@ -31,6 +31,11 @@ impl Remains {
                 "pgward makes no backups of cluster {cluster}; whether anybody else does, it does not know"
             ));
         }
+        if work.cluster.backup.as_ref().is_some_and(|of| of.receive_wal.is_some()) {
+            remains.doubt(
+                "the log is received as it is written, too (receive_wal), and each part stays there until every repository has it",
+            );
+        }
         // Which ones they are is nothing that is to stand in the certificate of another.
         if holds(settings, cluster).iter().any(|id| *id != work.tenant.id.as_str()) {
             remains
@@ -144,7 +149,7 @@ mod tests {
     fn found(backups: Vec<Kept>, keep: u64) -> (Remains, Vec<Backup>) {
         let mut remains = Remains { repositories: Vec::new(), last: Some(1_000), but: Vec::new() };
         let archive = Some(("1".to_owned(), "2".to_owned()));
-        let of = Holdings { repository: repository(), trouble: None, backups, archive };
+        let of = Holdings { repository: repository(), trouble: None, backups, archive, archive_id: None };
         let backups = remains.backups(&of, |kept| (kept.stopped + keep).min(FOREVER));
         (remains, backups)
     }
