@@ -339,8 +339,15 @@ fn encryption(config: &mut Config, cluster: &Cluster) -> Result<Option<Administr
     Ok(connector.map(AdministrationTls::new))
 }
 
+const NAME_SOMEBODY: &str =
+    "give the user by --url or PGUSER and its password by --url (PGWARD_INSTALL_URL) or PGPASSWORD";
+
 /// What to do about a refused connection.
 fn advice(error: &Error) -> &'static str {
+    // The server asks for one, and there is none: tokio-postgres has no other word for it.
+    if error.source().is_some_and(|cause| cause.to_string() == "password missing") {
+        return NAME_SOMEBODY;
+    }
     let Some(state) = error.code() else {
         let mut cause = error.source();
         while let Some(inner) = cause {
@@ -355,7 +362,7 @@ fn advice(error: &Error) -> &'static str {
         return "check that the server runs, that host and port are right, and whether it speaks TLS";
     };
     match *state {
-        SqlState::INVALID_PASSWORD => "give the user by --url or PGUSER and its password by --url or PGPASSWORD",
+        SqlState::INVALID_PASSWORD => NAME_SOMEBODY,
         SqlState::INVALID_AUTHORIZATION_SPECIFICATION => "check the user, and what pg_hba.conf lets in from here",
         SqlState::INVALID_CATALOG_NAME => "create the database first, or correct its name",
         SqlState::TOO_MANY_CONNECTIONS => "no connection is free there; try again when one is",

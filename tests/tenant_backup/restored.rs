@@ -114,8 +114,8 @@ async fn what_was_dropped_by_mistake_comes_back() {
     let (schema, database) = (Tenant::schema(&place, "dropped_s"), Tenant::database(&place, "dropped_d"));
     drop(schema.settle(&stage).await);
     drop(database.settle(&stage).await);
+    // Nobody has seen to it that this is archived.
     let before = world::now(&admin).await;
-    world::archived(&admin).await;
     admin.batch_execute("drop schema dropped_s cascade").await.unwrap();
     admin.batch_execute("drop database dropped_d with (force)").await.unwrap();
     for tenant in [&schema, &database] {
@@ -141,4 +141,21 @@ async fn a_time_before_the_first_backup_is_refused_and_the_tenant_goes_on() {
     assert_eq!(place.read("tenants.toml"), before);
     assert_eq!(one(&client, SEEN).await, "a,b,c");
     until("nothing is left", async || std::fs::read_dir(place.path("")).unwrap().count() < 6).await;
+}
+
+/// Where the tenants are written by somebody else.
+#[tokio::test]
+async fn a_look_at_what_would_change_asks_for_no_file_to_write() {
+    let place = world::place("looked").await;
+    let stage = place.stage().await;
+    let tenant = Tenant::schema(&place, "looked_s");
+    drop(tenant.settle(&stage).await);
+    let export = place.path("export").display().to_string();
+    place.done(&format!("export {} --into {export}", tenant.name)).await;
+    let text = place.read("pgward.toml").replace("tenants_file = \"tenants.toml\"\n", "") + &place.read("tenants.toml");
+    std::fs::write(place.path("own.toml"), text).unwrap();
+    let mut command = place.command(&format!("restore {} --from {export}", tenant.name));
+    let output = command.env("PGWARD_CONFIG", place.path("own.toml")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
 }

@@ -61,4 +61,4 @@ pub use target::{Target, Wanted, moment};
 pub use tiers::{FOREVER, last_full};
 pub use trials::LastTrial;
 pub use verify::{Against, Trial, Verified, verify};
-pub use watch::{Archiving, archiving};
+pub use watch::{Archiving, archiving, end_segment};

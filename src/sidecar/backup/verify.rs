@@ -18,6 +18,7 @@ use super::reports::{self, as_seconds, seconds};
 use super::scratch::{Scratch, room};
 use super::site::Site;
 use super::target::{Target, Wanted};
+use super::watch::archived;
 use crate::base::{Lsn, RepositoryName, causes, clock};
 use crate::topology::Way;
 
@@ -243,7 +244,11 @@ async fn standard(
         verified.check("baseline", begin, said, Vec::new());
         let begin = Instant::now();
         progress.step("waiting for the log to be archived");
-        match archived(site, &baseline.segment).await {
+        let awaited = async {
+            let client = site.writer().await.map_err(|error| causes(&error))?.client;
+            archived(site, &client, &baseline.segment).await
+        };
+        match awaited.await {
             Ok(()) => {
                 verified.check("archive", begin, format!("segment {} is archived", baseline.segment), Vec::new());
                 verified.baseline = Some(Standard::new(&baseline, true));
@@ -280,36 +285,6 @@ impl Standard {
             tables: baseline.tables(),
             rows: baseline.rows(),
         }
-    }
-}
-
-const POLL: Duration = Duration::from_millis(100);
-
-async fn archived(site: &Site, segment: &str) -> Result<(), String> {
-    let begin = Instant::now();
-    let patience = site.rules().max_archive_lag;
-    let client = site.primary().await.map_err(|error| causes(&error))?.client;
-    // Within a timeline, names are in the order of the log.
-    let sql = "select coalesce(pg_catalog.substr(last_archived_wal, 9, 16) >= pg_catalog.substr($1, 9, 16), false), \
-                   last_failed_wal, coalesce(last_failed_time > last_archived_time, last_failed_time is not null) \
-               from pg_catalog.pg_stat_archiver";
-    loop {
-        let row = client.query_one(sql, &[&segment]).await.map_err(|error| causes(&error))?;
-        let answer: Result<(bool, Option<String>, bool), tokio_postgres::Error> =
-            (|| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))();
-        let (archived, failed, failing) = answer.map_err(|error| causes(&error))?;
-        if archived {
-            return Ok(());
-        }
-        if begin.elapsed() > patience {
-            let seconds = patience.as_secs();
-            let waits = format!("segment {segment} was not archived within {seconds} s");
-            return Err(match failed.filter(|_| failing) {
-                Some(failed) => format!("{waits}, and archive_command fails on {failed}; the server's log says why"),
-                None => format!("{waits}; is archive_mode on, and is the archiver that far behind?"),
-            });
-        }
-        tokio::time::sleep(POLL).await;
     }
 }
 

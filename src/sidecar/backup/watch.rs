@@ -7,6 +7,7 @@ use tokio_postgres::Client;
 
 use super::error::BackupError;
 use super::site::{Site, Writer};
+use crate::base::causes;
 
 /// The archiving of one cluster's log, as the server that writes it tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -120,4 +121,46 @@ impl Archiving {
         };
         Some(format!("the log of cluster {} is archived too slowly: {why}{failed}", site.cluster().name))
     }
+}
+
+const POLL: Duration = Duration::from_millis(100);
+
+/// Waits for a segment to be archived, and says why it is not.
+pub(super) async fn archived(site: &Site, client: &Client, segment: &str) -> Result<(), String> {
+    let begin = Instant::now();
+    let patience = site.rules().max_archive_lag;
+    // Within a timeline, names are in the order of the log.
+    let sql = "select coalesce(pg_catalog.substr(last_archived_wal, 9, 16) >= pg_catalog.substr($1, 9, 16), false), \
+                   last_failed_wal, coalesce(last_failed_time > last_archived_time, last_failed_time is not null) \
+               from pg_catalog.pg_stat_archiver";
+    loop {
+        let row = client.query_one(sql, &[&segment]).await.map_err(|error| causes(&error))?;
+        let answer: Result<(bool, Option<String>, bool), tokio_postgres::Error> =
+            (|| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))();
+        let (archived, failed, failing) = answer.map_err(|error| causes(&error))?;
+        if archived {
+            return Ok(());
+        }
+        if begin.elapsed() > patience {
+            let seconds = patience.as_secs();
+            let waits = format!("segment {segment} was not archived within {seconds} s");
+            return Err(match failed.filter(|_| failing) {
+                Some(failed) => format!("{waits}, and archive_command fails on {failed}; the server's log says why"),
+                None => format!("{waits}; is archive_mode on, and is the archiver that far behind?"),
+            });
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Has what was written until now archived, so that a copy can be had of it. An error: why it cannot be.
+pub async fn end_segment(site: &Site) -> Result<(), String> {
+    let client = site.writer().await.map_err(|error| causes(&error))?.client;
+    if let Some(unarchived) = Unarchived::of(site, &client).await.map_err(|error| causes(&error))? {
+        return Err(unarchived.as_str().to_owned());
+    }
+    let sql = "select pg_catalog.pg_walfile_name(pg_catalog.pg_switch_wal())";
+    let row = client.query_one(sql, &[]).await.map_err(|error| causes(&error))?;
+    let segment: String = row.try_get(0).map_err(|error| causes(&error))?;
+    archived(site, &client, &segment).await
 }

@@ -110,11 +110,11 @@ pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
     }
     let settings = arguments.tenant.config.load()?;
     let tenant = arguments.tenant.find(&settings)?;
-    let mut store = Store::of(&arguments.tenant, &settings)?;
-    let act = Act::on_tenant(&settings, Deed::RestoreTenant, &tenant.id);
     if !arguments.yes {
         return runtime()?.block_on(arguments.look(&settings, &tenant));
     }
+    let mut store = Store::of(&arguments.tenant, &settings)?;
+    let act = Act::on_tenant(&settings, Deed::RestoreTenant, &tenant.id);
     store.must_have(&tenant.id)?;
     runtime()?.block_on(act.recorded(arguments.restore(&settings, &mut store, &tenant)))
 }
