@@ -1,6 +1,6 @@
 //! How the log gets to the archive: how much of it waits, since when, and what keeps it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio_postgres::Client;
