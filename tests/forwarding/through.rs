@@ -46,19 +46,13 @@ async fn what_a_client_encrypts_for_the_home_the_node_abroad_cannot_read() {
     // Its cancel request goes the same way, and so does one in the clear, as older clients send it.
     let key = login.iter().find(|message| message.tag == b'K').unwrap().body.clone();
     let request = cancel_request(u32::from_be_bytes(key[..4].try_into().unwrap()), &key[4..]);
-    // PostgreSQL forgets a request for what has not begun: it is asked, and about this statement.
-    let watch = crate::support::cluster().await.primary().connect("app").await.unwrap();
-    let begun = async |statement: &str| {
-        let sql = format!("select count(*) from pg_stat_activity where state = 'active' and query = '{statement}'");
-        crate::support::until("the statement's begin", async || crate::support::one(&watch, &sql).await == "1").await;
-    };
     raw.send(query("select pg_sleep(31)")).await;
-    begun("select pg_sleep(31)").await;
+    crate::begun("select pg_sleep(31)").await;
     let mut cancel = direct(&nodes, ACME_HOST).await.unwrap();
     cancel.send(&request).await;
     assert_eq!(errors(&raw.ready().await), ["57014"]);
     raw.send(query("select pg_sleep(32)")).await;
-    begun("select pg_sleep(32)").await;
+    crate::begun("select pg_sleep(32)").await;
     Raw::connect(nodes.abroad.address).await.send(&request).await;
     assert_eq!(errors(&raw.ready().await), ["57014"]);
     assert_eq!(gists(&raw.query("select 1").await).last().unwrap(), "Z I");
