@@ -26,7 +26,7 @@ mod vetting;
 pub use budget::{Budget, Permit};
 pub use conn::{Conn, Lease};
 pub use head::{At, Head};
-pub use prepared::{Prepared, Statement, name as statement_name};
+pub use prepared::{Prepared, Statement, name as statement_name, text_of};
 pub use registry::{BackendRow, Follow, Place, Pool, PoolKey, PoolRow, Pools};
 pub use scope::Scope;
 pub use shard::{AcquireError, Claim, Granted, Local, Poke, Request, Shard, Waiting};

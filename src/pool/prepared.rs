@@ -3,6 +3,9 @@
 use std::cell::{Cell, OnceCell};
 use std::collections::{HashMap, HashSet};
 
+use foldhash::fast::RandomState;
+use memchr::memchr;
+
 use crate::sql::{Facts, Judged};
 use crate::wire::flow::StatementId;
 
@@ -22,8 +25,13 @@ pub struct Statement {
 
 impl Statement {
     pub fn text(&self) -> &[u8] {
-        self.definition.split(|byte| *byte == 0).next().unwrap_or_default()
+        text_of(&self.definition)
     }
+}
+
+/// The text of a definition.
+pub fn text_of(definition: &[u8]) -> &[u8] {
+    memchr(0, definition).and_then(|end| definition.get(..end)).unwrap_or(definition)
 }
 
 /// What a backend calls a statement. Never given out twice in a process.
@@ -39,9 +47,9 @@ pub fn name(id: StatementId) -> [u8; 23] {
 /// The statements that one backend has prepared, each with when it was last used.
 #[derive(Debug, Default)]
 pub struct Prepared {
-    used: HashMap<StatementId, u64>,
+    used: HashMap<StatementId, u64, RandomState>,
     /// There too, but not what they are taken for: to be closed before they are prepared anew.
-    outlived: HashSet<StatementId>,
+    outlived: HashSet<StatementId, RandomState>,
     clock: u64,
 }
 

@@ -3,8 +3,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
+use foldhash::fast::RandomState;
+
 use super::core::Core;
-use crate::pool::Statement;
+use crate::pool::{Statement, text_of};
 use crate::sql::Facts;
 use crate::wire::flow::StatementId;
 
@@ -38,7 +40,7 @@ pub(super) enum Describing {
 
 #[derive(Default)]
 pub(super) struct Names {
-    named: HashMap<Box<[u8]>, Named>,
+    named: HashMap<Box<[u8]>, Named, RandomState>,
     /// The unnamed statement's definition, as in Parse; empty when there is none. Kept because it
     /// outlives the transaction it was made in, which backends do not.
     pub unnamed: Vec<u8>,
@@ -65,10 +67,7 @@ struct PackedStatement {
 
 impl PackedNames {
     pub fn unpack(self, core: &Core) -> Names {
-        let facts = |definition: &[u8]| {
-            let text = definition.split(|byte| *byte == 0).next().unwrap_or_default();
-            core.analyser.borrow_mut().facts(text)
-        };
+        let facts = |definition: &[u8]| core.analyser.borrow_mut().facts(text_of(definition));
         let named = self.named.into_iter().map(|(name, PackedStatement { definition, told, stale })| {
             let statement = core.statement(&definition, facts(&definition));
             // Backends here may have it from before what the client was told was true.
@@ -113,7 +112,7 @@ impl Names {
     /// What the client has prepared under a name, or under none.
     pub fn text(&self, name: &[u8]) -> Option<&[u8]> {
         if name.is_empty() {
-            return self.unnamed.split(|byte| *byte == 0).next();
+            return Some(text_of(&self.unnamed));
         }
         self.get(name).map(|named| named.statement.text())
     }

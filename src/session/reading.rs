@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::ahead::Ahead;
 use super::entry::Phase;
+use super::names::Names;
 use super::refuse;
 use super::serve::{End, Need, Session};
 use super::trial::Trial;
@@ -226,13 +227,15 @@ impl Session {
     }
 
     /// Whether a statement says where its transaction is to be, and that has begun elsewhere.
-    pub(super) fn comes_too_late(&self, text: &[u8]) -> bool {
+    pub(super) fn comes_too_late<'a>(&'a self, text: impl FnOnce(&'a Names) -> Option<&'a [u8]>) -> bool {
         let Some(link) = self.link.as_ref().filter(|link| link.transaction != Transaction::Idle) else { return false };
         let replica = link.lease.replica().is_some();
-        local_route(text).is_some_and(|said| match ReadRoute::ALL.iter().find(|(name, _)| said == *name) {
-            Some((_, ReadRoute::Auto)) => false,
-            Some((_, ReadRoute::Replica)) => !replica,
-            Some((_, ReadRoute::Primary)) | None => replica,
+        text(&self.names).and_then(local_route).is_some_and(|said| {
+            match ReadRoute::ALL.iter().find(|(name, _)| said == *name) {
+                Some((_, ReadRoute::Auto)) => false,
+                Some((_, ReadRoute::Replica)) => !replica,
+                Some((_, ReadRoute::Primary)) | None => replica,
+            }
         })
     }
 

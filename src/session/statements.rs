@@ -8,7 +8,7 @@ use super::names::Describing;
 use super::refuse;
 use super::relay::Relay;
 use super::serve::{End, Session};
-use crate::pool::{Statement, statement_name};
+use crate::pool::{Statement, statement_name, text_of};
 use crate::sql::{Deallocate, Facts};
 use crate::wire::backend::{self as answer, Transaction};
 use crate::wire::flow::{Described, Owed, Own, StatementId};
@@ -110,7 +110,7 @@ impl Session {
 
     /// Has backends know a statement from now on that pgward answered itself so far.
     pub(super) fn adopt(&mut self, name: &[u8], definition: &[u8]) {
-        let text = definition.split(|byte| *byte == 0).next().unwrap_or_default();
+        let text = text_of(definition);
         let facts = self.core.analyser.borrow_mut().facts(text);
         let renamed = self.rename_definition(&facts, text, definition);
         let definition = renamed.as_deref().unwrap_or(definition);
@@ -344,7 +344,7 @@ impl Session {
             let lets_go = self.lets_go(&self.names.unnamed);
             self.apply(&facts, lets_go);
             if facts.channels {
-                let text = self.names.unnamed.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
+                let text = text_of(&self.names.unnamed).to_vec();
                 self.note_unlisten(&text, self.hearing.key.is_some());
             }
             self.pass_message(header, relay);

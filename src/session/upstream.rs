@@ -243,7 +243,7 @@ impl Session {
         }
         self.note_bound(head.statement)?;
         // It has no parameters: a Bind that is longer is the server's to refuse.
-        if whole.is_some() && self.names.text(head.statement).is_some_and(|text| self.comes_too_late(text)) {
+        if whole.is_some() && self.comes_too_late(|names| names.text(head.statement)) {
             self.refused_by_server(MISROUTED, header, relay);
             return Ok(Taken::Yes);
         }
@@ -336,7 +336,7 @@ impl Session {
         let instead = if facts.token {
             self.note_denial(&refuse::token_misplaced());
             Some(refuse::by_server(&refuse::token_misplaced()))
-        } else if text.is_some_and(|text| self.comes_too_late(text)) {
+        } else if self.comes_too_late(|_| text) {
             Some(refuse::by_server(&refuse::route_too_late()))
         } else {
             instead
