@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::seen::{self, Seen};
 use super::{AuthError, KeyProblem};
@@ -92,16 +92,44 @@ impl Key {
         self.shape.serves(algorithm) && self.only.is_none_or(|only| only == algorithm)
     }
 
-    /// Whether `signature`, in base64url, is this key's for the message.
-    pub fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &str) -> bool {
-        let verify =
-            || jsonwebtoken::crypto::verify(signature, message, &self.decoding, spoken(algorithm)).unwrap_or(false);
-        match self.shape {
-            _ if !self.fits(algorithm) => false,
-            // As quick as looking it up.
-            Shape::Secret => verify(),
-            _ => self.seen.or_verify(seen::hash(algorithm, message, signature), verify),
+    /// Whether `signature`, in base64url, is this key's for the message. Checking one that is new takes as long as
+    /// ten transactions, so another thread does it, which waits its turn at `checks`.
+    pub async fn verifies(
+        self: &Arc<Self>,
+        algorithm: Algorithm,
+        message: &str,
+        signature: &str,
+        checks: &Semaphore,
+    ) -> bool {
+        if !self.fits(algorithm) {
+            return false;
         }
+        if matches!(self.shape, Shape::Secret) {
+            // As quick as looking it up.
+            return self.check(algorithm, message, signature);
+        }
+        let hash = seen::hash(algorithm, message.as_bytes(), signature);
+        if self.seen.knows(&hash) {
+            return true;
+        }
+        // Never closed, so there is no error.
+        let _turn = checks.acquire().await;
+        // Clients that come at once bring the same token, and one of them was here before.
+        if self.seen.knows(&hash) {
+            return true;
+        }
+        let (key, message, signature) = (Arc::clone(self), message.to_owned(), signature.to_owned());
+        let check = tokio::task::spawn_blocking(move || key.check(algorithm, &message, &signature));
+        let good = check.await.unwrap_or(false);
+        if good {
+            self.seen.remember(hash);
+        }
+        good
+    }
+
+    fn check(&self, algorithm: Algorithm, message: &str, signature: &str) -> bool {
+        let (message, algorithm) = (message.as_bytes(), spoken(algorithm));
+        jsonwebtoken::crypto::verify(signature, message, &self.decoding, algorithm).unwrap_or(false)
     }
 }
 

@@ -4,11 +4,13 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::future::Future;
+use std::num::NonZero;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
 
 use super::identity::Places;
 use super::jwks::{Key, KeySet, Remote};
@@ -24,6 +26,8 @@ const TYPES: [&str; 3] = ["JWT", "at+jwt", "JOSE"];
 /// The configured issuers and their keys; one for all cores.
 pub struct Verifier {
     issuers: HashMap<Arc<str>, Trusted>,
+    /// As many signatures are checked at the same time as there are CPUs.
+    checks: Semaphore,
 }
 
 impl Verifier {
@@ -39,7 +43,8 @@ impl Verifier {
                 Entry::Occupied(_) => return Err(refused(KeyProblem::Duplicate)),
             }
         }
-        Ok(Self { issuers: known })
+        let checks = Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get));
+        Ok(Self { issuers: known, checks })
     }
 
     /// Takes over the fetched keys of the verifier that this one replaces, for every issuer whose URL is
@@ -54,8 +59,8 @@ impl Verifier {
         }
     }
 
-    /// Whom the token speaks for at `now`, in seconds since 1970. Waits only for keys that are not known
-    /// yet, and a few seconds at most.
+    /// Whom the token speaks for at `now`, in seconds since 1970. Waits for keys that are not known yet, a few
+    /// seconds at most, and for another thread where the signature is new.
     pub async fn verify(&self, token: &[u8], now: u64) -> Result<Identity, AuthError> {
         let token = Unverified::parse(token)?;
         let issuer = self.issuers.get(token.issuer()?).ok_or(AuthError::UnknownIssuer)?;
@@ -63,7 +68,7 @@ impl Verifier {
             return Err(AuthError::Algorithm);
         }
         let key = issuer.keys.find(token.kid.as_deref(), token.algorithm).await?;
-        let claims = token.verify(&key)?;
+        let claims = token.verify(&key, &self.checks).await?;
         issuer.accept(claims, now)
     }
 
@@ -212,8 +217,8 @@ impl<'a> Unverified<'a> {
         self.claims.get("iss").and_then(Value::as_str).ok_or(AuthError::UnknownIssuer)
     }
 
-    fn verify(self, key: &Key) -> Result<Signed, AuthError> {
-        if key.verifies(self.algorithm, self.message.as_bytes(), self.signature) {
+    async fn verify(self, key: &Arc<Key>, checks: &Semaphore) -> Result<Signed, AuthError> {
+        if key.verifies(self.algorithm, self.message, self.signature, checks).await {
             Ok(Signed(self.claims))
         } else {
             Err(AuthError::Signature)

@@ -35,19 +35,8 @@ pub(super) fn hash(algorithm: Algorithm, message: &[u8], signature: &str) -> Has
 }
 
 impl Seen {
-    /// Whether this was good before; else whether `verify` finds it good now.
-    pub fn or_verify(&self, hash: Hash, verify: impl FnOnce() -> bool) -> bool {
-        if self.knows(&hash) {
-            return true;
-        }
-        let good = verify();
-        if good {
-            self.remember(hash);
-        }
-        good
-    }
-
-    fn knows(&self, hash: &Hash) -> bool {
+    /// Whether this was good before.
+    pub fn knows(&self, hash: &Hash) -> bool {
         let mut generations = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if generations.young.contains(hash) {
             return true;
@@ -59,7 +48,8 @@ impl Seen {
         known
     }
 
-    fn remember(&self, hash: Hash) {
+    /// To be called of what was found good, and of nothing else.
+    pub fn remember(&self, hash: Hash) {
         let mut generations = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if generations.young.len() >= MOST {
             generations.old = std::mem::take(&mut generations.young);
@@ -76,15 +66,15 @@ mod tests {
     fn what_was_good_is_not_verified_again_and_what_was_not_is() {
         let seen = Seen::default();
         let one = hash(Algorithm::ES256, b"header.claims", "signature");
-        assert!(!seen.or_verify(one, || false));
-        assert!(seen.or_verify(one, || true));
-        assert!(seen.or_verify(one, || panic!("verified again")));
+        assert!(!seen.knows(&one));
+        seen.remember(one);
+        assert!(seen.knows(&one));
         for other in [
             hash(Algorithm::RS256, b"header.claims", "signature"),
             hash(Algorithm::ES256, b"header.claim", "ssignature"),
             hash(Algorithm::ES256, b"header.claims", "signaturf"),
         ] {
-            assert!(!seen.or_verify(other, || false));
+            assert!(!seen.knows(&other));
         }
     }
 
@@ -93,10 +83,10 @@ mod tests {
         let seen = Seen::default();
         let at = |n: usize| hash(Algorithm::ES256, &n.to_be_bytes(), "");
         for n in 0..3 * MOST {
-            assert!(seen.or_verify(at(n), || true));
-            assert!(seen.or_verify(at(0), || panic!("the one in use is forgotten")));
+            seen.remember(at(n));
+            assert!(seen.knows(&at(0)), "the one in use is forgotten");
         }
-        assert!(!seen.or_verify(at(1), || false));
+        assert!(!seen.knows(&at(1)));
         let generations = seen.0.lock().unwrap();
         assert!(generations.young.len() + generations.old.len() <= 2 * MOST);
     }

@@ -4,8 +4,9 @@ use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use rustix::process::setpriority_process;
 use tokio::net::TcpStream;
-use tokio::runtime::LocalRuntime;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 
 use super::balance::Balance;
@@ -17,6 +18,9 @@ use crate::session::{self, Accepted, Command, Core, CoreHandle, Kick, Outcome, P
 /// How often a core looks at clocks: waits for a backend, expired tokens, idle transactions, stale
 /// backends, counters.
 const TICK: Duration = Duration::from_millis(250);
+
+/// How far back, in Linux' scale of 0 to 19: a tenth of a CPU that others would fill.
+const NICE: i32 = 10;
 
 /// How long sessions and recoveries that are under way at the end may take.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -57,7 +61,8 @@ fn core(
     commands: mpsc::UnboundedReceiver<Command>,
     control: ControlCell,
 ) -> std::io::Result<()> {
-    let runtime = LocalRuntime::new()?;
+    let runtime =
+        Builder::new_current_thread().enable_all().on_thread_start(stand_back).build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let core = Rc::new(Core::new(shared, shard));
         tokio::task::spawn_local(answer_pokes(Rc::clone(&core), pokes));
@@ -66,6 +71,13 @@ fn core(
     });
     runtime.shutdown_timeout(LAST_WORDS);
     Ok(())
+}
+
+/// A thread that does for sessions what takes long, such as checking a signature: those who have work under way come
+/// first where there are too few CPUs.
+fn stand_back() {
+    // Linux takes it for the thread that asks, not the process. It may always be had less.
+    let _ = setpriority_process(None, NICE);
 }
 
 async fn answer_pokes(core: Rc<Core>, mut pokes: mpsc::UnboundedReceiver<Poke>) {

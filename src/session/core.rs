@@ -129,6 +129,9 @@ pub struct Core {
     pub(super) links: Rooms<Link>,
 }
 
+/// How often sockets are looked at between one login and the next.
+const LOOKS: usize = 4;
+
 /// As many as batches are under way at once, most of the time.
 const REPLAY_BUFFERS: usize = 32;
 
@@ -220,12 +223,14 @@ impl Core {
         fresh
     }
 
-    /// Waits for the turn to do what takes long on this thread, such as believing a token: between two of these all
-    /// sockets are looked at, so that a crowd that logs in does not hold up those who are in.
+    /// Waits for the turn to do what takes long on this thread, such as a login: between two of these all sockets are
+    /// looked at, several times, so that a crowd that logs in does not hold up those who are in.
     pub(super) async fn take_turn(&self) {
         // Never closed, so there is no error.
         let _turn = self.turns.acquire().await;
-        tokio::task::yield_now().await;
+        for _ in 0..LOOKS {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// The same statement under a new number: the old one's plan has had its day.
