@@ -20,6 +20,8 @@ const PARAMETERS: [(&str, &str); 5] = [
 const DESCRIPTION: &[u8] = b"T\0\0\0\x21\0\x01abalance\0\0\0\0\0\0\0\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0";
 const ROW: &[u8] = b"D\0\0\0\x0b\0\x01\0\0\0\x010";
 const SELECTED: &[u8] = b"C\0\0\0\x0dSELECT 1\0";
+/// How far the log of each of them reaches.
+const PLACE: &str = "0/1000000";
 pub const READY: &[u8] = b"Z\0\0\0\x05I";
 
 /// Statements by which a client asks for a large result: `large ` and the number of its pieces.
@@ -212,8 +214,9 @@ fn answer(tag: u8, body: &[u8], replica: bool, kind: &mut Kind, out: &mut Vec<u8
         b'E' => match kind {
             Kind::Discard => out.extend_from_slice(b"C\0\0\0\x10DISCARD ALL\0"),
             Kind::Role => {
-                let (role, place) = (if replica { "true" } else { "false" }, "0/1000000");
-                let columns = [role, "1", place, place, "16777216", "7", "1"];
+                // Servers that were started in the same moment would be taken for one.
+                let (role, started) = if replica { ("true", "2") } else { ("false", "1") };
+                let columns = [role, "1", PLACE, PLACE, "16777216", "7", started];
                 let mut body = 7u16.to_be_bytes().to_vec();
                 for column in columns {
                     body.extend_from_slice(&(column.len() as u32).to_be_bytes());
