@@ -72,7 +72,8 @@ impl Export {
         let put_there = |error| {
             let (partial, folder) = (partial.display(), self.folder.display());
             Failure::said(format!(
-                "the export is whole, but stays in {partial}: it cannot be renamed to {folder}: {error}"
+                "the export is whole, but in {partial}, which cannot be renamed to {folder}: {error}; move it away, for the \
+                 next command that names {folder} removes it"
             ))
         };
         fs::rename(&partial, &self.folder).map_err(put_there)?;
