@@ -269,16 +269,17 @@ pub(super) fn check(settings: &Settings, problems: &mut Vec<Problem>) {
         }
         let mut seen: Vec<(&PartitionsName, &Partitions)> = Vec::new();
         for (label, partitions) in &cluster.upkeep.partitions {
+            let at = format!("{at}.partitions.{label}.table");
             if let Some((other, _)) = seen.iter().find(|(_, other)| other.may_name_the_same(partitions)) {
                 let what = format!(
                     "names tables that clusters.{}.partitions.{other} names as well, and each is kept by one",
                     cluster.name
                 );
-                problems.push(Problem::new(format!("{at}.partitions.{label}.table"), what));
+                problems.push(Problem::new(&at, what));
             }
             seen.push((label, partitions.as_ref()));
-            of_one_tenant(settings, cluster, partitions, &format!("{at}.partitions.{label}.table"), problems);
-            own_names(settings, partitions, &format!("{at}.partitions.{label}.table"), problems);
+            of_one_tenant(settings, cluster, partitions, &at, problems);
+            own_names(settings, partitions, &at, problems);
         }
     }
 }

@@ -37,6 +37,7 @@ pub use maintenance::{Class, Every, Maintenance, Partitions, Upkeep};
 pub use places::{Node, Patroni, Url};
 pub use problem::Problem;
 pub use settings::*;
+pub use tenants::RESTORING;
 
 use reader::Reader;
 pub use reader::parse_duration;

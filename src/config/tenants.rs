@@ -146,16 +146,20 @@ fn tenant(reader: &mut Reader, id: &TenantId, mut section: Section, defaults: &D
     })
 }
 
-/// By somebody, or by a restore, which lifts what is its own.
+/// What `suspended` says where a restore has suspended the tenant: it lifts nothing but that.
+pub const RESTORING: &str = "restoring";
+
+/// By somebody, or by a restore.
 struct Suspended(bool);
 
 impl FromToml for Suspended {
     fn from_toml(reader: &mut Reader, at: &str, value: Value) -> Option<Self> {
         match value {
             Value::Boolean(is) => Some(Self(is)),
-            Value::String(word) if word == "restoring" => Some(Self(true)),
+            Value::String(word) if word == RESTORING => Some(Self(true)),
             other => {
-                reader.problem(Problem::new(at, "must be true, false or \"restoring\"").value(other));
+                let what = format!("must be true, false or \"{RESTORING}\"");
+                reader.problem(Problem::new(at, what).value(other));
                 None
             }
         }

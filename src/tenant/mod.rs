@@ -20,5 +20,5 @@ pub use install::{
 pub use password::login_password;
 pub use provision::{
     Applied, Database, Provision, ProvisionError, Provisioned, Removal, Seen, Template, TemplateError, TenantTable,
-    lock, own_logins, own_roles, seal,
+    lock, own_roles, seal,
 };

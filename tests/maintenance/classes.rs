@@ -31,7 +31,7 @@ async fn a_partition_is_read_again_only_once_it_was_written_to() {
     place.day(20).await;
     place.rows(20, &["a", "b"]).await;
     assert_eq!(place.turn("events").await.deeds.rows, 1);
-    let partition = place.one("select tableoid::regclass from events where tenant_id = 'b'").await;
+    let partition = place.partition_of("b", 20).await;
     // Whoever looks for rows to delete in it now waits for the lock, and in vain.
     let unread = async || {
         let holder = place.admin().await;
@@ -60,7 +60,7 @@ async fn a_late_row_was_overlooked_once_statistics_had_begun_anew() {
         admin.batch_execute("select").await.unwrap();
     };
     written(&["b", "b"]).await;
-    let partition = place.one("select tableoid::regclass from events where tenant_id = 'b' limit 1").await;
+    let partition = place.partition_of("b", 20).await;
     let writes = format!("select pg_stat_get_tuples_inserted('{partition}'::regclass)");
     until("they are counted", async || place.one(&writes).await == "2").await;
     assert_eq!(place.turn("events").await.deeds.rows, 0);

@@ -58,9 +58,7 @@ async fn a_lock_that_goes_in_time_is_waited_for_within_the_turn() {
     holder.batch_execute("begin; lock table events_default in access share mode").await.unwrap();
     let turn = place.turn("events");
     let release = async {
-        let waits = "select count(*) > 0 from pg_locks where not granted and relation = 'events_default'::regclass";
-        let admin = place.admin().await;
-        until("the turn meets the lock", async || one(&admin, waits).await == "t").await;
+        place.until_waited_for(&holder, "events_default").await;
         holder.batch_execute("commit").await.unwrap();
     };
     let (turn, ()) = tokio::join!(turn, release);

@@ -5,12 +5,36 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pgward::config::Settings;
 use pgward::sidecar::maintenance::{Answer, InForce, Verdict};
+use tokio_postgres::Client;
 
 use crate::place::{Place, word};
-use crate::support::{Stage, one, until};
+use crate::support::{Stage, until};
 
-const FREE: &str = "class = \"bronze\"\nPLACE";
-const HELD: &str = "class = \"bronze\"\nlegal_hold = \"a court's order\"\nPLACE";
+/// Puts the tenants of class bronze, `a` and the one with a schema, on hold, or lifts that.
+fn hold(place: &Place, on_hold: bool) {
+    let free = "class = \"bronze\"\ncluster";
+    let held = "class = \"bronze\"\nlegal_hold = \"a court's order\"\ncluster";
+    let (from, to) = if on_hold { (free, held) } else { (held, free) };
+    place.change(from, to);
+}
+
+/// A client that reads the one partition in which `a` has rows, and so keeps it from being dropped; and that partition.
+async fn reading(place: &Place) -> (Client, String) {
+    let partition = place.partition_of("a", 40).await;
+    let holder = place.admin().await;
+    holder.batch_execute(&format!("begin; lock table only {partition} in access share mode")).await.unwrap();
+    (holder, partition)
+}
+
+/// Until a turn is over that began after this.
+async fn until_another_turn(place: &Place) {
+    let turns = "select succeeded_at from partman.pgward_state where label = 'events'";
+    // One may be under way.
+    for _ in 0..2 {
+        let before = place.one(turns).await;
+        until("a turn is over", async || place.one(turns).await != before).await;
+    }
+}
 
 /// Says this so many times, and then that.
 struct Then {
@@ -27,13 +51,12 @@ impl InForce for Then {
     }
 }
 
-/// Of a place whose tenant `a` is put on hold after so many answers.
+/// Of a place whose tenants are put on hold after so many answers.
 fn held_after(place: &Place, times: usize) -> Then {
     let first = Arc::new(place.settings());
-    let text = |line: &str| line.replace("PLACE", "cluster");
-    place.change(&text(FREE), &text(HELD));
+    hold(place, true);
     let then = Some(Arc::new(place.settings()));
-    place.change(&text(HELD), &text(FREE));
+    hold(place, false);
     Then { first, times: AtomicUsize::new(times), then }
 }
 
@@ -95,16 +118,11 @@ async fn a_hold_that_is_set_while_the_drop_waits_for_a_client_is_heeded() {
     place.day(40).await;
     place.rows(40, &["a", "b"]).await;
     let before = place.partitions().await;
-    let holder = place.admin().await;
-    let partition = one(&holder, "select tableoid::regclass from events where tenant_id = 'a'").await;
-    holder.batch_execute(&format!("begin; lock table only {partition} in access share mode")).await.unwrap();
+    let (holder, partition) = reading(&place).await;
     place.write(&place.text("maintenance = { interval = \"1s\", lock_timeout = \"1m\" }\n"));
     let stage = place.keeping().await;
-    let waits = format!("select count(*) > 0 from pg_locks where not granted and relation = '{partition}'::regclass");
-    let admin = place.admin().await;
-    until("the drop waits", async || one(&admin, &waits).await == "t").await;
-    let text = |line: &str| line.replace("PLACE", "cluster");
-    place.change(&text(FREE), &text(HELD));
+    place.until_waited_for(&holder, &partition).await;
+    hold(&place, true);
     stage.control.reload().await.unwrap();
     holder.batch_execute("commit").await.unwrap();
     until("the others' rows go", async || place.left(40).await == "a").await;
@@ -119,19 +137,15 @@ async fn a_hold_that_is_set_while_a_command_waits_is_heeded() {
     place.day(40).await;
     place.rows(40, &["a", "b"]).await;
     let before = place.partitions().await;
-    let holder = place.admin().await;
-    let partition = one(&holder, "select tableoid::regclass from events where tenant_id = 'a'").await;
-    holder.batch_execute(&format!("begin; lock table only {partition} in access share mode")).await.unwrap();
-    let waits = format!("select count(*) > 0 from pg_locks where not granted and relation = '{partition}'::regclass");
-    let text = |line: &str| line.replace("PLACE", "cluster");
-    let hold = async {
-        until("the drop waits", async || one(&holder, &waits).await == "t").await;
-        place.change(&text(FREE), &text(HELD));
+    let (holder, partition) = reading(&place).await;
+    let holding = async {
+        place.until_waited_for(&holder, &partition).await;
+        hold(&place, true);
         holder.batch_execute("commit").await.unwrap();
     };
-    tokio::join!(place.done("run"), hold);
+    tokio::join!(place.done("run"), holding);
     assert_eq!((place.partitions().await, place.left(40).await), (before, "a".to_owned()));
-    place.change(&text(HELD), &text(FREE));
+    hold(&place, false);
     place.done("run").await;
     assert_eq!(place.partitions().await, before - 1);
 }
@@ -168,9 +182,7 @@ async fn nothing_goes_by_a_catalogue_that_is_known_from_its_cache_alone() {
     place.admin().await.batch_execute(&reader("nologin")).await.unwrap();
     let stage = place.keeping().await;
     assert!(stage.settings.catalogue.as_ref().unwrap().snapshot.cached);
-    let turns = "select succeeded_at from partman.pgward_state where label = 'events'";
-    let before = place.one(turns).await;
-    until("a turn is over", async || place.one(turns).await != before).await;
+    until_another_turn(&place).await;
     assert_eq!(left(&place).await, "1");
     // It was in doubt for ever where the table said what the cache had said.
     place.admin().await.batch_execute(&reader("login")).await.unwrap();
@@ -190,11 +202,7 @@ async fn nothing_goes_while_the_catalogue_cannot_be_read_any_more() {
     admin.batch_execute(gone).await.unwrap();
     until("the catalogue is not watched", async || !standing.is_told()).await;
     place.rows(20_000, &["a"]).await;
-    let turns = "select succeeded_at from partman.pgward_state where label = 'events'";
-    let before = place.one(turns).await;
-    until("a turn is over", async || place.one(turns).await != before).await;
-    let before = place.one(turns).await;
-    until("another one is", async || place.one(turns).await != before).await;
+    until_another_turn(&place).await;
     assert_eq!(left(&place).await, "1");
     admin.batch_execute("alter role held_unread_reader login").await.unwrap();
     until("the row goes once it is read again", async || left(&place).await == "0").await;

@@ -37,6 +37,40 @@ async fn a_running_pgward_keeps_tables_and_counts_and_records_what_has_gone() {
     assert!(gauge(&stage, "pgward_maintenance_success_timestamp_seconds", "log") > Some(1e9));
 }
 
+/// Whoever was killed in the middle of a turn had recorded nothing of what was gone by then.
+#[tokio::test]
+async fn what_a_turn_removes_was_not_recorded_before_its_end() {
+    let place = Place::new("kept_in_steps").await;
+    place.day(20).await;
+    place.day(10).await;
+    // It closes the new partitions, for which the second must not be locked yet.
+    place.kept().await;
+    place.rows(20, &["a"]).await;
+    place.rows(10, &["a"]).await;
+    let holder = place.admin().await;
+    let later = place.partition_of("a", 10).await;
+    holder.batch_execute(&format!("begin; lock table only {later} in exclusive mode")).await.unwrap();
+    let audit = place.path().with_file_name("audit.jsonl");
+    place.write(&place.text(&format!(
+        "maintenance = {{ interval = \"1s\", lock_timeout = \"1m\" }}\naudit.file = \"{}\"\n",
+        audit.display()
+    )));
+    let stage = place.keeping().await;
+    place.until_waited_for(&holder, &later).await;
+    assert_eq!((place.left(20).await, place.left(10).await), (String::new(), "a".to_owned()));
+    let recorded = || {
+        let text = std::fs::read_to_string(&audit).unwrap_or_default();
+        let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines.filter(|line| line["event"] == "expired").map(|line| line["rows"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    until("the first row is recorded", async || recorded() == [1]).await;
+    let expired = "pgward_rows_expired_total{cluster=\"main\",table=\"events\"}";
+    assert_eq!(stage.metric(expired).await, 1.0);
+    holder.batch_execute("rollback").await.unwrap();
+    until("the second row is recorded", async || recorded() == [1, 1]).await;
+    assert_eq!(stage.metric(expired).await, 2.0);
+}
+
 #[tokio::test]
 async fn a_table_that_is_not_kept_is_overdue_until_it_is_again() {
     let place = Place::new("kept_late").await;

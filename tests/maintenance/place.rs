@@ -8,7 +8,7 @@ use pgward::config::{self, Settings};
 use pgward::sidecar::maintenance::{Answer, InForce, Pass, Turn, Verdict};
 use tokio_postgres::Client;
 
-use crate::support::{HEAD, Stage, cluster, one};
+use crate::support::{HEAD, Stage, cluster, one, until};
 
 /// Roles are the whole server's, so that each place has its own.
 pub struct Place {
@@ -208,6 +208,21 @@ premake = 2
              where at::date = (now() - interval '{ago} days')::date"
         ))
         .await
+    }
+
+    /// The partition that has a tenant's rows of that day.
+    pub async fn partition_of(&self, tenant: &str, ago: u32) -> String {
+        self.one(&format!(
+            "select distinct tableoid::regclass from events
+             where tenant_id = '{tenant}' and at::date = (now() - interval '{ago} days')::date"
+        ))
+        .await
+    }
+
+    /// Until somebody waits for a lock on the table.
+    pub async fn until_waited_for(&self, admin: &Client, table: &str) {
+        let waits = format!("select count(*) > 0 from pg_locks where not granted and relation = '{table}'::regclass");
+        until("somebody waits for the table", async || one(admin, &waits).await == "t").await;
     }
 
     pub async fn partitions(&self) -> u64 {

@@ -58,6 +58,7 @@ async fn rows_are_erased_and_the_backups_that_have_them_are_named() {
     let gone = &certificate["gone"];
     assert!(gone["not_before"].as_str() >= backup["kept_until"].as_str(), "{certificate:#}");
     assert!(gone["but"].to_string().contains("is the last full backup in repository local"), "{certificate:#}");
+    assert!(gone["but"].to_string().contains("whether it is by another one, or was before, is not known"), "{gone:#}");
     let erasures = Erasures::of(world::site(&place).folder());
     let named = |since: SystemTime| {
         let found = erasures.since(since).unwrap();
@@ -164,10 +165,14 @@ async fn a_tenant_was_deleted_before_it_showed_that_its_backups_could_not_be_ask
 
 /// An erasure that is killed when it has noted what there is.
 async fn begun(place: &Place, erase: &str) {
+    // It does not come to its end before it is noticed.
+    let holder = place.admin().await;
+    holder.batch_execute("begin; select * from orders where tenant_id = 'acme' for update").await.unwrap();
     let mut child = place.command(erase).spawn().unwrap();
     until("the note", async || crate::place::exists(&place.path("erased.json.begun"))).await;
     child.kill().unwrap();
     child.wait().unwrap();
+    holder.batch_execute("rollback").await.unwrap();
 }
 
 #[tokio::test]

@@ -231,6 +231,20 @@ async fn an_encrypted_export_is_opened_by_its_key_alone_and_restored_from() {
 }
 
 #[tokio::test]
+async fn a_passphrase_that_is_no_text_left_an_export_in_the_clear() {
+    let place = Place::new("unworded").await;
+    let stage = place.stage().await;
+    drop(Tenant::rows(&place).settle(&stage).await);
+    let export = place.path("export");
+    let mut command = place.command(&format!("export acme --into {}", export.display()));
+    command.env("PGWARD_EXPORT_PASSPHRASE", <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&[0xff; 20]));
+    let refused = output(command).await;
+    assert!(!exists(&export), "{}", said(&refused));
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    assert!(said(&refused).contains("PGWARD_EXPORT_PASSPHRASE is not valid UTF-8"), "{}", said(&refused));
+}
+
+#[tokio::test]
 async fn an_export_to_a_recipient_is_opened_by_its_identity() {
     let place = Place::new("addressed").await;
     let stage = place.stage().await;

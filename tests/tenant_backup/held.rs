@@ -10,10 +10,7 @@ async fn a_tenant_that_is_held_is_not_removed_and_goes_on_all_the_same() {
     let stage = place.stage().await;
     let tenant = Tenant::rows(&place);
     let client = tenant.settle(&stage).await;
-    let mut hold = place.command("hold acme --reason");
-    hold.arg("court order 2026/117");
-    let output = crate::place::output(hold).await;
-    assert!(output.status.success(), "{}", crate::place::said(&output));
+    hold(&place).await;
     assert!(place.read("tenants.toml").contains("legal_hold = \"court order 2026/117\""));
     for line in ["remove acme --yes", "erase acme --yes --certificate {name}.json"] {
         let said = place.fails(line).await;
@@ -30,12 +27,12 @@ async fn a_tenant_that_is_held_is_not_removed_and_goes_on_all_the_same() {
     assert_eq!(shown["legal_hold"], "court order 2026/117");
     // A running pgward has taken it over, and ended nothing.
     let known = || stage.control.shared.world.load().settings.tenants["acme"].legal_hold.is_some();
-    crate::support::until("the hold is known", async || known()).await;
+    until("the hold is known", async || known()).await;
     assert_eq!(one(&client, "select count(*) from orders").await, "3");
     for wrong in ["", " ", "a\nb", &"x".repeat(201)] {
         let mut hold = place.command("hold acme --reason");
         hold.arg(wrong);
-        let said = crate::place::said(&crate::place::output(hold).await);
+        let said = said(&output(hold).await);
         assert!(said.contains("must say why"), "{said}");
     }
     place.done("release acme").await;

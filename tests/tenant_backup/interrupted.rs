@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
 use crate::place::{Place, login, output, said, session};
-use crate::support::{one, until};
+use crate::support::{Stage, one, until};
 use crate::{Tenant, running, waits_for_others};
 
 /// What restores leave beside a tenant's schema or database, by names that only its own would have.
@@ -98,19 +98,27 @@ async fn what_a_killed_export_had_not_encrypted_yet_lay_there_for_ever() {
     assert!(place.path("export/0001-public.orders.csv.age").exists());
 }
 
+/// A tenant at level `rows` that is to be put back to an export, and a transaction of another that could be its last.
+/// Returns the command that waits for it, and the other.
+async fn held_up(tenant: &Tenant<'_>, stage: &Stage) -> (String, Client) {
+    let place = tenant.place;
+    let client = tenant.settle(stage).await;
+    let [export, keep] = ["export", "keep"].map(|folder| place.path(folder).display().to_string());
+    place.done(&format!("export acme --into {export}")).await;
+    client.batch_execute("delete from orders where item = 'a'").await.unwrap();
+    let witness = session(stage, "witness").await.client;
+    witness.batch_execute("begin; select * from orders").await.unwrap();
+    (format!("restore acme --from {export} --yes --keep {keep}"), witness)
+}
+
 #[tokio::test]
 async fn a_suspension_that_came_during_a_restore_was_lifted_by_it() {
     let place = Place::new("suspending").await;
     let stage = place.stage().await;
     let tenant = Tenant::rows(&place);
-    let client = tenant.settle(&stage).await;
-    let (export, keep) = (place.path("export").display().to_string(), place.path("keep").display().to_string());
-    place.done(&format!("export acme --into {export}")).await;
-    client.batch_execute("delete from orders where item = 'a'").await.unwrap();
+    let (restore, witness) = held_up(&tenant, &stage).await;
     let admin = place.admin().await;
-    let witness = session(&stage, "witness").await.client;
-    witness.batch_execute("begin; select * from orders").await.unwrap();
-    let restoring = running(&place, &format!("restore acme --from {export} --yes --keep {keep}"));
+    let restoring = running(&place, &restore);
     until("it waits for others", async || waits_for_others(&admin).await).await;
     place.done("suspend acme").await;
     witness.batch_execute("commit").await.unwrap();
@@ -131,13 +139,7 @@ async fn a_restore_that_others_had_not_let_begin_left_the_tenant_suspended() {
     let place = Place::new("unquiet").await;
     let stage = place.stage().await;
     let tenant = Tenant::rows(&place);
-    let client = tenant.settle(&stage).await;
-    let (export, keep) = (place.path("export").display().to_string(), place.path("keep").display().to_string());
-    place.done(&format!("export acme --into {export}")).await;
-    client.batch_execute("delete from orders where item = 'a'").await.unwrap();
-    let witness = session(&stage, "witness").await.client;
-    witness.batch_execute("begin; select * from orders").await.unwrap();
-    let restore = format!("restore acme --from {export} --yes --keep {keep}");
+    let (restore, witness) = held_up(&tenant, &stage).await;
     let said = place.fails(&format!("{restore} --wait 10ms")).await;
     assert!(said.contains("could be its last") && said.contains("Nothing was changed"), "{said}");
     assert!(!crate::place::exists(&place.path("keep.restoring")));
@@ -152,14 +154,9 @@ async fn a_restore_that_others_had_not_let_begin_left_the_tenant_suspended() {
 async fn why_a_restore_was_refused_was_hidden_by_what_failed_afterwards() {
     let place = Place::new("twofold").await;
     let stage = place.stage().await;
-    let client = Tenant::rows(&place).settle(&stage).await;
-    let (export, keep) = (place.path("export").display().to_string(), place.path("keep").display().to_string());
-    place.done(&format!("export acme --into {export}")).await;
-    client.batch_execute("delete from orders where item = 'a'").await.unwrap();
+    let (restore, witness) = held_up(&Tenant::rows(&place), &stage).await;
     let admin = place.admin().await;
-    let witness = session(&stage, "witness").await.client;
-    witness.batch_execute("begin; select * from orders").await.unwrap();
-    let restoring = running(&place, &format!("restore acme --from {export} --yes --keep {keep} --wait 5s"));
+    let restoring = running(&place, &format!("{restore} --wait 5s"));
     until("it waits for others", async || waits_for_others(&admin).await).await;
     let text = place.read("tenants.toml");
     std::fs::write(place.path("tenants.toml"), format!("{text}\n[[broken")).unwrap();
@@ -170,7 +167,7 @@ async fn why_a_restore_was_refused_was_hidden_by_what_failed_afterwards() {
     assert!(second < first, "why it ended comes last: {said}");
     std::fs::write(place.path("tenants.toml"), text).unwrap();
     witness.batch_execute("commit").await.unwrap();
-    place.done(&format!("restore acme --from {export} --yes --keep {keep}")).await;
+    place.done(&restore).await;
     assert!(!place.read("tenants.toml").contains("restoring"), "the same command goes on, and lets it in");
 }
 

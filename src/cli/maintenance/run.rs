@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use super::{Asked, ConfigArgument, Failure, runtime, show};
+use crate::cli::output::warn;
 use crate::cli::record::{Act, Deed};
 use crate::sidecar::maintenance::{Answer, InForce, Pass};
 
@@ -35,6 +36,9 @@ pub(super) fn command(arguments: &Arguments) -> Result<(), Failure> {
 /// A hold that somebody sets while this runs stands in the files or in the catalogue.
 impl InForce for ConfigArgument {
     fn now(&self) -> Answer<'_> {
-        Box::pin(async { self.load_now().await.ok().map(Arc::new) })
+        Box::pin(async {
+            let now = self.load_now().await;
+            now.map_err(|why| warn(format_args!("what may go cannot be read: {why}"))).ok().map(Arc::new)
+        })
     }
 }

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use toml_edit::{DocumentMut, Item, Table, TableLike, Value};
 
 use super::super::failure::Failure;
+use super::files::{beside, failed, sync};
 use crate::base::TenantId;
-use crate::config::{self, Problem, Settings};
+use crate::config::{self, Problem, RESTORING, Settings};
 
 /// The file, and the configuration that names it.
 pub(super) struct TenantsFile {
@@ -96,18 +97,6 @@ impl TenantsFile {
     }
 }
 
-fn failed(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Failure {
-    let path = path.display().to_string();
-    move |error| Failure::said(format!("cannot {doing} {path}: {error}"))
-}
-
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".");
-    name.push(ending);
-    path.with_file_name(name)
-}
-
 /// Whoever reads the file reads the old one or the new one, even after a crash.
 fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     let old = fs::metadata(path)?;
@@ -132,7 +121,7 @@ fn replace(path: &Path, text: &str) -> std::io::Result<()> {
         let _ = fs::remove_file(&next);
     }
     written?;
-    File::open(path.parent().unwrap_or_else(|| Path::new(".")))?.sync_all()
+    sync(path.parent().unwrap_or_else(|| Path::new(".")))
 }
 
 fn tenants(document: &mut DocumentMut) -> Option<&mut dyn TableLike> {
@@ -179,9 +168,6 @@ pub(super) fn suspend(tenant: &mut dyn TableLike, suspended: bool) {
         set(tenant, "suspended", suspended.into());
     }
 }
-
-/// What a restore writes when it suspends a tenant, so that it lifts nothing but that.
-const RESTORING: &str = "restoring";
 
 /// What somebody says of it meanwhile stands.
 pub(super) fn restoring(tenant: &mut dyn TableLike, begun: bool) {

@@ -9,6 +9,7 @@ mod add;
 mod erase;
 mod export;
 mod file;
+mod files;
 mod list;
 mod moment;
 mod place;

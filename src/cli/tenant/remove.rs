@@ -6,14 +6,14 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::super::record::{Act, Deed};
-use super::export::{Export, SealArguments, Source, database_of};
+use super::export::{Export, SealArguments, Source, database_of, tell_otherwise};
 use super::place::Place;
 use super::quiet::Quiet;
 use super::store::{Change, Store};
 use super::{CatalogueUrlArgument, Failure, Reach, TenantArgument, UrlArgument, cluster, runtime, seat};
 use crate::cli::connect::Administrator;
 use crate::cli::duration;
-use crate::cli::output::{say, table, warn};
+use crate::cli::output::{say, table};
 use crate::config::{Cluster, Isolation, Settings, Tenant};
 use crate::tenant::restore::{self, prepare};
 use crate::tenant::{Removal, Seen};
@@ -141,13 +141,13 @@ impl DeletionArguments {
     /// Asks anew: somebody may have put a hold on it since this command has looked, at another node or by hand.
     async fn still_unheld(&self, work: &Work<'_>) -> Result<(), Failure> {
         let id = &work.tenant.id;
-        let now = self.tenant.config.load_now().await?;
-        if now.catalogue.as_ref().is_some_and(|catalogue| catalogue.snapshot.cached) {
-            return Err(Failure::said(format!(
-                "the catalogue cannot be read, so it is not known whether tenant {id} is under legal hold; nothing was \
-                 deleted, and it stays suspended. Run the same command again when the catalogue can be read"
-            )));
-        }
+        let unknown = |why: Failure| {
+            Failure::said(format!(
+                "it cannot be read whether tenant {id} is under legal hold; nothing was deleted, and it stays suspended. \
+                 Run the same command again when this is put right: {why}"
+            ))
+        };
+        let now = self.tenant.config.load_now().await.map_err(unknown)?;
         let Some(tenant) = now.tenants.get(id) else {
             return Err(Failure::said(format!(
                 "somebody has taken tenant {id} out of the configuration meanwhile; nothing was deleted. Add it again as it \
@@ -178,10 +178,7 @@ impl DeletionArguments {
                  was done. Delete them yourself and repeat with --leave, once for each of these tables"
             )));
         }
-        if !removal.otherwise().is_empty() {
-            let tables = removal.otherwise().join(", ");
-            warn(format_args!("not looked at, since their row security does not ask pgward.tenant(): {tables}"));
-        }
+        tell_otherwise(removal);
         Ok(())
     }
 }

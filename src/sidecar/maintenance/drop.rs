@@ -19,7 +19,10 @@ impl Partman<'_> {
             let due = self.older(age).await?;
             let Some(few) = due.chunks(AT_ONCE).next() else { break };
             match self.transaction(self.drop_few(few, age, leave)).await? {
-                Dropped::Partitions(gone) => deeds.dropped += gone,
+                Dropped::Partitions(gone) => {
+                    deeds.dropped += gone;
+                    leave.gone(gone, 0);
+                }
                 Dropped::NotNow(now) => after = now,
             }
         }

@@ -103,7 +103,10 @@ impl Partman<'_> {
         while what.left(deeds) > 0 {
             match self.transaction(self.delete_batch(partition, what, what.left(deeds))).await? {
                 Batch::Rows(0) => break,
-                Batch::Rows(rows) => deeds.rows += rows,
+                Batch::Rows(rows) => {
+                    deeds.rows += rows;
+                    what.leave.gone(0, rows);
+                }
                 Batch::NotNow(now) => return Ok(Deleted::NotNow(now)),
             }
         }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::board::Board;
-use super::leave::{Answer, InForce};
+use super::leave::{Answer, Gone, InForce};
 use super::pass::{Pass, Turn, Verdict};
 use super::plan::{self, Job};
 use crate::audit::{Event, Text};
@@ -122,8 +122,6 @@ impl Keeper {
         let labels = [("cluster", cluster.as_str()), ("table", table)];
         let deeds = &turn.deeds;
         telemetry.count("pgward_partitions_made_total", &labels, deeds.made);
-        telemetry.count("pgward_partitions_dropped_total", &labels, deeds.dropped);
-        telemetry.count("pgward_rows_expired_total", &labels, deeds.rows);
         let (database, table) = (&turn.database, &turn.table);
         if let Verdict::Failed { text, .. } = &turn.verdict {
             telemetry.count("pgward_maintenance_failures_total", &labels, 1);
@@ -132,13 +130,6 @@ impl Keeper {
         if deeds.dropped + deeds.rows > 0 {
             let (partitions, rows) = (deeds.dropped, deeds.rows);
             tracing::info!(%cluster, database, table, partitions, rows, "rows whose time was up are gone");
-            self.shared.audit.record(|| Event::Expired {
-                tenant: turn.tenant.clone(),
-                place: Text::new(&format!("{database}@{cluster}")),
-                table: Text::new(table),
-                partitions,
-                rows,
-            });
         }
     }
 }
@@ -155,6 +146,19 @@ impl InForce for Keeper {
                 tokio::time::sleep(LEAST / 10).await;
             }
         })
+    }
+
+    fn gone(&self, gone: &Gone<'_>) {
+        let labels = [("cluster", gone.cluster.as_str()), ("table", gone.label.as_str())];
+        self.shared.telemetry.count("pgward_partitions_dropped_total", &labels, gone.partitions);
+        self.shared.telemetry.count("pgward_rows_expired_total", &labels, gone.rows);
+        self.shared.audit.record(|| Event::Expired {
+            tenant: gone.tenant.cloned(),
+            place: Text::new(&format!("{}@{}", gone.database, gone.cluster)),
+            table: Text::new(gone.table),
+            partitions: gone.partitions,
+            rows: gone.rows,
+        });
     }
 }
 

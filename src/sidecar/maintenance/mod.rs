@@ -5,7 +5,7 @@
 //!   plan      which tables, and whose rows are kept how long (pure)
 //!   partman   what is asked of pg_partman, of one table
 //!   lock      pg_partman's advisory locks, and who has them
-//!   leave     whether something may still go, asked right before it does
+//!   leave     whether something may still go, asked right before it does, and who is told once it is gone
 //!   drop      partitions that nobody keeps anything in any more
 //!   expire    rows whose partition stays
 //!   table     one table's turn: in small transactions, tried again
@@ -35,7 +35,7 @@ mod visit;
 
 pub use error::MaintenanceError;
 pub use keep::Keeper;
-pub use leave::{Answer, InForce};
+pub use leave::{Answer, Gone, InForce};
 pub use partman::Standing;
 pub use pass::{Pass, Turn, Verdict};
 pub use setup::Setup;

@@ -1,5 +1,4 @@
-//! All tables of a cluster, database by database. One node does it at a time: it holds a lock that no tenant can take, on
-//! a table that is nobody else's.
+//! All tables of a cluster, database by database.
 
 use std::time::{Duration, Instant};
 
@@ -73,7 +72,7 @@ impl<'a> Pass<'a> {
         Ok(Self { settings, cluster, login, in_force: None })
     }
 
-    /// Who knows what may go at any moment. Without one nothing goes.
+    /// Who knows what may go at any moment, and is told of what has gone. Without one nothing goes.
     pub fn disposing_by(self, in_force: &'a dyn InForce) -> Self {
         Self { in_force: Some(in_force), ..self }
     }
@@ -91,6 +90,18 @@ impl<'a> Pass<'a> {
 
     pub async fn look(&self) -> Vec<Turn> {
         self.all(Which::None).await
+    }
+
+    /// A shared table's owner decides what runs when it is changed.
+    pub(super) fn refuse_owner(&self, table: &Table, owner: &str, superuser: bool) -> Result<(), MaintenanceError> {
+        let of_tenants = || self.settings.is_of_tenants(self.cluster, owner);
+        let why = match &table.owner {
+            Some(_) => return Ok(()),
+            None if superuser => "a superuser",
+            None if of_tenants() => "a login of tenants",
+            None => return Ok(()),
+        };
+        Err(MaintenanceError::Owner { table: table.parent(), owner: owner.to_owned(), why })
     }
 
     async fn all(&self, which: Which) -> Vec<Turn> {

@@ -85,11 +85,7 @@ impl Setup<'_> {
             let row = client.query_opt(sql, &[&table.schema, &table.rules.table]).await.map_err(doing())?;
             let Some(row) = row else { return Err(MaintenanceError::NoTable(table.parent())) };
             let owner: String = value(&row, 0)?;
-            let of_tenants = self.pass.settings.is_of_tenants(self.pass.cluster, &owner);
-            if value(&row, 1)? || of_tenants {
-                let why = if of_tenants { "a login of tenants" } else { "a superuser" };
-                return Err(MaintenanceError::Owner { table: table.parent(), owner, why });
-            }
+            self.pass.refuse_owner(&table, &owner, value(&row, 1)?)?;
             let (schema, owner_name, role) =
                 (identifier(&table.schema), identifier(&owner), identifier(&self.pass.login.role));
             let mut sql = format!("grant {owner_name} to {role}; grant usage, create on schema {schema} to {role};");

@@ -54,7 +54,7 @@ impl Task<'_> {
     pub async fn run(&self, deeds: &mut Deeds) -> Result<(), MaintenanceError> {
         let partman = self.partman();
         let Some(found) = partman.find().await? else { return self.absent() };
-        self.refuse_owner(&found.owner, found.superuser)?;
+        self.leave.pass.refuse_owner(self.leave.table, &found.owner, found.superuser)?;
         let mut all = Ok(());
         for step in [Step::Make, Step::Drop, Step::Expire] {
             let done = self.tried(step, deeds).await;
@@ -78,19 +78,6 @@ impl Task<'_> {
             Some(_) => Ok(()),
             None => Err(MaintenanceError::NoTable(self.leave.table.parent())),
         }
-    }
-
-    /// A shared table's owner decides what runs when it is changed.
-    fn refuse_owner(&self, owner: &str, superuser: bool) -> Result<(), MaintenanceError> {
-        let pass = self.leave.pass;
-        let of_tenants = || pass.settings.is_of_tenants(pass.cluster, owner);
-        let why = match &self.leave.table.owner {
-            Some(_) => return Ok(()),
-            None if superuser => "a superuser",
-            None if of_tenants() => "a login of tenants",
-            None => return Ok(()),
-        };
-        Err(MaintenanceError::Owner { table: self.leave.table.parent(), owner: owner.to_owned(), why })
     }
 
     /// Tried again after what may pass.

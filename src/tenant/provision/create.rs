@@ -3,7 +3,7 @@
 use tokio_postgres::Client;
 
 use super::template::Template;
-use super::{FUNCTIONS, ProvisionError, own_logins, own_roles};
+use super::{FUNCTIONS, ProvisionError, own_roles};
 use crate::base::Access;
 use crate::config::{Isolation, Roles, Settings, Tenant};
 use crate::tenant::Sealer;
@@ -152,7 +152,7 @@ impl<'a> Provision<'a> {
     fn role(&self) -> Result<&'a str, ProvisionError> {
         let none = || ProvisionError::NoLogin(self.tenant.id.clone());
         let Roles::Shared(names) = &self.tenant.roles else {
-            return own_logins(self.tenant).first().map(|login| login.role.as_str()).ok_or_else(none);
+            return self.tenant.own_logins().next().map(|login| login.role.as_str()).ok_or_else(none);
         };
         let cluster = self.settings.clusters.get(&self.tenant.cluster).ok_or_else(none)?;
         let allowed = |access: &&Access| names.is_empty() || names.contains(access);

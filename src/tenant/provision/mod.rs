@@ -16,7 +16,7 @@ use tokio_postgres::Client;
 
 use super::install::{self, InstallError};
 use crate::base::TenantId;
-use crate::config::{Login, Roles, Tenant};
+use crate::config::Tenant;
 
 pub use create::{Applied, Provision, Provisioned, seal};
 pub use database::Database;
@@ -81,14 +81,7 @@ pub(super) fn mark(tenant: &TenantId) -> String {
     format!("pgward: tenant {tenant}")
 }
 
-/// The tenant's own logins, the one that owns what it has first.
-pub fn own_logins(tenant: &Tenant) -> Vec<&Login> {
-    match &tenant.roles {
-        Roles::Own(logins) => logins.values().collect(),
-        Roles::Shared(_) => Vec::new(),
-    }
-}
-
+/// Of its own logins, the one that owns what it has first.
 pub fn own_roles(tenant: &Tenant) -> Vec<&str> {
-    own_logins(tenant).into_iter().map(|login| login.role.as_str()).collect()
+    tenant.own_logins().map(|login| login.role.as_str()).collect()
 }

@@ -197,7 +197,7 @@ impl<'a> Removal<'a> {
     pub async fn proof(&self, client: &Client) -> Result<Vec<Seen>, ProvisionError> {
         let mut seen = Vec::new();
         let id = self.tenant.id.to_string();
-        let mut add = |what: String, count: u64| seen.push(Seen::new(what, count.to_string(), count == 0));
+        let mut add = |what: String, count: u64| seen.push(Seen::count(what, count));
         if self.tenant.isolation == Isolation::Rows {
             for (table, count) in self.tables().iter().zip(self.counts(client).await?) {
                 add(format!("rows in {}", table.label()), count);

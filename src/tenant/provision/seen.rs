@@ -21,7 +21,7 @@ impl Seen {
     }
 
     /// What there is to be none of.
-    pub(in crate::tenant) fn count(what: impl Into<String>, count: usize) -> Self {
+    pub(in crate::tenant) fn count(what: impl Into<String>, count: u64) -> Self {
         Self::new(what, count.to_string(), count == 0)
     }
 

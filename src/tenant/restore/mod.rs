@@ -79,11 +79,10 @@ pub async fn left_behind(client: &Client, tenant: &Tenant) -> Result<Vec<Seen>, 
     if tenant.isolation == Isolation::Rows {
         return Ok(Vec::new());
     }
-    let databases = TwinDatabase::of(tenant).names(client).await?.len();
-    let mut seen = vec![Seen::count("databases that restores have left", databases)];
+    let count = |what, names: Vec<String>| Seen::count(what, u64::try_from(names.len()).unwrap_or(u64::MAX));
+    let mut seen = vec![count("databases that restores have left", TwinDatabase::of(tenant).names(client).await?)];
     if tenant.isolation == Isolation::Schema {
-        let schemas = TwinSchema::of(tenant).names(client).await?.len();
-        seen.push(Seen::count("schemas that restores have left", schemas));
+        seen.push(count("schemas that restores have left", TwinSchema::of(tenant).names(client).await?));
     }
     Ok(seen)
 }

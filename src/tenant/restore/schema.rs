@@ -61,7 +61,7 @@ impl<'a> TwinSchema<'a> {
         let now = Shape::all(client, Within::Schema(&self.home)).await?;
         let then = Shape::all(client, Within::Schema(&self.next)).await?;
         let mut all = differences(client, other, now, then, false).await?;
-        if number_of(client, LARGE_OBJECTS_STAGED).await? {
+        if has_staged_objects(client).await? {
             all.push(self.large_objects(client, other).await?);
         }
         Ok(all)
@@ -126,7 +126,7 @@ impl<'a> TwinSchema<'a> {
         if !needed.is_empty() {
             return Err(RestoreError::Needed { schema: self.home.clone(), what: needed.join(", ") });
         }
-        if number_of(client, LARGE_OBJECTS_STAGED).await? {
+        if has_staged_objects(client).await? {
             self.put_objects(client).await?;
         }
         let sql = format!("drop schema if exists {home} cascade; alter schema {next} rename to {home}");
@@ -155,11 +155,10 @@ impl<'a> TwinSchema<'a> {
     }
 }
 
-async fn number_of(client: &Client, sql: &str) -> Result<bool, InstallError> {
+async fn has_staged_objects(client: &Client) -> Result<bool, InstallError> {
+    let sql = "select (to_regclass('pg_temp.pgward_objects') is not null)::text";
     Ok(install::texts(client, sql, &[]).await? == ["true"])
 }
-
-const LARGE_OBJECTS_STAGED: &str = "select (to_regclass('pg_temp.pgward_objects') is not null)::text";
 
 /// What is outside of a schema and would go with what is in it.
 const NEEDED: &str = "

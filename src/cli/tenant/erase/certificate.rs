@@ -1,8 +1,7 @@
 //! What was erased, in writing: JSON with its own SHA-256, and the same for people.
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -12,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::super::super::record::operator;
 use super::super::Failure;
-use super::beside;
+use super::super::files::{beside, put};
 use crate::base::clock;
 use crate::config::{Cluster, Tenant};
 use crate::tenant::Seen;
@@ -210,17 +209,4 @@ pub(super) fn noted(begun: &Path, tenant: &Tenant) -> Result<Option<Vec<Had>>, F
 
 pub(super) fn note(begun: &Path, tenant: &Tenant, had: &[Had]) -> Result<(), Failure> {
     put(begun, &serde_json::to_string(&Note::of(tenant, had))?)
-}
-
-/// As a whole or not at all.
-fn put(file: &Path, text: &str) -> Result<(), Failure> {
-    let folder = file.parent().unwrap_or_else(|| Path::new("/"));
-    let written = || {
-        let mut next = tempfile::NamedTempFile::new_in(folder)?;
-        next.write_all(text.as_bytes())?;
-        next.as_file().sync_all()?;
-        next.persist(file).map_err(|error| error.error)?;
-        File::open(folder)?.sync_all()
-    };
-    written().map_err(|error| Failure::said(format!("cannot write {}: {error}", file.display())))
 }

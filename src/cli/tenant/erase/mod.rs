@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::super::record::{Act, Deed};
+use super::files::beside;
 use super::remove::{DeletionArguments, Work};
 use super::store::Store;
 use super::{Failure, runtime};
 use crate::base::clock;
-use crate::cli::output::say;
+use crate::cli::output::{say, warn};
 use crate::config::{Isolation, Settings, Tenant};
 use crate::sidecar::backup::Site;
 use crate::sidecar::erasures::{Erasure, Erasures};
@@ -94,7 +95,11 @@ impl Arguments {
             Erasures::of(site.folder()).add(&erasure)?;
         }
         self.deletion.take_out(&work, store).await?;
-        Ok(std::fs::remove_file(&begun)?)
+        if let Err(error) = std::fs::remove_file(&begun) {
+            let begun = begun.display();
+            warn(format_args!("{begun} is of no use any more, and cannot be removed: {error}; remove it"));
+        }
+        Ok(())
     }
 
     /// What an earlier attempt has noted. An erasure leaves the tenant suspended until it is done: of one that is not, the
@@ -139,11 +144,4 @@ async fn had(work: &Work<'_>) -> Result<Vec<Had>, Failure> {
         all.push(Had { what: format!("table {}", shape.label()), rows });
     }
     Ok(all)
-}
-
-fn beside(file: &Path, ending: &str) -> PathBuf {
-    let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(".");
-    name.push(ending);
-    file.with_file_name(name)
 }

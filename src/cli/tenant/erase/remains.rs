@@ -31,9 +31,16 @@ impl Remains {
                 "pgward makes no backups of cluster {cluster}; whether anybody else does, it does not know"
             ));
         }
+        // Each machine has a configuration of its own.
         if work.cluster.backup.as_ref().is_some_and(|of| of.receive_wal.is_some()) {
             remains.doubt(
-                "the log is received as it is written, too (receive_wal), and each part stays there until every repository has it",
+                "by the configuration that this erasure went by, the log is received as it is written, too (receive_wal), and \
+                 each part stays there until every repository has it; what is received by other configurations is not known",
+            );
+        } else if !work.cluster.repositories.is_empty() {
+            remains.doubt(
+                "by the configuration that this erasure went by, the log is not received as it is written (receive_wal); \
+                 whether it is by another one, or was before, is not known",
             );
         }
         // Which ones they are is nothing that is to stand in the certificate of another.

@@ -1,19 +1,21 @@
 //! The folder that an export goes to. It is made beside the folder and takes its place when it is whole.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::super::Failure;
+use super::super::files::{beside, failed, sync};
 use super::manifest::{Encrypted, Manifest, list};
 use super::seal::{KEY, Seal};
 use super::source::Source;
-use super::sync;
 use crate::base::{TenantId, clock};
 use crate::cli::output::warn;
 use crate::config::Isolation;
+use crate::local::NO_LINK;
 
 /// In an encrypted export: the manifest of what is in the other files.
 const CONTENTS: &str = "contents.json";
@@ -29,8 +31,14 @@ impl Export {
     pub fn into(folder: &Path, tenant: &TenantId, seal: Option<Seal>) -> Result<Self, Failure> {
         let export = Self { folder: std::path::absolute(folder)?, tenant: tenant.clone(), seal };
         sweep(&export.folder);
-        let empty =
-            fs::read_dir(folder).map_or(Ok(true), |mut entries| entries.next().transpose().map(|e| e.is_none()))?;
+        let empty = match fs::read_dir(folder) {
+            Ok(mut entries) => entries.next().is_none(),
+            Err(error) => match error.kind() {
+                ErrorKind::NotFound => true,
+                ErrorKind::NotADirectory => false,
+                _ => return Err(failed("look into", folder)(error)),
+            },
+        };
         if !empty && !export.is_there() {
             return Err(Failure::said(format!("{} is there already; name a folder that is not", folder.display())));
         }
@@ -58,10 +66,17 @@ impl Export {
         if self.is_there() {
             let mut aside = (1..).map(|n| beside(&self.folder, &format!("earlier-{n}"))).filter(|path| !path.exists());
             if let Some(aside) = aside.next() {
-                fs::rename(&self.folder, aside)?;
+                fs::rename(&self.folder, aside).map_err(failed("move aside", &self.folder))?;
             }
         }
-        fs::rename(&partial, &self.folder)?;
+        let put_there = |error| {
+            let (partial, folder) = (partial.display(), self.folder.display());
+            Failure::said(format!(
+                "the export is whole, but in {partial}, which cannot be renamed to {folder}: {error}; move it away, for the \
+                 next command that names {folder} removes it"
+            ))
+        };
+        fs::rename(&partial, &self.folder).map_err(put_there)?;
         sync(self.folder.parent().unwrap_or_else(|| Path::new("/")))?;
         Ok(counts)
     }
@@ -75,7 +90,7 @@ impl Export {
             };
             DirBuilder::new().mode(0o700).create(&path).map_err(|error| failed("make", error))?;
             let used = match File::open(&path) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 opened => opened.map_err(|error| failed("open", error))?,
             };
             match used.try_lock() {
@@ -131,6 +146,9 @@ impl Export {
 /// What an export is being made in has its name, this, and some digits.
 const PARTIAL: &str = "partial-";
 
+#[allow(clippy::cast_possible_wrap, reason = "a flag")]
+const NO_WAIT: i32 = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+
 /// Removes what exports into this folder have left that were killed: it may not have been encrypted yet. What is in use is
 /// locked.
 pub(in crate::cli::tenant) fn sweep(folder: &Path) {
@@ -142,7 +160,9 @@ pub(in crate::cli::tenant) fn sweep(folder: &Path) {
         if !digits.is_some_and(|digits| digits.len() == 8 && digits.iter().all(u8::is_ascii_hexdigit)) {
             continue;
         }
-        let removed = File::open(&path).and_then(|folder| match folder.try_lock() {
+        // Others may put things there: a link leads elsewhere, and a pipe would have whoever opens it wait.
+        let opened = OpenOptions::new().read(true).custom_flags(NO_LINK | NO_WAIT).open(&path);
+        let removed = opened.and_then(|folder| match folder.try_lock() {
             Ok(()) => fs::remove_dir_all(&path),
             Err(TryLockError::WouldBlock) => Ok(()),
             Err(TryLockError::Error(error)) => Err(error),
@@ -156,9 +176,33 @@ pub(in crate::cli::tenant) fn sweep(folder: &Path) {
     }
 }
 
-fn beside(folder: &Path, ending: &str) -> PathBuf {
-    let mut name = folder.file_name().unwrap_or_default().to_owned();
-    name.push(".");
-    name.push(ending);
-    folder.with_file_name(name)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_waited_for_ever_at_a_pipe_in_the_place_of_half_an_export() {
+        let folder = tempfile::tempdir().unwrap();
+        let [export, pipe, link, half] =
+            ["export", "export.partial-00000000", "export.partial-00000001", "export.partial-00000002"]
+                .map(|name| folder.path().join(name));
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let elsewhere = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), &link).unwrap();
+        fs::create_dir(&half).unwrap();
+        let (done, end) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            sweep(&export);
+            done.send(()).unwrap();
+        });
+        end.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+        assert!(!half.exists() && elsewhere.path().exists());
+    }
+
+    #[test]
+    fn a_file_was_taken_for_a_folder_that_is_not_there_yet() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let Err(failure) = Export::into(file.path(), &TenantId::parse("acme").unwrap(), None) else { panic!() };
+        assert!(failure.to_string().contains("is there already"), "{failure}");
+    }
 }

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::super::Failure;
-use super::{private, sync};
+use super::super::files::sync;
+use super::private;
 use crate::tenant::restore::{Column, TableSource};
 
 pub(in crate::cli::tenant) const MANIFEST: &str = "manifest.json";

@@ -95,6 +95,11 @@ pub(super) fn tell_unclear(removal: &Removal<'_>) {
         let tables = removal.unclear().join(", ");
         warn(format_args!("left out, since no single column says whose a row is: {tables}"));
     }
+    tell_otherwise(removal);
+}
+
+/// At level `rows`, too.
+pub(super) fn tell_otherwise(removal: &Removal<'_>) {
     if !removal.otherwise().is_empty() {
         let tables = removal.otherwise().join(", ");
         warn(format_args!("not looked at, since their row security does not ask pgward.tenant(): {tables}"));
@@ -104,8 +109,4 @@ pub(super) fn tell_unclear(removal: &Removal<'_>) {
 /// A new file that only its owner can read.
 fn private(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)
-}
-
-fn sync(folder: &Path) -> std::io::Result<()> {
-    File::open(folder)?.sync_all()
 }

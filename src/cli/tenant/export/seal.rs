@@ -58,9 +58,11 @@ fn passphrase(file: Option<&Path>) -> Result<Option<SecretString>, Failure> {
                 .map_err(|error| Failure::said(format!("cannot read the passphrase in {}: {error}", path.display())))?;
             text.lines().next().unwrap_or_default().to_owned()
         }
-        None => match std::env::var(VARIABLE) {
-            Ok(text) if !text.is_empty() => text,
-            _ => return Ok(None),
+        None => match std::env::var_os(VARIABLE).filter(|text| !text.is_empty()) {
+            None => return Ok(None),
+            Some(text) => text.into_string().map_err(|_| {
+                Failure::said(format!("{VARIABLE} is not valid UTF-8; nothing is encrypted by such a passphrase"))
+            })?,
         },
     };
     if text.chars().count() < SHORTEST {

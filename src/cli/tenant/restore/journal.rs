@@ -1,12 +1,12 @@
 //! What a restore must know that was interrupted: that it was.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::super::Failure;
+use super::super::files::{beside, failed, put};
 use crate::config::Tenant;
 
 /// A file beside the folder that the tenant's state of before is kept in.
@@ -42,24 +42,15 @@ impl Journal {
     pub fn begin(keep: &Path, tenant: &Tenant) -> Result<Self, Failure> {
         let path = path(keep)?;
         let entry = Entry { tenant: tenant.id.to_string() };
-        let folder = path.parent().unwrap_or_else(|| Path::new("/"));
-        let mut file = tempfile::NamedTempFile::new_in(folder)
-            .map_err(|error| Failure::said(format!("cannot write beside {}: {error}", keep.display())))?;
-        file.write_all(serde_json::to_string(&entry)?.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(&path)?;
-        fs::File::open(folder)?.sync_all()?;
+        put(&path, &serde_json::to_string(&entry)?)?;
         Ok(Self { path })
     }
 
     pub fn end(self) -> Result<(), Failure> {
-        Ok(fs::remove_file(&self.path)?)
+        fs::remove_file(&self.path).map_err(failed("remove", &self.path))
     }
 }
 
 fn path(keep: &Path) -> Result<PathBuf, Failure> {
-    let keep = std::path::absolute(keep)?;
-    let mut name = keep.file_name().unwrap_or_default().to_owned();
-    name.push(".restoring");
-    Ok(keep.with_file_name(name))
+    Ok(beside(&std::path::absolute(keep)?, "restoring"))
 }

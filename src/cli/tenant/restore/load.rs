@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
+use super::super::files::failed;
 use super::super::place::Place;
 use super::super::{Failure, programs};
 use crate::cli::connect::Administrator;
-use crate::config::{Cluster, Settings, Tenant};
-use crate::tenant::{login_password, own_logins};
+use crate::config::{Cluster, Login, Settings, Tenant};
+use crate::tenant::login_password;
 
 pub(super) struct Load<'a> {
     pub settings: &'a Settings,
@@ -25,6 +26,12 @@ pub(super) struct Load<'a> {
     /// For what pg_restore is to go by.
     pub work: &'a Path,
     pub within: Duration,
+}
+
+/// Lines of a dump's list, each with the role whose it is at its end.
+struct Listed<'a> {
+    own: Vec<(&'a Login, Vec<String>)>,
+    others: Vec<String>,
 }
 
 impl Load<'_> {
@@ -44,22 +51,27 @@ impl Load<'_> {
         let place = Place::Live { administrator: self.administrator, cluster: self.cluster };
         let as_administrator = || place.environment(database);
         self.section("pre-data", dump, database, None, as_administrator()).await?;
-        let rest = self.by_owner("data", dump, database).await?;
-        self.rest("data", &rest, dump, database, as_administrator()).await?;
+        let rows = self.listed("data", dump).await?;
+        self.by_owners("data", &rows, dump, database).await?;
+        self.rest("data", &rows.others, dump, database, as_administrator()).await?;
         // Checks in a loop, foreign keys and indexes compute what the tenant has made, for each row.
-        let listed = self.listed("post-data", dump).await?;
-        let own = own_logins(self.tenant).into_iter().map(|login| format!(" {}", login.role)).collect::<Vec<_>>();
-        let others =
-            listed.into_iter().filter(|line| !own.iter().any(|owner| line.ends_with(owner))).collect::<Vec<_>>();
-        self.rest("post-data", &others, dump, database, as_administrator()).await?;
-        self.by_owner("post-data", dump, database).await.map(drop)
+        let after = self.listed("post-data", dump).await?;
+        self.rest("post-data", &after.others, dump, database, as_administrator()).await?;
+        self.by_owners("post-data", &after, dump, database).await
     }
 
-    async fn listed(&self, section: &str, dump: &Path) -> Result<Vec<String>, Failure> {
+    async fn listed(&self, section: &str, dump: &Path) -> Result<Listed<'_>, Failure> {
         let all = programs::run("pg_restore", |command| {
             command.args(["--list", &format!("--section={section}")]).arg(dump);
         });
-        Ok(all.await?.lines().filter(|line| !line.starts_with(';')).map(str::to_owned).collect())
+        let all = all.await?;
+        let mut others: Vec<String> = all.lines().filter(|line| !line.starts_with(';')).map(str::to_owned).collect();
+        let mut own = Vec::new();
+        for login in self.tenant.own_logins() {
+            let owner = format!(" {}", login.role);
+            own.push((login, others.extract_if(.., |line| line.ends_with(&owner)).collect()));
+        }
+        Ok(Listed { own, others })
     }
 
     async fn rest(
@@ -76,28 +88,21 @@ impl Load<'_> {
         self.section(section, dump, database, Some(self.list(lines)?), environment).await
     }
 
-    /// What is the tenant's own, by its logins. Returns what is not.
-    async fn by_owner(&self, section: &str, dump: &Path, database: &str) -> Result<Vec<String>, Failure> {
-        let mut rest = self.listed(section, dump).await?;
-        for login in own_logins(self.tenant) {
-            let owner = format!(" {}", login.role);
-            let (own, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|line| line.ends_with(&owner));
-            rest = others;
-            if own.is_empty() {
-                continue;
-            }
+    /// What is the tenant's own, by its logins.
+    async fn by_owners(&self, section: &str, listed: &Listed<'_>, dump: &Path, database: &str) -> Result<(), Failure> {
+        for (login, lines) in listed.own.iter().filter(|(_, lines)| !lines.is_empty()) {
             let password = login_password(self.settings.master_key.as_ref(), &self.cluster.name, login);
             let password = password.ok_or_else(|| Failure::said(format!("there is no password for {}", login.role)))?;
             let owner = Administrator::of_login(self.cluster, &login.role, password.expose()).await?;
             let environment = owner.environment(self.cluster, database);
-            self.section(section, dump, database, Some(self.list(&own)?), environment).await?;
+            self.section(section, dump, database, Some(self.list(lines)?), environment).await?;
         }
-        Ok(rest)
+        Ok(())
     }
 
     fn list(&self, lines: &[String]) -> Result<PathBuf, Failure> {
         let path = self.work.join("rows.list");
-        std::fs::write(&path, lines.join("\n") + "\n")?;
+        std::fs::write(&path, lines.join("\n") + "\n").map_err(failed("write", &path))?;
         Ok(path)
     }
 
