@@ -18,7 +18,7 @@ use super::site::{Lock, Site, Writer};
 use super::wal::{self, Segment};
 use crate::base::clock;
 use crate::config::Server;
-use crate::local::read_no_link;
+use crate::local::read_plain;
 
 /// How often the primary is asked how far it has come.
 const LOOK: Duration = Duration::from_secs(5);
@@ -208,7 +208,7 @@ impl Standing {
 /// The log of another cluster would be of no use to this one, and in its way.
 fn same_system(site: &Site, folder: &Path, system: &str) -> Result<(), BackupError> {
     let path: PathBuf = folder.join("system");
-    match read_no_link(&path) {
+    match read_plain(&path) {
         Ok(text) if text.trim() == system => Ok(()),
         Ok(text) => Err(not_received(
             site,
@@ -274,7 +274,7 @@ pub(super) async fn replay_received(site: &Site, data: &Path) -> Result<Option<S
         )));
     }
     let path = data.join("postgresql.auto.conf");
-    let text = read_no_link(&path).map_err(BackupError::file("read", &path))?;
+    let text = read_plain(&path).map_err(BackupError::file("read", &path))?;
     let others = text.lines().filter(|line| !line.starts_with("restore_command"));
     let command = wal::restore_command(&site.command_line(), folder, segment_size(site, data).await?);
     let ours = format!("restore_command = '{}'", command.replace('\'', "''"));

@@ -14,7 +14,7 @@ use super::pgbackrest::Progress;
 use super::receive::replay_received;
 use super::site::Site;
 use super::target::{Target, Wanted};
-use crate::local::{ClusterError, Host, Server, Stop, postmaster, read_no_link};
+use crate::local::{ClusterError, Host, Server, Stop, open_plain, postmaster, read_plain};
 
 /// Replaying takes as long as it takes; this ends a recovery that hangs.
 const LIMIT: Duration = Duration::from_secs(24 * 3_600);
@@ -178,7 +178,7 @@ pub(super) fn sweep(folder: &Path) {
         if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
             continue;
         }
-        let lock = OpenOptions::new().read(true).open(path.join("used"));
+        let lock = open_plain(OpenOptions::new().read(true), &path.join("used"));
         // One without that file was being made or unmade when its command was killed.
         if lock.is_ok_and(|lock| lock.try_lock().is_err()) {
             continue;
@@ -247,7 +247,7 @@ async fn settings(
 /// What the cluster was told by ALTER SYSTEM is not for the copy.
 fn of_recovery_only(site: &Site, data: &Path) -> Result<(), BackupError> {
     let path = data.join("postgresql.auto.conf");
-    let text = read_no_link(&path).map_err(BackupError::file("read", &path))?;
+    let text = read_plain(&path).map_err(BackupError::file("read", &path))?;
     let ours = |line: &&str| line.starts_with("restore_command") || line.starts_with("recovery_target");
     let kept: Vec<&str> = text.lines().filter(ours).collect();
     site.private_file(&path, &(kept.join("\n") + "\n"))

@@ -62,8 +62,10 @@ fn is_partial(path: &Path) -> bool {
 
 /// The folder and each that something was moved aside to.
 fn folders(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(aside(folder)).into_iter().flatten().flatten().map(|entry| entry.path());
-    std::iter::once(folder.to_owned()).chain(entries.filter(|path| path.is_dir())).collect()
+    let entries = fs::read_dir(aside(folder)).into_iter().flatten().flatten();
+    // Not a link to one.
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    std::iter::once(folder.to_owned()).chain(folders.map(|entry| entry.path())).collect()
 }
 
 fn all(folder: &Path) -> impl Iterator<Item = PathBuf> {
@@ -76,7 +78,7 @@ pub(super) fn whole(folder: &Path) -> Vec<PathBuf> {
 }
 
 pub(super) fn size(folder: &Path) -> u64 {
-    all(folder).filter_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.len()).sum()
+    all(folder).filter_map(|path| fs::symlink_metadata(path).ok()).map(|metadata| metadata.len()).sum()
 }
 
 pub(super) fn newest_timeline(folder: &Path) -> u32 {
@@ -84,7 +86,7 @@ pub(super) fn newest_timeline(folder: &Path) -> u32 {
     all(folder).filter_map(of).max().unwrap_or_default()
 }
 
-/// Where pg_receivewal would begin: the one that it was writing, or behind the last that is whole.
+/// The newest: pg_receivewal goes on with it or, where it is whole, behind it.
 pub(super) fn next(folder: &Path) -> Option<Segment> {
     let last = segments(folder).pop()?;
     Segment::parse(last.file_name()?.to_str()?)
