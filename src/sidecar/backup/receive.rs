@@ -23,7 +23,7 @@ use crate::local::read_plain;
 /// How often the primary is asked how far it has come.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// How long it may take to ask the repositories what they have.
+/// How long the repositories may take to say what they have, and the primary how far it has come.
 const ASKING: Duration = Duration::from_secs(20);
 
 const ENDING: Duration = Duration::from_secs(10);
@@ -95,7 +95,8 @@ impl Receiver {
             let said: Vec<&str> = said.lines().map(str::trim).collect();
             return Err(not_received(site, format!("pg_receivewal ended ({status}): {}", said.join("; "))));
         }
-        receiving(site, &self.writer.client).await
+        let slow = |_| not_received(site, format!("the primary did not answer within {} s", ASKING.as_secs()));
+        tokio::time::timeout(ASKING, receiving(site, &self.writer.client)).await.map_err(slow)?
     }
 
     /// What it is in the middle of is finished.
@@ -249,7 +250,7 @@ async fn archived_everywhere<'a>(site: &Site, whole: &'a [PathBuf]) -> Result<Ve
         for part in parts {
             listed.extend(site.archived_in(&numbered, &part).await?);
         }
-        kept.retain(|path| wal::name(path).is_some_and(|name| listed.iter().any(|file| file.starts_with(name))));
+        kept.retain(|path| wal::name(path).is_some_and(|name| wal::lists(&listed, name)));
     }
     Ok(kept)
 }

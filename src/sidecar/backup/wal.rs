@@ -46,6 +46,12 @@ pub(super) fn name(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()?.get(..24)
 }
 
+/// Whether an archive has the segment: its files have a checksum behind their names. What a server left unfinished when
+/// another was promoted is archived beside it, as `.partial`, and is not the whole one.
+pub(super) fn lists(archived: &[String], name: &str) -> bool {
+    archived.iter().any(|file| file.strip_prefix(name).is_some_and(|rest| rest.starts_with('-')))
+}
+
 /// Files of segments, the oldest first.
 fn segments(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -174,6 +180,15 @@ mod tests {
         assert_eq!(names(whole(folder.path())), ["000000010000000000000001", "000000010000000000000000"]);
         assert_eq!(next(folder.path()).unwrap().to_string(), "000000010000000000000002");
         assert_eq!((newest_timeline(folder.path()), size(folder.path())), (1, 12));
+    }
+
+    #[test]
+    fn a_segment_of_which_the_archive_has_the_beginning_only_is_not_let_go() {
+        let name = "000000010000000000000005";
+        let archived = |names: &[&str]| names.iter().map(|rest| format!("{name}{rest}")).collect::<Vec<_>>();
+        assert!(lists(&archived(&[".partial-0a1b.zst", "-0a1b.zst"]), name));
+        assert!(lists(&archived(&["-0a1b"]), name));
+        assert!(!lists(&archived(&[".partial-0a1b.zst", ".partial-0a1b", ".00000028.backup"]), name));
     }
 
     /// What a server would run, with `archive-get` in the place of pgBackRest.
