@@ -106,13 +106,9 @@ impl Site {
 
     /// Files of the archive in one repository whose names begin with these 16 digits.
     pub(super) async fn archived_in(&self, numbered: &Numbered<'_>, part: &str) -> Result<Vec<String>, BackupError> {
-        let (name, cluster) = (numbered.name, &self.cluster.name);
-        let of = self.holdings_of(numbered).await?;
-        if let Some(trouble) = of.trouble {
-            return Err(BackupError::Repository { cluster: cluster.clone(), repository: name.clone(), trouble });
-        }
-        let Some(archive) = of.archive_id else { return Ok(Vec::new()) };
-        let options = [format!("--repo={}", numbered.number), format!("archive/{cluster}/{archive}/{part}")];
+        let Some(archive) = self.held(numbered).await?.archive_id else { return Ok(Vec::new()) };
+        let folder = format!("archive/{}/{archive}/{part}", self.cluster.name);
+        let options = [format!("--repo={}", numbered.number), folder];
         let text = self.pgbackrest()?.output("repo-ls", &options).await?;
         Ok(text.lines().map(|line| line.trim().to_owned()).collect())
     }
@@ -396,6 +392,11 @@ impl Site {
             all.push(self.holdings_of(numbered).await?);
         }
         Ok(all)
+    }
+
+    /// What one of them has. An error, if that cannot be known.
+    pub(super) async fn held(&self, numbered: &Numbered<'_>) -> Result<Holdings, BackupError> {
+        self.holdings_of(numbered).await?.known(&self.cluster.name)
     }
 
     async fn holdings_of(&self, numbered: &Numbered<'_>) -> Result<Holdings, BackupError> {
