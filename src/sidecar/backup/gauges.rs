@@ -1,4 +1,4 @@
-//! What is shown of backups, until it changes or its cluster is gone.
+//! What is shown of backups, until it changes or its cluster or repository is gone.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
