@@ -1,8 +1,8 @@
 //! What this machine offers: PostgreSQL's programs, a user they may run as, folders that user reaches.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io::Read;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown, lchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown, lchown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -11,15 +11,34 @@ use super::error::ClusterError;
 /// The user that PostgreSQL falls back to when we are root; Debian's package creates it.
 const USER: &str = "postgres";
 
-/// For a file in a folder of PostgreSQL's user, who may have put a link there: it would lead whoever is root elsewhere.
-#[allow(clippy::cast_possible_wrap, reason = "a flag")]
-pub const NO_LINK: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+/// Opens a file in a folder of PostgreSQL's user, who may have put something else there: a link would lead whoever is root
+/// elsewhere, and at a pipe one would wait for ever.
+pub fn open_plain(options: &mut OpenOptions, path: &Path) -> std::io::Result<File> {
+    #[allow(clippy::cast_possible_wrap, reason = "flags")]
+    let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits() as i32;
+    let file = options.custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("it is no plain file")) }
+}
 
-/// A file of such a folder, as text.
-pub fn read_no_link(path: &Path) -> std::io::Result<String> {
+/// Such a file as text.
+pub fn read_plain(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
-    fs::OpenOptions::new().read(true).custom_flags(NO_LINK).open(path)?.read_to_string(&mut text)?;
+    open_plain(OpenOptions::new().read(true), path)?.read_to_string(&mut text)?;
     Ok(text)
+}
+
+/// Hands a file that is open to whom its folder is of.
+pub fn own_as_folder(file: &File, folder: &Path) -> std::io::Result<()> {
+    let (of, is) = (fs::metadata(folder)?, file.metadata()?);
+    if of.uid() == is.uid() { Ok(()) } else { give(file, (of.uid(), of.gid())) }
+}
+
+/// Not one that is somebody else's by another of its names.
+fn give(file: &File, (uid, gid): (u32, u32)) -> std::io::Result<()> {
+    match file.metadata()?.nlink() {
+        0 | 1 => fchown(file, Some(uid), Some(gid)),
+        names => Err(std::io::Error::other(format!("it has {names} names (hard links)"))),
+    }
 }
 
 /// What is passed on of our environment.
@@ -82,11 +101,9 @@ impl Host {
     }
 
     /// The same of a file that is open, whatever stands at its path by now.
-    pub fn own_file(&self, file: &fs::File, path: &Path) -> Result<(), ClusterError> {
+    pub fn own_file(&self, file: &File, path: &Path) -> Result<(), ClusterError> {
         match self.account {
-            Some((uid, gid)) => {
-                fchown(file, Some(uid), Some(gid)).map_err(ClusterError::file("change the owner of", path))
-            }
+            Some(account) => give(file, account).map_err(ClusterError::file("change the owner of", path)),
             None => Ok(()),
         }
     }
@@ -148,4 +165,37 @@ fn binaries() -> Result<PathBuf, ClusterError> {
         .chain(std::env::split_paths(&path))
         .find(|folder| complete(folder))
         .ok_or_else(|| ClusterError::NoBinaries { looked: format!("{} and the PATH", debian.display()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_plain_file_is_neither_followed_nor_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("plain"), "text").unwrap();
+        symlink(path("plain"), path("link")).unwrap();
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR);
+        rustix::fs::mknodat(rustix::fs::CWD, path("pipe"), kind, mode, 0).unwrap();
+        assert_eq!(read_plain(&path("plain")).unwrap(), "text");
+        for other in ["link", "pipe", "."] {
+            assert!(read_plain(&path(other)).is_err(), "{other}");
+            assert!(open_plain(OpenOptions::new().read(true).write(true), &path(other)).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_two_names_is_not_given_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
+        let file = File::create(&one).unwrap();
+        let own = file.metadata().unwrap();
+        give(&file, (own.uid(), own.gid())).unwrap();
+        fs::hard_link(&one, other).unwrap();
+        assert!(give(&file, (own.uid(), own.gid())).is_err());
+    }
 }

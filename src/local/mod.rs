@@ -10,7 +10,7 @@ mod tls;
 pub use cluster::{Builder, Cluster};
 pub use error::ClusterError;
 pub use host::Host;
-pub(crate) use host::{NO_LINK, read_no_link};
+pub(crate) use host::{open_plain, own_as_folder, read_plain};
 pub(crate) use server::postmaster;
 pub use server::{Server, Stop, free_port};
 pub use tls::{Authority, Identity};

@@ -1,19 +1,18 @@
 //! One PostgreSQL server that belongs to us: it lives no longer than this process.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 
 use tokio_postgres::{Client, Config, NoTls};
 
 use super::error::ClusterError;
-use super::host::{Host, NO_LINK};
+use super::host::{Host, open_plain, read_plain};
 
 const SUPERVISE: &str = include_str!("supervise.sh");
 const POLL: Duration = Duration::from_millis(10);
@@ -170,7 +169,7 @@ impl Server {
     }
 
     fn spawn(&mut self, port: u16) -> Result<(), ClusterError> {
-        let log = OpenOptions::new().create(true).append(true).custom_flags(NO_LINK).open(&self.log);
+        let log = open_plain(OpenOptions::new().create(true).append(true), &self.log);
         let log = log.map_err(ClusterError::file("open the log", &self.log))?;
         let again = log.try_clone().map_err(ClusterError::file("open the log", &self.log))?;
         let mut command = self.host.command("/bin/sh");
@@ -299,7 +298,7 @@ impl Drop for Server {
 
 /// The process that a data folder's lock file names.
 pub(crate) fn postmaster(data: &Path) -> Option<u32> {
-    std::fs::read_to_string(data.join("postmaster.pid")).ok()?.lines().next()?.trim().parse().ok()
+    read_plain(&data.join("postmaster.pid")).ok()?.lines().next()?.trim().parse().ok()
 }
 
 /// A port nobody has at this moment.
@@ -309,7 +308,7 @@ pub fn free_port() -> std::io::Result<u16> {
 
 fn log_since(log: &Path, offset: u64) -> String {
     let mut bytes = Vec::new();
-    if let Ok(mut file) = File::open(log)
+    if let Ok(mut file) = open_plain(OpenOptions::new().read(true), log)
         && file.seek(SeekFrom::Start(offset)).is_ok()
     {
         // What could be read before an error is still worth showing.

@@ -1,7 +1,7 @@
 //! Which tenants of a cluster were erased, and when: whoever restores an older backup brings them back, and is to know.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::base::clock;
+use crate::local::{open_plain, own_as_folder, read_plain};
 
 /// One tenant, erased once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,19 +23,22 @@ pub struct Erasure {
     pub sha256: String,
 }
 
-/// Of one cluster: lines of JSON in the folder where its backups are remembered.
+/// Of one cluster: lines of JSON in the folder where its backups are remembered, which is PostgreSQL's user's.
 pub struct Erasures {
+    folder: PathBuf,
     path: PathBuf,
 }
 
 impl Erasures {
     pub fn of(folder: &Path) -> Self {
-        Self { path: folder.join("erasures.jsonl") }
+        Self { folder: folder.to_owned(), path: folder.join("erasures.jsonl") }
     }
 
     /// To find out whether something can be noted before there is something to note.
     pub fn open(&self) -> std::io::Result<File> {
-        OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(&self.path)
+        let file = open_plain(OpenOptions::new().create(true).append(true).read(true).mode(0o600), &self.path)?;
+        own_as_folder(&file, &self.folder)?;
+        Ok(file)
     }
 
     /// On the disk when this returns. Told twice of the same, it notes it once.
@@ -57,18 +61,17 @@ impl Erasures {
     }
 
     fn all(&self) -> std::io::Result<Vec<Erasure>> {
-        let file = match File::open(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
-        let lines: Vec<String> = BufReader::new(file).lines().collect::<Result<_, _>>()?;
-        Ok(lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect())
+        match read_plain(&self.path) {
+            Ok(text) => Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{MetadataExt, chown};
     use std::time::Duration;
 
     use super::*;
@@ -99,5 +102,23 @@ mod tests {
         assert_eq!(since(0), "acme globex initech");
         assert_eq!(since(11), "globex initech");
         assert_eq!(since(31), "");
+    }
+
+    /// Whoever is PostgreSQL's user can put a link there.
+    #[test]
+    fn a_link_is_not_followed_and_the_file_is_of_whom_the_folder_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (victim, path) = (folder.path().join("victim"), folder.path().join("erasures.jsonl"));
+        std::fs::write(&victim, "untouched").unwrap();
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        let erasures = Erasures::of(folder.path());
+        assert!(erasures.open().is_err() && erasures.since(SystemTime::UNIX_EPOCH).is_err());
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "untouched");
+        std::fs::remove_file(&path).unwrap();
+        if rustix::process::geteuid().is_root() {
+            chown(folder.path(), Some(65_534), Some(65_534)).unwrap();
+        }
+        erasures.open().unwrap();
+        assert_eq!(path.metadata().unwrap().uid(), folder.path().metadata().unwrap().uid());
     }
 }

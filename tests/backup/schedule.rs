@@ -64,4 +64,7 @@ async fn a_log_that_is_not_archived_is_an_alert() {
     assert!(refused.contains("archived too slowly"), "{refused}");
     place.archived().await;
     eventually("the alert to be over", PATIENT, async || stage.metric(alert).await == 0.0).await;
+    // For programs, too: a segment waits until it is full.
+    let status = place.done(&["backup", "status", "--json"]).await;
+    assert!(status.contains("\"archive_timeout\":0.0"), "{status}");
 }

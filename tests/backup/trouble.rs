@@ -147,4 +147,11 @@ async fn a_link_in_the_folder_of_backups_leads_nowhere() {
     place.done(&["backup", "run"]).await;
     assert_eq!(std::fs::read_to_string(&victim).unwrap(), "untouched");
     assert!(folder.join("pgbackrest.conf").symlink_metadata().unwrap().is_file());
+    // Nor does a folder's.
+    let (elsewhere, spool) = (place.folder.join("elsewhere"), folder.join("spool"));
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::fs::remove_dir_all(&spool).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &spool).unwrap();
+    let refused = place.refused(&["backup", "run"]).await;
+    assert!(refused.contains("cannot use as a folder") && refused.contains("spool"), "{refused}");
 }

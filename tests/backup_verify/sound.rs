@@ -114,3 +114,29 @@ async fn a_baseline_does_not_run_what_tenants_have_made() {
     let client = place.cluster.primary().connect("app").await.unwrap();
     assert_eq!(one(&client, "select count(*) from shop.seen_as").await, "0");
 }
+
+/// It could be given an index between the look at it and the question, and the question would run that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_materialized_view_that_may_get_an_index_of_others_meanwhile_is_not_asked_for() {
+    let place = place("view").await;
+    place
+        .run(
+            "create role maker login; create role kept; create role member in role kept; create role nobody;
+             create materialized view shop.of_maker as select 1 as n; alter materialized view shop.of_maker owner to maker;
+             create materialized view shop.of_kept as select 1 as n; alter materialized view shop.of_kept owner to kept;
+             create materialized view shop.of_nobody as select 1 as n; alter materialized view shop.of_nobody owner to nobody",
+        )
+        .await;
+    place.back_up().await;
+    let compared = async |not: &[&str]| {
+        let verified = place.verify(Against::Fresh).await;
+        assert!(verified.sound, "{:#?}", verified.findings);
+        let said = |finding: &pgward::sidecar::backup::Finding| format!("{} {:?}", finding.kind, finding.object);
+        let expected: Vec<String> =
+            not.iter().map(|view| format!("table_not_compared Some(\"app: shop.{view}\")")).collect();
+        assert_eq!(verified.findings.iter().map(said).collect::<Vec<_>>(), expected);
+    };
+    compared(&["of_maker"]).await;
+    place.run("alter role member login").await;
+    compared(&["of_kept", "of_maker"]).await;
+}

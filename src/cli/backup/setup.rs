@@ -5,7 +5,7 @@ use crate::cli::connect::UrlArgument;
 use crate::cli::output::say;
 use crate::cli::record::{Act, Deed};
 use crate::cli::runtime;
-use crate::sidecar::backup::{Site, archive_command};
+use crate::sidecar::backup::{Site, Unarchived, archive_command, archive_setting};
 use crate::tenant;
 
 /// Create the login that backups are made as, prepare the repositories, and say what postgresql.conf needs
@@ -44,18 +44,17 @@ async fn set_up(arguments: &Arguments, site: &Site) -> Result<(), Failure> {
     say(format_args!("cluster {}: role {} may make backups", cluster.name, own.login.role));
     site.prepare(&site.primary().await?, &mut Shown::new(false)).await?;
     say(format_args!("cluster {}: its repositories are ready", cluster.name));
-    let row =
-        client.query_one("select current_setting('archive_mode'), current_setting('archive_command')", &[]).await?;
-    let (mode, command): (String, String) = (row.get(0), row.get(1));
-    let wanted = archive_command(site);
-    if mode == "off" || command != wanted {
+    let unarchived = Unarchived::of(site, &client).await?;
+    // One that archives may do it as an earlier configuration had it.
+    let command: String = client.query_one("select pg_catalog.current_setting('archive_command')", &[]).await?.get(0);
+    if unarchived.is_some() || command != archive_command(site) {
         say("its log is to be archived by these lines of postgresql.conf, on each of its servers:\n");
         say("archive_mode = on");
-        say(format_args!("archive_command = '{}'", wanted.replace('\'', "''")));
+        say(archive_setting(site));
         say("archive_timeout = 30s");
-        say(match mode == "off" {
-            true => "\nand the server restarted, since archive_mode is off now",
-            false => "\nand the server told to reload them",
+        say(match unarchived {
+            Some(Unarchived::Off) => "\nand the server restarted, since archive_mode is off now",
+            _ => "\nand the server told to reload them",
         });
     }
     if let Some(folder) = site.receive_wal() {

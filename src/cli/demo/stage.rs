@@ -15,7 +15,7 @@ use super::proxy::{Ports, Proxy};
 use crate::base::{Access, ClusterName, TenantId};
 use crate::config::{self, Settings};
 use crate::local::{Cluster, Host, Server};
-use crate::sidecar::backup::{Site, Unseen, archive_command};
+use crate::sidecar::backup::{Site, Unseen, archive_setting};
 use crate::tenant::{self, Installation};
 
 /// Links to folders that may be outside of the demo's.
@@ -157,10 +157,10 @@ async fn archive(settings: &Arc<Settings>, cluster: &Cluster) -> Result<(), Fail
         tenant::install_backup(&client, settings, site.cluster(), of).await?;
     }
     site.prepare(&site.primary().await?, &mut Unseen).await?;
-    let command = archive_command(&site).replace('\'', "''");
+    let setting = archive_setting(&site);
     for server in cluster.servers() {
         let doing = "say how the log is archived";
-        server.run("postgres", doing, &format!("alter system set archive_command = '{command}'")).await?;
+        server.run("postgres", doing, &format!("alter system set {setting}")).await?;
         server.run("postgres", doing, "select pg_reload_conf()").await?;
     }
     Ok(())

@@ -93,6 +93,8 @@ pub enum Reading {
     Moved,
     /// Somebody held a lock on it for longer than is waited for.
     Locked,
+    /// To ask for it could be to run what others than superusers have made.
+    Planned,
     /// PostgreSQL's error.
     Failed(String),
 }

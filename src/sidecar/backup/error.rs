@@ -88,8 +88,33 @@ pub enum BackupError {
 }
 
 impl BackupError {
+    /// Somebody else's command is at work: that is not for long, and no failure.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(self, Self::Busy { .. } | Self::BusyElsewhere(_))
+    }
+
+    /// What it is about is this machine, and nothing of the backup that was to be restored.
+    pub(super) fn is_of_this_machine(&self) -> bool {
+        let file = matches!(self, Self::File { .. } | Self::Local(ClusterError::File { .. }));
+        file || matches!(self, Self::NoRoom { .. } | Self::NotHere { .. } | Self::Program { .. })
+    }
+
     pub(super) fn file(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { doing, path, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_cannot_be_made_here_is_nothing_that_is_wrong_with_a_backup() {
+        let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        assert!(BackupError::file("make the folder", "/x")(full()).is_of_this_machine());
+        let cluster = ClusterName::parse("main").unwrap();
+        let damaged = BackupError::Scratch { cluster, why: "invalid page".to_owned() };
+        assert!(!damaged.is_of_this_machine());
     }
 }

@@ -1,4 +1,4 @@
-//! What is shown of backups, until it changes or its cluster is gone.
+//! What is shown of backups, until it changes or its cluster or repository is gone.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +29,7 @@ pub(super) const VERIFIED: Family = (
 pub(super) const UNSOUND: Family = ("pgward_backup_unsound", "1 while the last one that was tried was not sound.");
 pub(super) const RTO: Family = ("pgward_backup_rto_seconds", "How long it took then to be back.");
 pub(super) const RPO: Family = ("pgward_backup_rpo_seconds", "How old the end of the archive was then.");
+
 pub(super) const OF_WATCHING: [Family; 4] = [ALERT, LAG, WAITING, ARCHIVE_FAILING];
 pub(super) const ALERT: Family =
     ("pgward_archive_alert", "1 while the cluster's log is archived too slowly, or how it is archived is not known.");
@@ -43,7 +44,6 @@ pub(super) const RECEIVING: Family =
     ("pgward_wal_receiving", "1 while the cluster's log is received here as it is written (receive_wal).");
 pub(super) const BEHIND: Family =
     ("pgward_wal_receive_lag_bytes", "How much of the log is written there and not on the disk here.");
-
 pub(super) const RECEIVED: Family = ("pgward_wal_received_bytes", "How much of the log is kept there.");
 
 /// The cluster, the repository if it is of one, and the gauge.
@@ -72,8 +72,18 @@ impl Gauges {
     }
 
     pub fn end(&self, gone: &ClusterName, families: &[Family]) {
+        self.retain(|(cluster, _, family)| cluster != gone || !families.contains(family));
+    }
+
+    /// Takes away those of repositories that the cluster does not have any more.
+    pub fn keep_repositories(&self, of: &ClusterName, kept: &[&RepositoryName]) {
+        let kept = |name: &Option<RepositoryName>| name.as_ref().is_none_or(|name| kept.contains(&name));
+        self.retain(|(cluster, repository, _)| cluster != of || kept(repository));
+    }
+
+    fn retain(&self, stays: impl Fn(&Key) -> bool) {
         let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
-        values.retain(|(cluster, _, family), _| cluster != gone || !families.contains(family));
+        values.retain(|key, _| stays(key));
         self.telemetry.publish("backup", values.iter().map(|(key, value)| sample(key, *value)).collect());
     }
 
@@ -85,4 +95,24 @@ impl Gauges {
 fn sample((cluster, repository, family): &Key, value: f64) -> Sample {
     let of = repository.iter().map(|name| ("repository", name.to_string()));
     Sample { family: *family, labels: std::iter::once(("cluster", cluster.to_string())).chain(of).collect(), value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_that_is_taken_out_of_the_configuration_is_not_overdue_for_ever() {
+        let telemetry = Arc::new(Telemetry::new());
+        let gauges = Gauges::new(Arc::clone(&telemetry));
+        let [main, other] = ["main", "other"].map(|name| ClusterName::parse(name).unwrap());
+        let [near, far] = ["near", "far"].map(|name| RepositoryName::parse(name).unwrap());
+        for (cluster, repository) in [(&main, Some(&near)), (&main, Some(&far)), (&main, None), (&other, Some(&far))] {
+            gauges.set(cluster, repository, OVERDUE, 1.0);
+        }
+        gauges.keep_repositories(&main, &[&near]);
+        let shown: Vec<String> = telemetry.published().iter().map(|sample| format!("{:?}", sample.labels)).collect();
+        assert_eq!(shown.len(), 3, "{shown:?}");
+        assert!(!shown.iter().any(|labels| labels.contains("main") && labels.contains("far")), "{shown:?}");
+    }
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::conf::Numbered;
-use crate::base::RepositoryName;
+use super::error::BackupError;
+use crate::base::{ClusterName, RepositoryName};
 use crate::config::BackupKind;
 
 /// A backup that is whole.
@@ -52,6 +53,16 @@ impl Holdings {
             backups: Vec::new(),
             archive: None,
             archive_id: None,
+        }
+    }
+
+    /// An error, if nothing is known of it.
+    pub(super) fn known(self, cluster: &ClusterName) -> Result<Self, BackupError> {
+        match self.trouble {
+            None => Ok(self),
+            Some(trouble) => {
+                Err(BackupError::Repository { cluster: cluster.clone(), repository: self.repository, trouble })
+            }
         }
     }
 }
@@ -140,9 +151,6 @@ struct Status {
     message: String,
 }
 
-/// There is no backup yet. Where there is no stanza either, `setup` has not been there, or it is not there any more.
-const EMPTY: [i64; 1] = [2];
-
 /// What a repository without a stanza is told as.
 const NOT_THERE: &str =
     "it knows nothing of the cluster; `pgward backup setup` prepares it, unless it should have been there already";
@@ -162,9 +170,9 @@ fn holdings(stanza: Option<&Stanza>, numbered: Numbered<'_>) -> Holdings {
     };
     let status = stanza.repo.iter().find(|repo| repo.key == numbered.number).map(|repo| &repo.status);
     let status = status.unwrap_or(&stanza.status);
+    // 2: there is no backup yet. 1 and 3: nor is there a stanza.
     let trouble = match status.code {
-        0 => None,
-        code if EMPTY.contains(&code) => None,
+        0 | 2 => None,
         1 | 3 => Some(NOT_THERE.to_owned()),
         _ => Some(status.message.clone()),
     };

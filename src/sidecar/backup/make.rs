@@ -78,7 +78,7 @@ async fn make_in(
     let mut name = order.tier.clone();
     let mut kind = order.kind.or_else(|| tier.map(|tier| tier.kind));
     if name.is_none() && kind.is_none() {
-        let holdings = held(site, numbered.name).await?;
+        let holdings = site.held(&numbered).await?;
         let due = tiers::due(clock::unix_now(), &site.rules().tiers, numbered.name, &holdings.backups);
         (name, kind) = due.map(|(name, tier)| (name.to_string(), tier.kind)).unzip();
     }
@@ -96,7 +96,7 @@ async fn make_in(
     let begin = Instant::now();
     site.pgbackrest_at(primary)?.run("backup", &options, progress).await?;
     let took = begin.elapsed();
-    let newest = held(site, numbered.name).await?.backups.into_iter().next_back();
+    let newest = site.held(&numbered).await?.backups.into_iter().next_back();
     let kept = newest.ok_or_else(|| BackupError::NoBackup {
         cluster: site.cluster().name.clone(),
         wanted: format!("in repository {}, though one was just made", numbered.name),
@@ -104,36 +104,23 @@ async fn make_in(
     Ok(Made { kept, took })
 }
 
-/// What one repository has. An error, if that cannot be known.
-async fn held(site: &Site, name: &RepositoryName) -> Result<Holdings, BackupError> {
-    let found = site.holdings().await?.into_iter().find(|of| of.repository == *name);
-    match found {
-        Some(Holdings { trouble: Some(trouble), repository, .. }) => {
-            Err(BackupError::Repository { cluster: site.cluster().name.clone(), repository, trouble })
-        }
-        Some(of) => Ok(of),
-        None => Err(BackupError::Repository {
-            cluster: site.cluster().name.clone(),
-            repository: name.clone(),
-            trouble: "pgbackrest says nothing of it".to_owned(),
-        }),
-    }
-}
-
 /// What postgresql.conf has to say for the log to be archived.
 pub fn archive_command(site: &Site) -> String {
     format!("{} archive-push \"$PWD/%p\"", site.command_line())
 }
 
+/// The same as a line of it.
+pub fn archive_setting(site: &Site) -> String {
+    format!("archive_command = '{}'", archive_command(site).replace('\'', "''"))
+}
+
 /// Without the log after it no backup is whole.
 async fn archiving(site: &Site, primary: &Primary) -> Result<(), BackupError> {
     let Some(unarchived) = Unarchived::of(site, &primary.client).await? else { return Ok(()) };
-    let command = archive_command(site).replace('\'', "''");
+    let setting = archive_setting(site);
     let mend = match unarchived {
-        Unarchived::Off => {
-            format!("set archive_mode = on and archive_command = '{command}' in postgresql.conf, and restart it")
-        }
-        Unarchived::Elsewhere => format!("set archive_command = '{command}' in postgresql.conf, and reload it"),
+        Unarchived::Off => format!("set archive_mode = on and {setting} in postgresql.conf, and restart it"),
+        Unarchived::Elsewhere => format!("set {setting} in postgresql.conf, and reload it"),
     };
     let (cluster, what) = (site.cluster().name.clone(), unarchived.as_str().to_owned());
     Err(BackupError::Archiving { cluster, what, mend })
@@ -157,11 +144,13 @@ pub async fn prune(site: &Site, now: u64, dry: bool, progress: &mut dyn Progress
     let for_tenants = holds(site.settings(), &site.cluster().name);
     let mut pruned = Pruned { for_tenants, ..Pruned::default() };
     for (numbered, of) in site.repositories().into_iter().zip(holdings) {
-        if let Some(trouble) = of.trouble {
-            let (cluster, repository) = (site.cluster().name.clone(), of.repository);
-            pruned.failed = Some(BackupError::Repository { cluster, repository, trouble });
-            continue;
-        }
+        let of = match of.known(&site.cluster().name) {
+            Ok(of) => of,
+            Err(error) => {
+                pruned.failed = Some(error);
+                continue;
+            }
+        };
         let old: Vec<Kept> = tiers::expired(now, &site.rules().tiers, &of.backups).into_iter().cloned().collect();
         if !pruned.for_tenants.is_empty() {
             pruned.held.extend(old);

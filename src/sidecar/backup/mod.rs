@@ -49,7 +49,7 @@ pub use drill::{ClusterDrill, Drilled, Fate, Rehearsal, TenantDrill, drill, regi
 pub use error::BackupError;
 pub use finding::{Finding, Severity};
 pub use info::{Holdings, Kept};
-pub use make::{Made, Order, Pruned, archive_command, being_made, holds, kept_until, make, prune};
+pub use make::{Made, Order, Pruned, archive_command, archive_setting, being_made, holds, kept_until, make, prune};
 pub use pgbackrest::{Progress, Unseen};
 pub use receive::{Receiving, receiving};
 pub use restore::{Place, Restored, restore};
@@ -61,4 +61,4 @@ pub use target::{Target, Wanted, moment};
 pub use tiers::{FOREVER, last_full};
 pub use trials::LastTrial;
 pub use verify::{Against, Trial, Verified, verify};
-pub use watch::{Archiving, archiving, end_segment};
+pub use watch::{Archiving, Unarchived, archiving, end_segment};

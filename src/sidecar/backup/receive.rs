@@ -18,12 +18,12 @@ use super::site::{Lock, Site, Writer};
 use super::wal::{self, Segment};
 use crate::base::clock;
 use crate::config::Server;
-use crate::local::read_no_link;
+use crate::local::read_plain;
 
 /// How often the primary is asked how far it has come.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// How long it may take to ask the repositories what they have.
+/// How long the repositories may take to say what they have, and the primary how far it has come.
 const ASKING: Duration = Duration::from_secs(20);
 
 const ENDING: Duration = Duration::from_secs(10);
@@ -95,7 +95,8 @@ impl Receiver {
             let said: Vec<&str> = said.lines().map(str::trim).collect();
             return Err(not_received(site, format!("pg_receivewal ended ({status}): {}", said.join("; "))));
         }
-        receiving(site, &self.writer.client).await
+        let slow = |_| not_received(site, format!("the primary did not answer within {} s", ASKING.as_secs()));
+        tokio::time::timeout(ASKING, receiving(site, &self.writer.client)).await.map_err(slow)?
     }
 
     /// What it is in the middle of is finished.
@@ -208,7 +209,7 @@ impl Standing {
 /// The log of another cluster would be of no use to this one, and in its way.
 fn same_system(site: &Site, folder: &Path, system: &str) -> Result<(), BackupError> {
     let path: PathBuf = folder.join("system");
-    match read_no_link(&path) {
+    match read_plain(&path) {
         Ok(text) if text.trim() == system => Ok(()),
         Ok(text) => Err(not_received(
             site,
@@ -249,7 +250,7 @@ async fn archived_everywhere<'a>(site: &Site, whole: &'a [PathBuf]) -> Result<Ve
         for part in parts {
             listed.extend(site.archived_in(&numbered, &part).await?);
         }
-        kept.retain(|path| wal::name(path).is_some_and(|name| listed.iter().any(|file| file.starts_with(name))));
+        kept.retain(|path| wal::name(path).is_some_and(|name| wal::lists(&listed, name)));
     }
     Ok(kept)
 }
@@ -274,7 +275,7 @@ pub(super) async fn replay_received(site: &Site, data: &Path) -> Result<Option<S
         )));
     }
     let path = data.join("postgresql.auto.conf");
-    let text = read_no_link(&path).map_err(BackupError::file("read", &path))?;
+    let text = read_plain(&path).map_err(BackupError::file("read", &path))?;
     let others = text.lines().filter(|line| !line.starts_with("restore_command"));
     let command = wal::restore_command(&site.command_line(), folder, segment_size(site, data).await?);
     let ours = format!("restore_command = '{}'", command.replace('\'', "''"));

@@ -7,7 +7,7 @@ use super::baseline::{self, Baseline};
 use super::error::BackupError;
 use super::pgbackrest::Progress;
 use super::site::Site;
-use crate::local::read_no_link;
+use crate::local::read_plain;
 
 /// Older ones go.
 const KEPT: usize = 10;
@@ -33,7 +33,7 @@ pub async fn record(site: &Site, progress: &mut dyn Progress) -> Result<Baseline
 /// Those that are kept and can be read, the newest first.
 pub fn recorded(site: &Site) -> impl Iterator<Item = Baseline> {
     let read = |path: PathBuf| {
-        let text = read_no_link(&path).ok()?;
+        let text = read_plain(&path).ok()?;
         match Baseline::parse(&text) {
             Ok(baseline) => Some(baseline),
             Err(error) => {

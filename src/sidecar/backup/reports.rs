@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use super::error::BackupError;
 use super::site::Site;
-use crate::local::read_no_link;
+use crate::local::read_plain;
 
 /// Of each kind; older ones go.
 const KEPT: usize = 100;
@@ -26,12 +26,15 @@ pub(super) fn write(site: &Site, kind: &str, at: &str, report: &impl Serialize) 
     Ok(path)
 }
 
-/// When each was written, by Unix time, and what it says; the newest first. What cannot be read is passed over.
-pub(super) fn all(site: &Site, kind: &str) -> impl Iterator<Item = (u64, serde_json::Value)> {
-    of_kind(&site.folder().join("reports"), kind).into_iter().rev().filter_map(|path| {
-        let written = fs::metadata(&path).ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-        Some((written.as_secs(), serde_json::from_str(&read_no_link(&path).ok()?).ok()?))
-    })
+/// Those that are kept, the oldest first.
+pub(super) fn files(site: &Site, kind: &str) -> Vec<PathBuf> {
+    of_kind(&site.folder().join("reports"), kind)
+}
+
+/// When one was written, by Unix time, and what it says. `None`: it cannot be read.
+pub(super) fn read(path: &Path) -> Option<(u64, serde_json::Value)> {
+    let written = fs::symlink_metadata(path).ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some((written.as_secs(), serde_json::from_str(&read_plain(path).ok()?).ok()?))
 }
 
 /// By the time in their names.

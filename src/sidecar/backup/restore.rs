@@ -1,7 +1,7 @@
 //! A cluster's data put where a server is to be started on it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::error::BackupError;
@@ -39,35 +39,47 @@ pub async fn restore(
 ) -> Result<Restored, BackupError> {
     let holdings = site.holdings().await?;
     let backup = wanted.choose(site.cluster(), &holdings)?.clone();
-    let numbered = site.repository(&backup.repository)?;
-    let mut options = vec![format!("--repo={}", numbered.number), format!("--set={}", backup.label)];
-    let data = match place {
+    let (data, how) = match place {
         Place::Folder(folder) => {
             prepare(site, folder)?;
-            // A copy that archived into the cluster's repositories would spoil them.
-            options.push("--archive-mode=off".to_owned());
-            options.push(format!("--tablespace-map-all={}.tablespaces", folder.display()));
-            folder.clone()
+            let tablespaces = PathBuf::from(format!("{}.tablespaces", folder.display()));
+            (folder.clone(), aside(&tablespaces))
         }
-        Place::InPlace => {
-            options.push("--delta".to_owned());
-            site.configured_data()?
-        }
+        Place::InPlace => (site.configured_data()?, vec!["--delta".to_owned()]),
     };
-    options.push(format!("--pg1-path={}", data.display()));
-    options.extend(wanted.target.options());
-    progress.step(&format!("restoring backup {} from repository {}", backup.label, backup.repository));
     let begin = Instant::now();
-    site.pgbackrest()?.run("restore", &options, progress).await?;
-    if wanted.received
-        && let Some(warning) = replay_received(site, &data).await?
-    {
-        progress.warning(&warning);
-    }
+    put(site, wanted, (&backup, &data), how, progress).await?;
     let (target, took) = (wanted.target.clone(), begin.elapsed());
     let erased = Erasures::of(site.folder()).since(since(&target, &backup));
     let erased = erased.map_err(BackupError::file("read", site.folder()))?;
     Ok(Restored { data, backup, target, took, erased })
+}
+
+/// How pgBackRest is told of a copy. One that archived into the cluster's repositories would spoil them.
+pub(super) fn aside(tablespaces: &Path) -> Vec<String> {
+    vec!["--archive-mode=off".to_owned(), format!("--tablespace-map-all={}", tablespaces.display())]
+}
+
+/// Has pgBackRest put a backup there: whoever starts a server on it has it replay the log up to what is wanted.
+pub(super) async fn put(
+    site: &Site,
+    wanted: &Wanted,
+    (backup, data): (&Kept, &Path),
+    mut options: Vec<String>,
+    progress: &mut dyn Progress,
+) -> Result<(), BackupError> {
+    let numbered = site.repository(&backup.repository)?;
+    options.extend([format!("--repo={}", numbered.number), format!("--set={}", backup.label)]);
+    options.push(format!("--pg1-path={}", data.display()));
+    options.extend(wanted.target.options());
+    progress.step(&format!("restoring backup {} from repository {}", backup.label, backup.repository));
+    site.pgbackrest()?.run("restore", &options, progress).await?;
+    if wanted.received
+        && let Some(warning) = replay_received(site, data).await?
+    {
+        progress.warning(&warning);
+    }
+    Ok(())
 }
 
 /// What is restored is no older than this. The end of the log may be earlier than an erasure, too.

@@ -18,7 +18,7 @@ use super::make::{Order, make, prune};
 use super::pgbackrest::Unseen;
 use super::site::Site;
 use super::tiers;
-use super::trials::{LastTrial, Tried};
+use super::trials::{LastTrial, Trials};
 use super::verify::{Against, Trial, verify};
 use super::watch::archiving;
 use crate::base::{ClusterName, causes, clock};
@@ -42,8 +42,7 @@ pub async fn keep(source: Source, telemetry: Arc<Telemetry>, stop: CancellationT
     while stop.run_until_cancelled(due.tick()).await.is_some() {
         kept.retain(|(name, duty), task| {
             if task.is_finished() {
-                gauges.end(name, duty.gauges());
-                gauges.end(name, duty.gauges_of_repositories());
+                gauges.end(name, &duty.gauges().concat());
             }
             !task.is_finished()
         });
@@ -84,16 +83,13 @@ impl Duty {
         }
     }
 
-    fn gauges(self) -> &'static [gauges::Family] {
+    /// Of the cluster, and of each of its repositories.
+    fn gauges(self) -> [&'static [gauges::Family]; 2] {
         match self {
-            Self::Making => &gauges::OF_MAKING,
-            Self::Watching => &gauges::OF_WATCHING,
-            Self::Receiving => &gauges::OF_RECEIVING,
+            Self::Making => [&gauges::OF_MAKING, &gauges::OF_REPOSITORY],
+            Self::Watching => [&gauges::OF_WATCHING, &[]],
+            Self::Receiving => [&gauges::OF_RECEIVING, &[]],
         }
-    }
-
-    fn gauges_of_repositories(self) -> &'static [gauges::Family] {
-        if self == Self::Making { &gauges::OF_REPOSITORY } else { &[] }
     }
 }
 
@@ -115,10 +111,11 @@ impl Keeper {
 
     /// Shows its gauges.
     fn begin(&self, settings: &Settings) {
-        self.gauges.begin(&self.name, None, self.duty.gauges());
+        let [own, of_repositories] = self.duty.gauges();
+        self.gauges.begin(&self.name, None, own);
         let of = settings.clusters.get(&self.name).map(|cluster| &cluster.repositories);
         for (repository, _) in of.into_iter().flatten().filter(|(_, repository)| repository.store.is_some()) {
-            self.gauges.begin(&self.name, Some(repository), self.duty.gauges_of_repositories());
+            self.gauges.begin(&self.name, Some(repository), of_repositories);
         }
     }
 
@@ -132,15 +129,14 @@ impl Keeper {
 
     async fn keep_making(&self) {
         let mut failures = 0_u32;
-        let mut untried: Option<Instant> = None;
+        let (mut untried, mut trials): (Option<Instant>, _) = (None, Trials::default());
         while let Some(site) = self.site() {
             let wait = match self.make_due(site).await {
                 Ok(()) => {
                     failures = 0;
                     LOOK
                 }
-                // Somebody's command: it is not for long, and no failure.
-                Err(BackupError::Busy { .. } | BackupError::BusyElsewhere(_)) => LOOK,
+                Err(error) if error.is_busy() => LOOK,
                 Err(error) => {
                     failures = failures.saturating_add(1);
                     self.gauges.failed(&self.name);
@@ -152,21 +148,22 @@ impl Keeper {
             };
             self.gauge(gauges::FAILING, if failures > 0 { 1.0 } else { 0.0 });
             if untried.is_none_or(|since| since.elapsed() > WAITS.1) {
-                untried = self.keep_trying().await;
+                untried = self.keep_trying(&mut trials).await;
             }
             tokio::time::sleep(wait).await;
         }
     }
 
     /// Tries what is due to be tried. Returns since when it cannot be.
-    async fn keep_trying(&self) -> Option<Instant> {
+    async fn keep_trying(&self, trials: &mut Trials) -> Option<Instant> {
         let site = self.site()?;
         let tried = match site {
-            Ok(site) => self.try_due(&site).await,
+            Ok(site) => self.try_due(&site, trials).await,
             Err(error) => Err(error),
         };
         match tried {
-            Ok(()) | Err(BackupError::Busy { .. } | BackupError::BusyElsewhere(_)) => None,
+            Ok(()) => None,
+            Err(error) if error.is_busy() => None,
             Err(error) => {
                 let (cluster, error) = (&self.name, causes(&error));
                 tracing::error!(%cluster, %error, again_in = ?WAITS.1, "a backup could not be tried");
@@ -185,9 +182,14 @@ impl Keeper {
         let mut failed = None;
         for of in site.holdings().await? {
             let name = of.repository.clone();
-            if let Err(error) = self.make_due_in(&site, of).await {
-                tracing::warn!(cluster = %self.name, repository = %name, error = causes(&error), "no backup there");
-                failed = Some(error);
+            match self.make_due_in(&site, of).await {
+                Ok(()) => {}
+                // Not in the place of a failure.
+                Err(error) if error.is_busy() => failed = failed.or(Some(error)),
+                Err(error) => {
+                    tracing::warn!(cluster = %self.name, repository = %name, error = causes(&error), "no backup there");
+                    failed = Some(error);
+                }
             }
         }
         self.tell(&site, &site.holdings().await?);
@@ -195,11 +197,8 @@ impl Keeper {
     }
 
     async fn make_due_in(&self, site: &Site, of: Holdings) -> Result<(), BackupError> {
-        let (name, cluster) = (of.repository, self.name.clone());
-        if let Some(trouble) = of.trouble {
-            return Err(BackupError::Repository { cluster, repository: name, trouble });
-        }
-        let due = tiers::due(clock::unix_now(), &site.rules().tiers, &name, &of.backups);
+        let Holdings { repository: name, backups, .. } = of.known(&self.name)?;
+        let due = tiers::due(clock::unix_now(), &site.rules().tiers, &name, &backups);
         let Some((tier, _)) = due else { return Ok(()) };
         let lock = site.lock("pgward run, making a backup")?;
         let order = Order { repository: Some(name), kind: None, tier: Some(tier.to_string()) };
@@ -223,8 +222,9 @@ impl Keeper {
     }
 
     /// The latest backup, once a day.
-    async fn try_due(&self, site: &Site) -> Result<(), BackupError> {
-        let (last, now) = (LastTrial::of(site), clock::unix_now());
+    async fn try_due(&self, site: &Site, trials: &mut Trials) -> Result<(), BackupError> {
+        trials.look(site);
+        let (last, now) = (trials.last(site), clock::unix_now());
         last.iter().for_each(|last| self.tell_trial(last));
         let Some(at) = site.rules().verify_at else { return Ok(()) };
         let due = tiers::last_due(now, On::EveryDay, at);
@@ -233,7 +233,7 @@ impl Keeper {
         // A backup that is younger than that waits for the next day.
         let oldest = backups.min();
         let Some(since) = last.map(|last| last.at).or(oldest).filter(|since| *since < due) else { return Ok(()) };
-        let (tried, have) = (Tried::of(site), |of: &&Holdings| of.trouble.is_some() || !of.backups.is_empty());
+        let (tried, have) = (trials.tried(), |of: &&Holdings| of.trouble.is_some() || !of.backups.is_empty());
         let next = tried.next(holdings.iter().filter(have).map(|of| &of.repository)).cloned();
         let files = site.rules().verify_files_on.is_some_and(|on| {
             let due = tiers::last_due(now, on, at);
@@ -252,7 +252,8 @@ impl Keeper {
                 _ => tracing::warn!(%cluster, kind, "found when a backup was tried: {text}"),
             }
         }
-        LastTrial::of(site).iter().for_each(|last| self.tell_trial(last));
+        trials.look(site);
+        trials.last(site).iter().for_each(|last| self.tell_trial(last));
         Ok(())
     }
 
@@ -265,6 +266,8 @@ impl Keeper {
     }
 
     fn tell(&self, site: &Site, holdings: &[Holdings]) {
+        let kept: Vec<_> = holdings.iter().map(|of| &of.repository).collect();
+        self.gauges.keep_repositories(&self.name, &kept);
         for (of, standing) in holdings.iter().zip(super::standing::standing(site, holdings)) {
             let stored: u64 = of.backups.iter().map(|kept| kept.stored).sum();
             #[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]

@@ -11,10 +11,10 @@ use tokio_postgres::Client;
 use super::error::BackupError;
 use super::info::Kept;
 use super::pgbackrest::Progress;
-use super::receive::replay_received;
+use super::restore::{aside, put};
 use super::site::Site;
 use super::target::{Target, Wanted};
-use crate::local::{ClusterError, Host, Server, Stop, postmaster, read_no_link};
+use crate::local::{ClusterError, Host, Server, Stop, open_plain, postmaster, read_plain};
 
 /// Replaying takes as long as it takes; this ends a recovery that hangs.
 const LIMIT: Duration = Duration::from_secs(24 * 3_600);
@@ -27,6 +27,7 @@ pub struct Scratch {
     sockets: PathBuf,
     superuser: String,
     backup: Kept,
+    archived: Option<String>,
     took: Took,
     recovered: Recovered,
     folder: Folder,
@@ -76,24 +77,11 @@ impl Scratch {
         for path in [&data, &sockets] {
             site.private_folder(path)?;
         }
-        let numbered = site.repository(&backup.repository)?;
-        let mut options = vec![
-            format!("--pg1-path={}", data.display()),
-            format!("--repo={}", numbered.number),
-            format!("--set={}", backup.label),
-            format!("--tablespace-map-all={}", folder.path.join("tablespaces").display()),
-            "--archive-mode=off".to_owned(),
-        ];
-        options.extend(wanted.target.options());
-        progress.step(&format!("restoring backup {} from repository {}", backup.label, backup.repository));
+        let of = holdings.iter().find(|of| of.repository == backup.repository);
+        let archived = of.and_then(|of| of.archive.as_ref()).map(|(_, newest)| newest.clone());
         let begin = Instant::now();
-        site.pgbackrest()?.run("restore", &options, progress).await?;
+        put(site, wanted, (&backup, &data), aside(&folder.path.join("tablespaces")), progress).await?;
         let restore = begin.elapsed();
-        if wanted.received
-            && let Some(warning) = replay_received(site, &data).await?
-        {
-            progress.warning(&warning);
-        }
         progress.step(&format!("replaying the log {}", wanted.target));
         let begin = Instant::now();
         let superuser = site.rules().superuser.clone();
@@ -103,7 +91,7 @@ impl Scratch {
         server.start().await.map_err(|error| failed(site, &wanted.target, error))?;
         let recovered = recovered(site, &server).await?;
         let took = Took { restore, replay: begin.elapsed() };
-        Ok(Self { server, sockets, superuser, backup, took, recovered, folder })
+        Ok(Self { server, sockets, superuser, backup, archived, took, recovered, folder })
     }
 
     /// As superuser.
@@ -132,6 +120,11 @@ impl Scratch {
     /// What it was made of.
     pub fn backup(&self) -> &Kept {
         &self.backup
+    }
+
+    /// The newest segment that its repository had before it was made: what comes later may have come too late for it.
+    pub(super) fn archived(&self) -> Option<&str> {
+        self.archived.as_deref()
     }
 
     pub fn took(&self) -> Took {
@@ -178,7 +171,7 @@ pub(super) fn sweep(folder: &Path) {
         if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
             continue;
         }
-        let lock = OpenOptions::new().read(true).open(path.join("used"));
+        let lock = open_plain(OpenOptions::new().read(true), &path.join("used"));
         // One without that file was being made or unmade when its command was killed.
         if lock.is_ok_and(|lock| lock.try_lock().is_err()) {
             continue;
@@ -247,7 +240,12 @@ async fn settings(
 /// What the cluster was told by ALTER SYSTEM is not for the copy.
 fn of_recovery_only(site: &Site, data: &Path) -> Result<(), BackupError> {
     let path = data.join("postgresql.auto.conf");
-    let text = read_no_link(&path).map_err(BackupError::file("read", &path))?;
+    // That it is not there is not this machine's doing.
+    let broken = |error| {
+        let why = format!("its postgresql.auto.conf cannot be read: {error}");
+        BackupError::Scratch { cluster: site.cluster().name.clone(), why }
+    };
+    let text = read_plain(&path).map_err(broken)?;
     let ours = |line: &&str| line.starts_with("restore_command") || line.starts_with("recovery_target");
     let kept: Vec<&str> = text.lines().filter(ours).collect();
     site.private_file(&path, &(kept.join("\n") + "\n"))

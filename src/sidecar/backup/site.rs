@@ -17,7 +17,7 @@ use super::info::{self, Holdings};
 use super::pgbackrest::{Pgbackrest, Progress};
 use crate::base::{ClusterName, RepositoryName, causes};
 use crate::config::{self, Cluster, ClusterBackup, Repository, Server, ServerRole, ServerTlsMode, Settings, Tier};
-use crate::local::{Host, NO_LINK, read_no_link};
+use crate::local::{Host, open_plain, read_plain};
 use crate::residency;
 use crate::tenant::login_password;
 use crate::topology::{self, Errand, Way, WayError};
@@ -67,7 +67,7 @@ impl Site {
             host,
             folder,
         };
-        site.private_folder(&site.folder)?;
+        site.make_folder(&site.folder)?;
         for part in ["lock", "log", "spool"] {
             site.private_folder(&site.folder.join(part))?;
         }
@@ -106,13 +106,9 @@ impl Site {
 
     /// Files of the archive in one repository whose names begin with these 16 digits.
     pub(super) async fn archived_in(&self, numbered: &Numbered<'_>, part: &str) -> Result<Vec<String>, BackupError> {
-        let (name, cluster) = (numbered.name, &self.cluster.name);
-        let of = self.holdings_of(numbered).await?;
-        if let Some(trouble) = of.trouble {
-            return Err(BackupError::Repository { cluster: cluster.clone(), repository: name.clone(), trouble });
-        }
-        let Some(archive) = of.archive_id else { return Ok(Vec::new()) };
-        let options = [format!("--repo={}", numbered.number), format!("archive/{cluster}/{archive}/{part}")];
+        let Some(archive) = self.held(numbered).await?.archive_id else { return Ok(Vec::new()) };
+        let folder = format!("archive/{}/{archive}/{part}", self.cluster.name);
+        let options = [format!("--repo={}", numbered.number), folder];
         let text = self.pgbackrest()?.output("repo-ls", &options).await?;
         Ok(text.lines().map(|line| line.trim().to_owned()).collect())
     }
@@ -131,8 +127,17 @@ impl Site {
         &self.host
     }
 
-    /// A folder of PostgreSQL's user, closed to all others.
+    /// A folder of PostgreSQL's user, closed to all others, within one of that user's own, who may have put a link there.
     pub(super) fn private_folder(&self, path: &Path) -> Result<(), BackupError> {
+        self.make_folder(path)?;
+        let metadata = fs::symlink_metadata(path).map_err(BackupError::file("look at", path))?;
+        if metadata.is_dir() {
+            return Ok(());
+        }
+        Err(BackupError::file("use as a folder", path)(std::io::ErrorKind::NotADirectory.into()))
+    }
+
+    fn make_folder(&self, path: &Path) -> Result<(), BackupError> {
         match fs::DirBuilder::new().mode(0o700).create(path) {
             Ok(()) => Ok(self.host.own(path)?),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
@@ -140,9 +145,9 @@ impl Site {
         }
     }
 
-    /// The same where somebody has named it, and may have made it, empty, as somebody else.
+    /// The same where the operator has named it, and may have made it, empty, as somebody else.
     pub(super) fn named_folder(&self, path: &Path) -> Result<(), BackupError> {
-        self.private_folder(path)?;
+        self.make_folder(path)?;
         let mut entries = fs::read_dir(path).map_err(BackupError::file("look into", path))?;
         if entries.next().is_none() {
             self.host.own(path)?;
@@ -170,12 +175,12 @@ impl Site {
         self.lock_at(&self.folder.join("command.lock"), doing)
     }
 
-    /// The folder is PostgreSQL's user's, who may have put something else there.
+    /// The same of other work than a command's, by a lock of its own.
     pub(super) fn lock_at(&self, path: &Path, doing: &str) -> Result<Lock, BackupError> {
         let failed = |source| BackupError::File { doing: "lock", path: path.to_owned(), source };
         let mut options = OpenOptions::new();
-        options.create(true).truncate(false).read(true).write(true).mode(0o600).custom_flags(NO_LINK);
-        let mut file = options.open(path).map_err(failed)?;
+        options.create(true).truncate(false).read(true).write(true).mode(0o600);
+        let mut file = open_plain(&mut options, path).map_err(failed)?;
         self.host.own_file(&file, path)?;
         match file.try_lock() {
             Ok(()) => {}
@@ -269,7 +274,7 @@ impl Site {
                    pg_catalog.current_setting('port')";
         let row = client.query_one(sql, &[]).await.map_err(self.sql("ask when the server was started"))?;
         let (started, port): (i64, String) = (row.get(0), row.get(1));
-        let text = read_no_link(&data.join("postmaster.pid")).unwrap_or_default();
+        let text = read_plain(&data.join("postmaster.pid")).unwrap_or_default();
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         let at = lines.get(2).and_then(|at| at.parse::<i64>().ok());
         // The one is the second in which it began to start, the other a moment later.
@@ -319,7 +324,7 @@ impl Site {
         let repositories = self.repositories();
         let conf = Conf { folder: &self.folder, backup: &self.own, repositories: &repositories };
         let (path, text) = (self.folder.join("pgbackrest.conf"), conf.text());
-        if read_no_link(&path).ok().as_ref() != Some(&text) {
+        if read_plain(&path).ok().as_ref() != Some(&text) {
             self.private_file(&path, &text)?;
         }
         Ok(Pgbackrest {
@@ -387,6 +392,11 @@ impl Site {
             all.push(self.holdings_of(numbered).await?);
         }
         Ok(all)
+    }
+
+    /// What one of them has. An error, if that cannot be known.
+    pub(super) async fn held(&self, numbered: &Numbered<'_>) -> Result<Holdings, BackupError> {
+        self.holdings_of(numbered).await?.known(&self.cluster.name)
     }
 
     async fn holdings_of(&self, numbered: &Numbered<'_>) -> Result<Holdings, BackupError> {

@@ -1,6 +1,8 @@
 //! What is remembered of trials: the newest of each repository, whoever asked for it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::path::{Path, PathBuf};
 
 use super::reports;
 use super::site::Site;
@@ -26,32 +28,6 @@ pub(super) struct Tried {
     pub files: Option<u64>,
 }
 
-impl LastTrial {
-    pub fn of(site: &Site) -> Option<Self> {
-        let trials: Vec<Past> = Past::all(site).collect();
-        let here = |name: &str| site.stores().keys().any(|repository| repository.as_str() == name);
-        let last = trials.first()?;
-        let files = trials.iter().find(|trial| trial.all_files).is_none_or(|trial| trial.sound);
-        let each = newest(&trials).into_iter().all(|(name, trial)| trial.sound || !here(name));
-        let sound = last.sound && each && files;
-        Some(Self { at: last.at, sound, rto: last.rto, rpo: last.rpo })
-    }
-}
-
-impl Tried {
-    pub fn of(site: &Site) -> Self {
-        let trials: Vec<Past> = Past::all(site).collect();
-        let repositories = newest(&trials).into_iter().map(|(name, trial)| (name.to_owned(), trial.at)).collect();
-        let files = trials.iter().find(|trial| trial.all_files).map(|trial| trial.at);
-        Self { repositories, files }
-    }
-
-    /// Of these repositories, the one that has waited longest.
-    pub fn next<'a>(&self, of: impl Iterator<Item = &'a RepositoryName>) -> Option<&'a RepositoryName> {
-        of.min_by_key(|name| self.repositories.get(name.as_str()).copied().unwrap_or(0))
-    }
-}
-
 /// What one report says.
 struct Past {
     at: u64,
@@ -63,32 +39,81 @@ struct Past {
     rpo: Option<f64>,
 }
 
-impl Past {
-    /// The newest first.
-    fn all(site: &Site) -> impl Iterator<Item = Self> {
-        reports::all(site, "verify").map(|(at, report)| {
-            let meant = report["repository"].as_str();
-            Self {
-                at,
-                repository: meant.or(report["backup"]["repository"].as_str()).map(str::to_owned),
-                sound: report["sound"] == true,
-                all_files: report["files"] == true && meant.is_none(),
-                rto: report["rto"]["total_seconds"].as_f64(),
-                rpo: report["rpo"]["archive_age_seconds"].as_f64(),
-            }
-        })
+/// What the reports say that are kept, by their files, whose names are in the order of time.
+#[derive(Default)]
+pub(super) struct Trials {
+    past: BTreeMap<PathBuf, Past>,
+}
+
+impl LastTrial {
+    pub fn of(site: &Site) -> Option<Self> {
+        let mut trials = Trials::default();
+        trials.look(site);
+        trials.last(site)
     }
 }
 
-/// The newest of each repository.
-fn newest(trials: &[Past]) -> BTreeMap<&str, &Past> {
-    let of = |trial| Some((Past::repository(trial)?, trial));
-    trials.iter().rev().filter_map(of).collect()
+impl Trials {
+    /// Reads what is new: a report does not change once it is there.
+    pub fn look(&mut self, site: &Site) {
+        self.look_at(reports::files(site, "verify"));
+    }
+
+    /// What cannot be read is passed over.
+    fn look_at(&mut self, files: Vec<PathBuf>) {
+        self.past.retain(|path, _| files.binary_search(path).is_ok());
+        for path in files {
+            if let Entry::Vacant(place) = self.past.entry(path)
+                && let Some(past) = Past::read(place.key())
+            {
+                place.insert(past);
+            }
+        }
+    }
+
+    pub fn last(&self, site: &Site) -> Option<LastTrial> {
+        let here = |name: &str| site.stores().keys().any(|repository| repository.as_str() == name);
+        let (_, last) = self.past.last_key_value()?;
+        let files = self.newest_of_all_files().is_none_or(|trial| trial.sound);
+        let each = self.newest().into_iter().all(|(name, trial)| trial.sound || !here(name));
+        let sound = last.sound && each && files;
+        Some(LastTrial { at: last.at, sound, rto: last.rto, rpo: last.rpo })
+    }
+
+    pub fn tried(&self) -> Tried {
+        let repositories = self.newest().into_iter().map(|(name, trial)| (name.to_owned(), trial.at)).collect();
+        Tried { repositories, files: self.newest_of_all_files().map(|trial| trial.at) }
+    }
+
+    /// Of each repository: of those that have the same key the last is what stays.
+    fn newest(&self) -> BTreeMap<&str, &Past> {
+        self.past.values().filter_map(|trial| Some((trial.repository.as_deref()?, trial))).collect()
+    }
+
+    fn newest_of_all_files(&self) -> Option<&Past> {
+        self.past.values().rfind(|trial| trial.all_files)
+    }
+}
+
+impl Tried {
+    /// Of these repositories, the one that has waited longest.
+    pub fn next<'a>(&self, of: impl Iterator<Item = &'a RepositoryName>) -> Option<&'a RepositoryName> {
+        of.min_by_key(|name| self.repositories.get(name.as_str()).copied().unwrap_or(0))
+    }
 }
 
 impl Past {
-    fn repository(&self) -> Option<&str> {
-        self.repository.as_deref()
+    fn read(path: &Path) -> Option<Self> {
+        let (at, report) = reports::read(path)?;
+        let meant = report["repository"].as_str();
+        Some(Self {
+            at,
+            repository: meant.or(report["backup"]["repository"].as_str()).map(str::to_owned),
+            sound: report["sound"] == true,
+            all_files: report["files"] == true && meant.is_none(),
+            rto: report["rto"]["total_seconds"].as_f64(),
+            rpo: report["rpo"]["archive_age_seconds"].as_f64(),
+        })
     }
 }
 
@@ -107,17 +132,32 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_of_each_repository_counts() {
-        let past = |at, repository: Option<&str>, sound| Past {
-            at,
-            repository: repository.map(str::to_owned),
-            sound,
-            all_files: false,
-            rto: None,
-            rpo: None,
+    fn the_newest_of_each_repository_counts_and_a_report_is_read_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
         };
-        let trials = [past(3, Some("near"), true), past(2, Some("far"), false), past(1, Some("near"), false)];
-        let found: Vec<_> = newest(&trials).into_iter().map(|(name, trial)| (name, trial.at, trial.sound)).collect();
-        assert_eq!(found, [("far", 2, false), ("near", 3, true)]);
+        let files = vec![
+            put("verify-1.json", r#"{"repository": "near", "sound": false, "files": true}"#),
+            put("verify-2.json", r#"{"backup": {"repository": "far"}, "sound": false, "files": true}"#),
+            put("verify-3.json", r#"{"repository": "near", "sound": true}"#),
+            put("verify-4.json", "cut of"),
+        ];
+        let mut trials = Trials::default();
+        trials.look_at(files.clone());
+        let found = |trials: &Trials| {
+            let newest = trials.newest().into_iter().map(|(name, trial)| (name.to_owned(), trial.sound));
+            newest.collect::<Vec<_>>()
+        };
+        assert_eq!(found(&trials), [("far".to_owned(), false), ("near".to_owned(), true)]);
+        // The whole of all repositories was read where none was named.
+        assert_eq!(trials.newest_of_all_files().unwrap().repository.as_deref(), Some("far"));
+        put("verify-3.json", r#"{"repository": "near", "sound": false}"#);
+        put("verify-4.json", r#"{"repository": "far", "sound": true}"#);
+        trials.look_at(files[2..].to_vec());
+        assert_eq!(found(&trials), [("far".to_owned(), true), ("near".to_owned(), true)]);
+        assert_eq!(trials.past.len(), 2, "what is not there any more is kept");
     }
 }

@@ -202,10 +202,7 @@ async fn attempt(
             examine(site, &mut scratch, reached, progress, verified).await?;
             remove(scratch).await;
         }
-        // Of this machine, and nothing of the backup.
-        Err(error @ (BackupError::NoRoom { .. } | BackupError::NotHere { .. } | BackupError::Program { .. })) => {
-            return Err(error);
-        }
+        Err(error) if error.is_of_this_machine() => return Err(error),
         Err(error) => {
             let text = format!("the backup cannot be restored: {}", causes(&error));
             verified.check("restore", begin, "failed".to_owned(), vec![Finding::danger("not_restored", text)]);
@@ -401,9 +398,7 @@ fn measure(site: &Site, scratch: &Scratch, standard: Option<&Baseline>, verified
 
 /// Recovery to the end takes a segment that cannot be read for the end. How far it came, and what is wrong with that.
 pub(super) async fn log_end(site: &Site, scratch: &Scratch) -> Result<(String, Option<Finding>), BackupError> {
-    let holdings = site.holdings().await?;
-    let of = holdings.iter().find(|of| of.repository == scratch.backup().repository);
-    let newest = of.and_then(|of| of.archive.as_ref()).and_then(|(_, newest)| newest.get(8..24));
+    let newest = scratch.archived().and_then(|newest| newest.get(8..24));
     let lsn = &scratch.recovered().lsn;
     let Some(newest) = newest.filter(|_| !lsn.is_empty()) else {
         return Ok(("there is none after the backup".to_owned(), None));

@@ -46,6 +46,12 @@ pub(super) fn name(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()?.get(..24)
 }
 
+/// Whether an archive has the segment: its files have a checksum behind their names. What a server left unfinished when
+/// another was promoted is archived beside it, as `.partial`, and is not the whole one.
+pub(super) fn lists(archived: &[String], name: &str) -> bool {
+    archived.iter().any(|file| file.strip_prefix(name).is_some_and(|rest| rest.starts_with('-')))
+}
+
 /// Files of segments, the oldest first.
 fn segments(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -62,8 +68,10 @@ fn is_partial(path: &Path) -> bool {
 
 /// The folder and each that something was moved aside to.
 fn folders(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(aside(folder)).into_iter().flatten().flatten().map(|entry| entry.path());
-    std::iter::once(folder.to_owned()).chain(entries.filter(|path| path.is_dir())).collect()
+    let entries = fs::read_dir(aside(folder)).into_iter().flatten().flatten();
+    // Not a link to one.
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    std::iter::once(folder.to_owned()).chain(folders.map(|entry| entry.path())).collect()
 }
 
 fn all(folder: &Path) -> impl Iterator<Item = PathBuf> {
@@ -76,7 +84,7 @@ pub(super) fn whole(folder: &Path) -> Vec<PathBuf> {
 }
 
 pub(super) fn size(folder: &Path) -> u64 {
-    all(folder).filter_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.len()).sum()
+    all(folder).filter_map(|path| fs::symlink_metadata(path).ok()).map(|metadata| metadata.len()).sum()
 }
 
 pub(super) fn newest_timeline(folder: &Path) -> u32 {
@@ -84,7 +92,7 @@ pub(super) fn newest_timeline(folder: &Path) -> u32 {
     all(folder).filter_map(of).max().unwrap_or_default()
 }
 
-/// Where pg_receivewal would begin: the one that it was writing, or behind the last that is whole.
+/// The newest: pg_receivewal goes on with it or, where it is whole, behind it.
 pub(super) fn next(folder: &Path) -> Option<Segment> {
     let last = segments(folder).pop()?;
     Segment::parse(last.file_name()?.to_str()?)
@@ -172,6 +180,15 @@ mod tests {
         assert_eq!(names(whole(folder.path())), ["000000010000000000000001", "000000010000000000000000"]);
         assert_eq!(next(folder.path()).unwrap().to_string(), "000000010000000000000002");
         assert_eq!((newest_timeline(folder.path()), size(folder.path())), (1, 12));
+    }
+
+    #[test]
+    fn a_segment_of_which_the_archive_has_the_beginning_only_is_not_let_go() {
+        let name = "000000010000000000000005";
+        let archived = |names: &[&str]| names.iter().map(|rest| format!("{name}{rest}")).collect::<Vec<_>>();
+        assert!(lists(&archived(&[".partial-0a1b.zst", "-0a1b.zst"]), name));
+        assert!(lists(&archived(&["-0a1b"]), name));
+        assert!(!lists(&archived(&[".partial-0a1b.zst", ".partial-0a1b", ".00000028.backup"]), name));
     }
 
     /// What a server would run, with `archive-get` in the place of pgBackRest.

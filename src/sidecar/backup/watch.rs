@@ -6,6 +6,7 @@ use serde::Serialize;
 use tokio_postgres::Client;
 
 use super::error::BackupError;
+use super::reports::as_seconds;
 use super::site::{Site, Writer};
 use crate::base::causes;
 
@@ -22,19 +23,15 @@ pub struct Archiving {
     pub waiting_segments: i64,
     pub waiting_bytes: u64,
     /// How long the oldest of it has waited.
-    #[serde(serialize_with = "in_seconds")]
+    #[serde(serialize_with = "as_seconds")]
     pub lag: Duration,
     /// Why none of it can get to a repository.
     pub unarchived: Option<Unarchived>,
     /// 0: a segment is archived when it is full, however long that takes.
-    #[serde(skip)]
+    #[serde(rename = "archive_timeout", serialize_with = "as_seconds")]
     pub timeout: Duration,
     /// Of the file system that the log is on, where this machine can see it.
     pub free_bytes: Option<u64>,
-}
-
-fn in_seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(duration.as_secs_f64())
 }
 
 /// A server that does not archive as pgward's backups need it.
@@ -53,7 +50,8 @@ impl Unarchived {
         }
     }
 
-    pub(super) async fn of(site: &Site, client: &Client) -> Result<Option<Self>, BackupError> {
+    /// `client`: to the server. `None`: it does.
+    pub async fn of(site: &Site, client: &Client) -> Result<Option<Self>, BackupError> {
         let sql = "select pg_catalog.current_setting('archive_mode') = 'off', \
                    coalesce(pg_catalog.current_setting('archive_library', true), '') = '' \
                    and pg_catalog.strpos(pg_catalog.current_setting('archive_command'), 'archive-push') = 0";

@@ -11,9 +11,9 @@ begin
             message = 'only a superuser can make a login that backups are made as',
             hint = 'Row security must not hide rows from a backup, and only superusers give BYPASSRLS.';
     end if;
-    -- pg_read_all_stats: what waits to be archived.
     -- Who may replicate may read the log, and keep it from being removed.
     execute format('alter role %I bypassrls %s', login, case when receives then 'replication' else 'noreplication' end);
+    -- pg_monitor: what waits to be archived, and what the server still has of its log.
     execute format('grant pg_read_all_data, pg_read_all_settings, pg_read_all_stats, pg_checkpoint, pg_monitor to %I', login);
     for part in select d.datname from pg_database d where d.datallowconn and not d.datistemplate loop
         execute format('grant connect on database %I to %I', part, login);

@@ -182,6 +182,11 @@ fn judge(table: &str, recorded: &Reading, found: Option<&Reading>, moving: Optio
             "it was dropped, renamed, emptied or written anew while it was read on the primary".to_owned(),
         )),
         (Reading::Locked, Some(_)) => Err(not_compared("somebody held a lock on it on the primary".to_owned())),
+        (Reading::Planned, _) | (_, Some(Reading::Planned)) => Err(not_compared(
+            "to ask for a materialized view is to run what its indexes and statistics are made of, and others than \
+             superusers make these"
+                .to_owned(),
+        )),
         (Reading::Read(_), Some(Reading::Moved | Reading::Locked)) => {
             Err(not_compared("somebody else is at work in the copy".to_owned()))
         }

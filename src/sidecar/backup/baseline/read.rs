@@ -4,7 +4,8 @@
 //! The reader sees everything, so nothing of the tenants' making may run as it. Their tables are read by COPY, which plans
 //! nothing: a query would have the planner compute what an index or a statistics object on the table is made of. The types'
 //! output functions only a superuser can make. Who asks for a materialized view, which COPY does not take, asks for one
-//! that has neither.
+//! that has neither, and that nobody but a superuser can give them while it is asked for: no lock that a reader can have
+//! keeps its owner from it.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -22,8 +23,12 @@ use crate::sidecar::backup::pgbackrest::Progress;
 /// passwords. Statistics are no part of what a database holds.
 const TABLES: &str = "
     select c.oid, c.relfilenode, n.nspname = 'pg_catalog' as catalogue, c.relkind = 'm' as view,
-        exists (select from pg_index i where i.indrelid = c.oid and (i.indexprs is not null or i.indpred is not null))
-            or exists (select from pg_statistic_ext s where s.stxrelid = c.oid) as planned, format('%I.%I', n.nspname, c.relname) as name,
+        c.relkind = 'm' and (o.rolcanlogin and not o.rolsuper
+            or exists (select from pg_index i where i.indrelid = c.oid and (i.indexprs is not null or i.indpred is not null))
+            or exists (select from pg_statistic_ext s where s.stxrelid = c.oid)
+            or exists (select from pg_roles r where r.rolcanlogin and not r.rolsuper and pg_has_role(r.oid, o.oid, 'member')))
+            as planned,
+        format('%I.%I', n.nspname, c.relname) as name,
         case c.oid
             when 'pg_class'::regclass then '(to_jsonb(t.*) - ''{relpages,reltuples,relallvisible,relallfrozen,relfrozenxid,\
                 relminmxid,relhasindex,relhasrules,relhastriggers,relhassubclass}''::text[])::text'
@@ -31,7 +36,7 @@ const TABLES: &str = "
             when 'pg_authid'::regclass then '(to_jsonb(t.*) - ''{rolpassword}''::text[])::text'
             else 'concat(t.*)'
         end as contents
-    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_roles o on o.oid = c.relowner
     where c.relkind in ('r', 'm') and c.relpersistence = 'p' and c.relispopulated and n.nspname <> 'pg_toast'
         and c.oid not in ('pg_statistic'::regclass, 'pg_statistic_ext_data'::regclass)
         and (not c.relisshared or current_database() = $1)
@@ -113,7 +118,7 @@ struct Table {
     filenode: u32,
     catalogue: bool,
     view: bool,
-    /// Whether a plan for it would compute something.
+    /// Of a materialized view: whether a plan for it computes what others have made, or may by the time that it is made.
     planned: bool,
     name: String,
     contents: String,
@@ -162,8 +167,8 @@ impl Table {
 
     async fn digest(&self, client: &Client) -> Result<Reading, tokio_postgres::Error> {
         let Self { name, contents, .. } = self;
-        if self.view && self.planned {
-            return Ok(Reading::Locked);
+        if self.planned {
+            return Ok(Reading::Planned);
         }
         let digest = if self.catalogue || self.view {
             let sql = format!(

@@ -52,7 +52,7 @@ fn what_differs_is_damage_unless_something_was_on_its_way() {
     // Whatever was on its way, what cannot be read was not made so by it.
     let broken = Reading::Failed("invalid page".to_owned());
     assert_eq!(kinds(&[("t", one.clone())], &[("t", broken.clone())], 9), [(Danger, "table_unreadable")]);
-    for open in [Reading::Moved, Reading::Locked, broken] {
+    for open in [Reading::Moved, Reading::Locked, Reading::Planned, broken] {
         assert_eq!(kinds(&[("t", open)], &[("t", one.clone())], 0), [(Warning, "table_not_compared")]);
     }
 }
