@@ -7,6 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+
 use super::super::Failure;
 use super::super::files::{beside, failed, sync};
 use super::manifest::{Encrypted, Manifest, list};
@@ -15,7 +17,6 @@ use super::source::Source;
 use crate::base::{TenantId, clock};
 use crate::cli::output::warn;
 use crate::config::Isolation;
-use crate::local::NO_LINK;
 
 /// In an encrypted export: the manifest of what is in the other files.
 const CONTENTS: &str = "contents.json";
@@ -146,8 +147,9 @@ impl Export {
 /// What an export is being made in has its name, this, and some digits.
 const PARTIAL: &str = "partial-";
 
-#[allow(clippy::cast_possible_wrap, reason = "a flag")]
-const NO_WAIT: i32 = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+/// Others may put things in a folder's place: a link leads elsewhere, and a pipe would have whoever opens it wait.
+#[allow(clippy::cast_possible_wrap, reason = "flags")]
+const FOLDER: i32 = (OFlags::DIRECTORY.bits() | OFlags::NOFOLLOW.bits()) as i32;
 
 /// Removes what exports into this folder have left that were killed: it may not have been encrypted yet. What is in use is
 /// locked.
@@ -160,8 +162,7 @@ pub(in crate::cli::tenant) fn sweep(folder: &Path) {
         if !digits.is_some_and(|digits| digits.len() == 8 && digits.iter().all(u8::is_ascii_hexdigit)) {
             continue;
         }
-        // Others may put things there: a link leads elsewhere, and a pipe would have whoever opens it wait.
-        let opened = OpenOptions::new().read(true).custom_flags(NO_LINK | NO_WAIT).open(&path);
+        let opened = OpenOptions::new().read(true).custom_flags(FOLDER).open(&path);
         let removed = opened.and_then(|folder| match folder.try_lock() {
             Ok(()) => fs::remove_dir_all(&path),
             Err(TryLockError::WouldBlock) => Ok(()),
