@@ -52,6 +52,11 @@ fn idle_time() -> Option<Duration> {
     Some(Duration::from_millis(10 * idle))
 }
 
+/// In thousandths.
+pub(super) fn share(time: Duration, of: Duration) -> usize {
+    usize::try_from(time.as_micros() * 1_000 / of.as_micros().max(1)).unwrap_or(usize::MAX)
+}
+
 /// What one core sees of itself and of the others.
 #[derive(Debug, Default)]
 pub(super) struct Balance {
@@ -67,10 +72,7 @@ impl Balance {
     pub fn look(&mut self, core: &Core, own: usize, cores: &[CoreHandle]) {
         let (now, Some(times)) = (Instant::now(), Times::now()) else { return };
         let Some((then, before)) = self.last.replace((now, times)) else { return };
-        let share = |time: Duration| {
-            let elapsed = now.duration_since(then).as_micros().max(1);
-            usize::try_from(time.as_micros() * 1_000 / elapsed).unwrap_or(usize::MAX)
-        };
+        let share = |time| share(time, now.duration_since(then));
         let load = share(times.ran.saturating_sub(before.ran));
         let idle = (load >= FULL).then(idle_time).flatten();
         // Where that is not known yet, it is at the next look.

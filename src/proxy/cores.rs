@@ -10,6 +10,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 
 use super::balance::Balance;
+use super::pace::Pace;
 use crate::admin::{Control, console};
 use crate::base::clock;
 use crate::pool::{Poke, Shard};
@@ -87,15 +88,16 @@ async fn answer_pokes(core: Rc<Core>, mut pokes: mpsc::UnboundedReceiver<Poke>) 
 }
 
 async fn tick(index: usize, core: Rc<Core>, control: ControlCell) {
-    let mut balance = Balance::default();
+    let (mut balance, mut pace) = (Balance::default(), Pace::default());
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        core.tidy(Instant::now(), clock::unix_now());
         if let Some(control) = control.get() {
+            pace.look(&core, index, &control.cores);
             balance.look(&core, index, &control.cores);
         }
+        core.tidy(Instant::now(), clock::unix_now());
     }
 }
 

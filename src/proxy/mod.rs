@@ -3,7 +3,8 @@
 //! ```text
 //!   control runtime    listeners, JWKS refreshers, HTTP, signals, reload, shutdown
 //!     | deals clients, asks for lists
-//!   core 0 .. n        a thread, a runtime, its sessions and its shard of every pool
+//!   core 0 .. n        a thread, a runtime, its sessions and its shard of every pool; signatures are checked by
+//!                      a thread of its own that stands back
 //! ```
 //!
 //! Running, then draining (no new clients, idle ones told 57P01, transactions finish), then closing
@@ -14,6 +15,7 @@ mod cores;
 mod follow;
 mod functions;
 mod listen;
+mod pace;
 mod reload;
 mod tenants;
 

@@ -20,7 +20,7 @@ pub struct CancelKeys(DashMap<u32, Arc<CancelSlot>>);
 /// What a cancel request for one session would hit right now.
 #[derive(Debug)]
 pub(super) struct CancelSlot {
-    secret: Secret,
+    pub secret: Secret,
     state: Mutex<State>,
     /// Requests under way have come to their end.
     settled: Notify,
@@ -46,7 +46,6 @@ struct State {
 #[derive(Debug)]
 pub(super) struct CancelKey {
     pub id: u32,
-    pub secret: Secret,
     pub slot: Arc<CancelSlot>,
     shared: Arc<super::Shared>,
 }
@@ -74,13 +73,13 @@ impl CancelKeys {
         let long: [u8; 32] = rand::random();
         let length = if minor >= 2 { long.len() } else { 4 };
         let secret = Secret::new(long.get(..length).unwrap_or(&long));
-        let slot = Arc::new(CancelSlot { secret: secret.clone(), state: Mutex::default(), settled: Notify::new() });
+        let slot = Arc::new(CancelSlot { secret, state: Mutex::default(), settled: Notify::new() });
         loop {
             // Positive as an i32: some drivers show it to people.
             let id = mark(rand::random_range(1..=i32::MAX.cast_unsigned()));
             if let dashmap::Entry::Vacant(place) = shared.cancel_keys.0.entry(id) {
                 place.insert(Arc::clone(&slot));
-                return CancelKey { id, secret, slot, shared: Arc::clone(shared) };
+                return CancelKey { id, slot, shared: Arc::clone(shared) };
             }
         }
     }

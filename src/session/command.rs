@@ -74,13 +74,14 @@ pub struct CoreHandle {
     pub clients: Arc<AtomicUsize>,
     /// Those of them that are logging in.
     pub logins: Arc<AtomicUsize>,
-    /// How busy its thread is, in thousandths of a CPU.
+    /// How busy its thread is, in thousandths of a CPU, and how much of that is for sessions that work.
     pub load: Arc<AtomicUsize>,
+    pub work: Arc<AtomicUsize>,
 }
 
 impl CoreHandle {
     pub fn new(commands: mpsc::UnboundedSender<Command>) -> Self {
-        Self { commands, clients: Arc::default(), logins: Arc::default(), load: Arc::default() }
+        Self { commands, clients: Arc::default(), logins: Arc::default(), load: Arc::default(), work: Arc::default() }
     }
 
     /// A core that has stopped drops what it is sent.

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
@@ -19,6 +19,7 @@ use super::login::Reported;
 use super::reading::Refused;
 use super::room::Rooms;
 use super::terms::Terms;
+use super::turnstile::Turnstile;
 use super::world::World;
 use crate::audit::Audit;
 use crate::base::{Interned, NodeName, Party};
@@ -84,6 +85,10 @@ impl Shared {
 /// stay in the cache.
 const CHUNK: usize = 64 * 1024;
 
+/// What a transaction takes, and what passes through in a microsecond, as `scripts/bench` finds it.
+const TRANSACTION: Duration = Duration::from_micros(15);
+const BYTES_A_MICROSECOND: u64 = 1_500;
+
 /// Shapes whose facts are remembered.
 const SHAPES: usize = 8_192;
 
@@ -121,16 +126,12 @@ pub struct Core {
     read_buffer: Cell<Vec<u8>>,
     write_buffer: Cell<Vec<u8>>,
     replay_buffers: RefCell<Vec<Vec<u8>>>,
-    /// For what takes long: one at a time.
-    turns: Semaphore,
+    pub(super) turnstile: Turnstile,
     /// What replicas would not run.
     pub(super) refused: RefCell<Refused>,
     /// For backends in sessions' hands.
     pub(super) links: Rooms<Link>,
 }
-
-/// How often sockets are looked at between one login and the next.
-const LOOKS: usize = 4;
 
 /// As many as batches are under way at once, most of the time.
 const REPLAY_BUFFERS: usize = 32;
@@ -151,7 +152,7 @@ impl Core {
             read_buffer: Cell::default(),
             write_buffer: Cell::default(),
             replay_buffers: RefCell::default(),
-            turns: Semaphore::new(1),
+            turnstile: Turnstile::default(),
             refused: RefCell::default(),
             links: Rooms::default(),
         }
@@ -223,16 +224,6 @@ impl Core {
         fresh
     }
 
-    /// Waits for the turn to do what takes long on this thread, such as a login: between two of these all sockets are
-    /// looked at, several times, so that a crowd that logs in does not hold up those who are in.
-    pub(super) async fn take_turn(&self) {
-        // Never closed, so there is no error.
-        let _turn = self.turns.acquire().await;
-        for _ in 0..LOOKS {
-            tokio::task::yield_now().await;
-        }
-    }
-
     /// The same statement under a new number: the old one's plan has had its day.
     pub(super) fn renewed(&self, statement: &Statement) -> Rc<Statement> {
         {
@@ -292,6 +283,19 @@ impl Core {
     pub fn recheck(&self, now: Instant) {
         self.entries.borrow().values().filter(|entry| entry.backend.get().is_some()).for_each(|entry| entry.wake());
         self.shard.tidy(now);
+    }
+
+    /// Whether clients that log in wait while those who are in have much to do.
+    pub fn pace_logins(&self, paced: bool) {
+        self.turnstile.set_paced(paced);
+    }
+
+    /// About how long this thread has worked for sessions since it last carried its counters over.
+    pub fn worked(&self) -> Duration {
+        let Self { stats, .. } = self;
+        let bytes = stats.bytes_from_clients.get().saturating_add(stats.bytes_to_clients.get());
+        TRANSACTION.saturating_mul(u32::try_from(stats.transactions.get()).unwrap_or(u32::MAX))
+            + Duration::from_micros(bytes / BYTES_A_MICROSECOND)
     }
 
     /// Ends sessions: all of them, with this kick.

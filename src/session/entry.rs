@@ -12,6 +12,7 @@ use super::incoming::Hop;
 use crate::base::{NodeName, Party};
 use crate::config::{PoolMode, Settings};
 use crate::pool::BackendRow;
+use crate::wire::startup::Startup;
 
 /// Why a session is asked to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +79,38 @@ pub(super) struct Held {
     pub born: Instant,
 }
 
+/// What a client says of itself: user, database and application, between which there are NULs, as there are in the
+/// startup packet. In one piece, since clients that do nothing are to take little memory.
+#[derive(Debug, Clone, Default)]
+pub struct Said(Box<str>);
+
+impl Said {
+    pub(super) fn of(startup: &Startup) -> Self {
+        let said = |name| startup.get(name).unwrap_or_default();
+        Self::new(said("user"), said("database"), said("application_name"))
+    }
+
+    pub fn new(user: &str, database: &str, application: &str) -> Self {
+        Self([user, database, application].join("\0").into_boxed_str())
+    }
+
+    pub fn user(&self) -> &str {
+        self.part(0)
+    }
+
+    pub fn database(&self) -> &str {
+        self.part(1)
+    }
+
+    pub fn application(&self) -> &str {
+        self.part(2)
+    }
+
+    fn part(&self, at: usize) -> &str {
+        self.0.split('\0').nth(at).unwrap_or_default()
+    }
+}
+
 /// Who a session is, from login to end.
 #[derive(Debug, Clone)]
 pub struct Profile {
@@ -87,9 +120,7 @@ pub struct Profile {
     pub pool: usize,
     /// `None`: it gave up its token.
     pub party: Option<Party>,
-    pub user: Box<str>,
-    pub database: Box<str>,
-    pub application: Box<str>,
+    pub said: Said,
     pub peer: Option<SocketAddr>,
     pub tls: bool,
     pub mode: PoolMode,

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use super::cancel::{CancelKey, CancelKeys};
 use super::command::Place;
 use super::core::{Core, Shared};
-use super::entry::{Entry, Kick, Phase, Profile};
+use super::entry::{Entry, Kick, Phase, Profile, Said};
 use super::handshake::{Refused, Started, close};
 use super::incoming::Hop;
 use super::login::{Login, being_drained, decide, place_of};
@@ -178,10 +178,9 @@ impl Started {
     ) -> Result<Login, (Option<Stream>, Refused)> {
         match self.open(core, world, &way, self.who_proved(identity), token).await {
             Ok((goes, to_client)) => {
-                let text = |name| self.startup.get(name).unwrap_or_default().into();
-                let names = [text("user"), text("database"), text("application_name")];
-                let Self { stream, visitor, input, .. } = self;
-                let mut forwarded = Forwarded::new(core, world, way, stream, goes, visitor.peer, names);
+                let Self { stream, visitor, startup, input } = self;
+                let said = Said::of(&startup);
+                let mut forwarded = Forwarded::new(core, world, way, stream, goes, visitor.peer, said);
                 (forwarded.to_client, forwarded.to_node) = (to_client, input);
                 core.stats.login("forwarded");
                 Ok(Login::Forwarded(Box::new(forwarded)))
@@ -265,7 +264,7 @@ pub(super) async fn forward_tls(
     let (node, stream) = called.inspect_err(unreachable(core)).ok()?;
     record(core, who, node, true).await.ok()?;
     let goes = Goes { stream, node: Arc::clone(node), slot };
-    let forwarded = Forwarded::new(core, world, way, Stream::Plain(tcp), goes, peer, Default::default());
+    let forwarded = Forwarded::new(core, world, way, Stream::Plain(tcp), goes, peer, Said::default());
     core.stats.login("forwarded");
     Some(Login::Forwarded(Box::new(forwarded)))
 }
@@ -337,7 +336,7 @@ impl Forwarded {
         client: Stream,
         Goes { stream, node, slot }: Goes,
         peer: Option<SocketAddr>,
-        [user, database, application]: [Box<str>; 3],
+        said: Said,
     ) -> Self {
         let same = core.shared.world.load().has_same(world, &way.tenant);
         // For its number alone: the client has that of the other node's session.
@@ -346,9 +345,7 @@ impl Forwarded {
             id: key.id,
             pool: usize::MAX,
             party: Some(way.tenant),
-            user,
-            database,
-            application,
+            said,
             peer,
             tls: client.is_tls(),
             mode: PoolMode::Session,

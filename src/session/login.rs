@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::cancel::{CancelKey, CancelKeys};
 use super::core::Core;
-use super::entry::{Entry, Profile};
+use super::entry::{Entry, Profile, Said};
 use super::forward::{Forwarded, Way, tagged};
 use super::handshake::{Refused, Started};
 use super::incoming::{self, Came};
@@ -141,13 +141,16 @@ impl Started {
             core.stats.login("not_forwarded");
             return Err(refuse::not_forwarded().into());
         }
+        if !console {
+            core.turnstile.keep_pace().await;
+        }
         if !console && let Some(database) = world.plain(&name) {
             let wish = Wish { user: &user, name: &name, database, settings };
             let (admitted, context, reported) = self.admit_plain(core, world, wish).await?;
             return Ok((Entered::Here(Here::Session(Box::new((admitted, context, reported)))), Arc::clone(world)));
         }
         let password = self.password().await?;
-        core.take_turn().await;
+        core.turnstile.take_turn().await;
         let now = clock::unix_now();
         if console {
             let known = world.settings.console.users.get(&user);
@@ -253,19 +256,16 @@ impl Here {
         for (name, value) in &reported {
             encode::parameter(&mut out, name, value);
         }
-        encode::cancel_key(&mut out, key.id, &key.secret);
+        encode::cancel_key(&mut out, key.id, &key.slot.secret);
         out.extend_from_slice(encode::READY);
         if stream.write_all(&out).await.is_err() || stream.flush().await.is_err() {
             return Err((None, Refused::Gone));
         }
-        let text = |name| startup.get(name).unwrap_or_default().into();
         let entry = Rc::new(Entry::new(Profile {
             id: key.id,
             pool: admitted.local.pool.id(),
             party: Some(admitted.terms.id.clone()),
-            user: text("user"),
-            database: text("database"),
-            application: text("application_name"),
+            said: Said::of(&startup),
             peer: visitor.peer,
             tls: stream.is_tls(),
             mode: admitted.terms.mode,

@@ -61,13 +61,14 @@ mod switch;
 mod terms;
 mod travel;
 mod trial;
+mod turnstile;
 mod upstream;
 mod world;
 
 pub use self::cancel::CancelKeys;
 pub use self::core::{Core, Sends, Shared};
 pub use command::{Command, CoreHandle, Place};
-pub use entry::{ClientRow, Kick, Phase, Profile};
+pub use entry::{ClientRow, Kick, Phase, Profile, Said};
 pub use forward::drain;
 pub use handshake::{Accepted, Door, tell};
 pub use incoming::Hop;

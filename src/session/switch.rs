@@ -107,7 +107,7 @@ impl Session {
 
     async fn admit_by(&self, token: &Secret, world: &World) -> Result<(Admitted, Arc<Context>, Reported), Refused> {
         let core = &self.core;
-        core.take_turn().await;
+        core.turnstile.take_turn().await;
         let identity = world.verifier.verify(token.expose(), clock::unix_now()).await.map_err(|error| {
             core.stats.login(error.outcome());
             tracing::info!(session = self.entry.id, outcome = error.outcome(), "a session's new token was refused");

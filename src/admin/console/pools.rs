@@ -77,7 +77,7 @@ fn table(pools: Vec<(PoolRow, usize)>, clients: &[ClientRow]) -> Vec<Row> {
 mod tests {
     use super::*;
     use crate::base::{Party, TenantId};
-    use crate::session::Profile;
+    use crate::session::{Profile, Said};
     use crate::wire::table::Value;
 
     #[test]
@@ -100,9 +100,7 @@ mod tests {
                 id: 1,
                 pool,
                 party: Some(Party::Tenant(TenantId::parse("acme").unwrap())),
-                user: "app".into(),
-                database: "acme".into(),
-                application: "".into(),
+                said: Said::new("app", "acme", ""),
                 peer: None,
                 tls: false,
                 mode: if pool == 2 { PoolMode::Session } else { PoolMode::Transaction },
