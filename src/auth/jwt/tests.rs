@@ -8,18 +8,31 @@ use super::*;
 use crate::base::ids::NameError;
 use crate::base::{Access, Region, TenantId};
 
-/// Runs a verification that needs no runtime: a known key must not wait for anything.
-fn ready<T>(future: impl Future<Output = T>) -> T {
-    let mut future = std::pin::pin!(future);
-    match future.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
-        std::task::Poll::Ready(value) => value,
-        std::task::Poll::Pending => panic!("waited although the key is known"),
-    }
+thread_local! {
+    static RUNTIME: tokio::runtime::Runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+}
+
+fn done<T>(verification: impl Future<Output = T>) -> T {
+    RUNTIME.with(|runtime| runtime.block_on(verification))
+}
+
+#[test]
+fn only_a_signature_that_is_new_is_waited_for() {
+    let signer = Signer::new(Algorithm::ES256);
+    let verifier = Verifier::new(&[signer.issuer()]).unwrap();
+    let token = signer.sign(&claims());
+    let at_once = || futures_util::FutureExt::now_or_never(verifier.verify(token.as_bytes(), NOW));
+    RUNTIME.with(|runtime| {
+        let _entered = runtime.enter();
+        assert!(at_once().is_none());
+        runtime.block_on(verifier.verify(token.as_bytes(), NOW)).unwrap();
+        assert!(at_once().unwrap().is_ok());
+    });
 }
 
 fn verify_at(issuer: &Issuer, token: impl AsRef<[u8]>, now: u64) -> Result<Identity, AuthError> {
     let verifier = Verifier::new(std::slice::from_ref(issuer)).unwrap();
-    ready(verifier.verify(token.as_ref(), now))
+    done(verifier.verify(token.as_ref(), now))
 }
 
 fn verify(issuer: &Issuer, token: impl AsRef<[u8]>) -> Result<Identity, AuthError> {
@@ -148,8 +161,8 @@ fn the_key_of_one_issuer_signs_nothing_for_another() {
     let second = Issuer { issuer: "https://other.example/".into(), ..other.issuer() };
     let verifier = Verifier::new(&[one.issuer(), second]).unwrap();
     let theirs = claims_with("iss", json!("https://other.example/"));
-    assert!(ready(verifier.verify(other.sign(&theirs).as_bytes(), NOW)).is_ok());
-    assert_eq!(ready(verifier.verify(one.sign(&theirs).as_bytes(), NOW)).unwrap_err(), AuthError::Signature);
+    assert!(done(verifier.verify(other.sign(&theirs).as_bytes(), NOW)).is_ok());
+    assert_eq!(done(verifier.verify(one.sign(&theirs).as_bytes(), NOW)).unwrap_err(), AuthError::Signature);
 }
 
 #[test]
@@ -423,12 +436,12 @@ fn every_truncation_and_every_changed_byte_is_refused() {
     let verifier = Verifier::new(&[signer.issuer()]).unwrap();
     let token = signer.sign(&claims()).into_bytes();
     for end in 0..token.len() {
-        assert!(ready(verifier.verify(&token[..end], NOW)).is_err(), "cut at {end}");
+        assert!(done(verifier.verify(&token[..end], NOW)).is_err(), "cut at {end}");
     }
     for at in 0..token.len() {
         let mut changed = token.clone();
         changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
-        assert!(ready(verifier.verify(&changed, NOW)).is_err(), "changed at {at}");
+        assert!(done(verifier.verify(&changed, NOW)).is_err(), "changed at {at}");
     }
 }
 
@@ -502,7 +515,7 @@ proptest! {
     #[test]
     fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
         let verifier = Verifier::new(&[Signer::new(Algorithm::HS256).issuer()]).unwrap();
-        prop_assert!(ready(verifier.verify(&bytes, NOW)).is_err());
+        prop_assert!(done(verifier.verify(&bytes, NOW)).is_err());
     }
 
     #[test]
@@ -510,9 +523,9 @@ proptest! {
         let signer = Signer::new(Algorithm::HS256);
         let verifier = Verifier::new(&[signer.issuer()]).unwrap();
         let token = format!("{}.{}.{signature}", encoded(header), encoded(&claims));
-        prop_assert!(ready(verifier.verify(token.as_bytes(), NOW)).is_err());
+        prop_assert!(done(verifier.verify(token.as_bytes(), NOW)).is_err());
         let signed = signer.sign_text(r#"{"alg":"HS256"}"#, &claims);
-        prop_assert!(ready(verifier.verify(signed.as_bytes(), NOW)).is_err());
+        prop_assert!(done(verifier.verify(signed.as_bytes(), NOW)).is_err());
     }
 
     #[test]
