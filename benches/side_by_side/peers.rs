@@ -26,7 +26,7 @@ impl Peer {
 
     /// As an argument of these words, as of `valgrind`.
     pub fn pgbouncer_within(wrapper: &[&str], bouncer: &Bouncer<'_>) -> Self {
-        let Bouncer { server, auth, stored, tls } = bouncer;
+        let Bouncer { server, auth, stored, tls, resets } = bouncer;
         Self::start(wrapper, "pgbouncer", |folder, port| {
             let file = |name: &str| folder.join(name).display().to_string();
             let mut settings = format!(
@@ -36,6 +36,9 @@ impl Peer {
                  max_client_conn = 15000\nlog_connections = 0\nlog_disconnections = 0\n",
                 file("users.txt")
             );
+            if *resets {
+                settings += "server_reset_query = DISCARD ALL\nserver_reset_query_always = 1\n";
+            }
             let mut files = vec![Given { name: "users.txt", text: format!("\"{PLAIN}\" \"{stored}\"\n") }];
             if let Some(Identity { certificate, key }) = tls {
                 let (certificate_file, key_file) = (file("server.crt"), file("server.key"));
@@ -102,12 +105,14 @@ pub struct Bouncer<'a> {
     /// What the file of users holds: the password, or what SCRAM keeps of it.
     pub stored: &'a str,
     pub tls: Option<&'a Identity>,
+    /// Between any two transactions a backend is sent DISCARD ALL.
+    pub resets: bool,
 }
 
 impl Bouncer<'_> {
     /// In front of the server at this port.
     pub fn new(server: u16) -> Self {
-        Self { server, auth: "scram-sha-256", stored: PASSWORD, tls: None }
+        Self { server, auth: "scram-sha-256", stored: PASSWORD, tls: None, resets: false }
     }
 }
 

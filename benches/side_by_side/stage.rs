@@ -28,6 +28,8 @@ pub const PLAIN: &str = "plain";
 pub struct Stage {
     pub pgward: Spawned,
     pub pgbouncer: Peer,
+    /// One that leaves nothing of a transaction to the next.
+    resetting: Peer,
     pub postgresql: SocketAddr,
     cluster: Cluster,
 }
@@ -76,8 +78,9 @@ impl Stage {
         client.batch_execute(&data()).await.unwrap();
         let pgward = setup.start();
         let pgbouncer = Peer::pgbouncer(&Bouncer::new(server.port()));
+        let resetting = Peer::pgbouncer(&Bouncer { resets: true, ..Bouncer::new(server.port()) });
         let postgresql = SocketAddr::from(([127, 0, 0, 1], server.port()));
-        Self { pgward, pgbouncer, postgresql, cluster }
+        Self { pgward, pgbouncer, resetting, postgresql, cluster }
     }
 
     pub fn direct(&self) -> Target {
@@ -86,6 +89,10 @@ impl Stage {
 
     pub fn bouncer(&self) -> Target {
         plain("pgbouncer", self.pgbouncer.address, Some(self.pgbouncer.pid))
+    }
+
+    pub fn resetting_bouncer(&self) -> Target {
+        plain("pgbouncer", self.resetting.address, Some(self.resetting.pid))
     }
 
     pub fn tenant(&self, name: &'static str, tenant: &str) -> Target {

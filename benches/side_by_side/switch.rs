@@ -1,8 +1,8 @@
 //! Another tenant in every transaction: a thousand tenants over twenty backends.
 //!
 //! Through pgward each tenant has a connection of its own, and one statement is all that is sent. The
-//! customary way through PgBouncer says who it is in each transaction. Each way reads a table with row
-//! security under its own policy.
+//! customary way through PgBouncer says who it is in each transaction; backends are reset between them only where it
+//! is told to. Each way reads a table with row security under its own policy.
 
 use std::io;
 use std::sync::Barrier;
@@ -24,16 +24,19 @@ enum Way {
     Sealed,
     /// BEGIN, set_config, the query and COMMIT as four messages, each answered before the next.
     Four,
-    /// The same crammed into one message.
+    /// The same, and the backend is sent DISCARD ALL before the next transaction, as pgward's are.
+    FourReset,
+    /// The same as four messages crammed into one.
     One,
     /// A new connection for every transaction, straight to the server.
     Reconnect,
 }
 
-const WAYS: [(Way, &str); 4] = [
+const WAYS: [(Way, &str); 5] = [
     (Way::Sealed, "pgward, one statement"),
     (Way::Four, "pgbouncer, BEGIN, set_config, query, COMMIT"),
-    (Way::One, "pgbouncer, the same in one message"),
+    (Way::FourReset, "pgbouncer, the same, DISCARD ALL between transactions"),
+    (Way::One, "pgbouncer, BEGIN to COMMIT in one message"),
     (Way::Reconnect, "a new connection each, no proxy"),
 ];
 
@@ -65,7 +68,8 @@ pub fn measure(stage: &Stage, rounds: usize, seconds: u64) -> Value {
 fn run(stage: &Stage, way: Way, seconds: u64) -> (f64, Option<f64>) {
     let proxy = match way {
         Way::Sealed => Some(stage.pgward.pid),
-        Way::Four | Way::One => Some(stage.pgbouncer.pid),
+        Way::Four | Way::One => stage.bouncer().pid,
+        Way::FourReset => stage.resetting_bouncer().pid,
         Way::Reconnect => None,
     };
     let (start, middle) = (Barrier::new(WORKERS + 1), Barrier::new(WORKERS + 1));
@@ -110,6 +114,7 @@ impl Mine {
                 tenants.iter().map(|tenant| stage.tenant("pgward", tenant).connect()).collect::<Result<_, _>>()?
             }
             Way::Four | Way::One => vec![stage.bouncer().connect()?],
+            Way::FourReset => vec![stage.resetting_bouncer().connect()?],
             Way::Reconnect => Vec::new(),
         };
         Ok(Self { way, direct: stage.direct(), tenants, connections, at: 0 })
@@ -133,7 +138,7 @@ impl Mine {
         let set = format!("select set_config('app.tenant_id', '{tenant}', true)");
         match self.way {
             Way::Sealed => self.connections[which].expect(&query(&select("sealed")), tenant),
-            Way::Four => {
+            Way::Four | Way::FourReset => {
                 let connection = &mut self.connections[0];
                 connection.run(&query("BEGIN"))?;
                 connection.run(&query(&set))?;
