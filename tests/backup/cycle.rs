@@ -4,9 +4,22 @@ use pgward::base::clock;
 use pgward::sidecar::backup::{Target, Unseen, moment, prune};
 
 use crate::place::Place;
-use crate::support::one;
+use crate::support::{one, until};
 
 const DAY: u64 = 86_400;
+
+async fn a_library_in_place_of_the_command_is_refused(place: &Place) {
+    let client = &place.postgres("app").await;
+    let set = async |to: &str, library: &str| {
+        client.batch_execute(&format!("alter system {to}")).await.unwrap();
+        client.batch_execute("select pg_reload_conf()").await.unwrap();
+        until("the server has read it", || async move { one(client, "show archive_library").await == library }).await;
+    };
+    set("set archive_library = 'basic_archive'", "basic_archive").await;
+    let refused = place.refused(&["backup", "run", "--cluster", "main"]).await;
+    assert!(refused.contains("archive_library is set") && refused.contains("archive_command = "), "{refused}");
+    set("reset archive_library", "").await;
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_whole_cycle() {
@@ -16,6 +29,7 @@ async fn the_whole_cycle() {
     // Before the log is archived there is no backup, and it is said what to do.
     let refused = place.refused(&["backup", "run", "--cluster", "main"]).await;
     assert!(refused.contains("archive_command does not call") && refused.contains("postgresql.conf"), "{refused}");
+    a_library_in_place_of_the_command_is_refused(&place).await;
     place.archived().await;
 
     // What is due first is what is kept longest; it serves for the rest.

@@ -50,6 +50,9 @@ async fn set_up(arguments: &Arguments, site: &Site) -> Result<(), Failure> {
     if unarchived.is_some() || command != archive_command(site) {
         say("its log is to be archived by these lines of postgresql.conf, on each of its servers:\n");
         say("archive_mode = on");
+        if unarchived == Some(Unarchived::Library) {
+            say("archive_library = ''");
+        }
         say(archive_setting(site));
         say("archive_timeout = 30s");
         say(match unarchived {

@@ -121,6 +121,9 @@ async fn archiving(site: &Site, primary: &Primary) -> Result<(), BackupError> {
     let mend = match unarchived {
         Unarchived::Off => format!("set archive_mode = on and {setting} in postgresql.conf, and restart it"),
         Unarchived::Elsewhere => format!("set {setting} in postgresql.conf, and reload it"),
+        Unarchived::Library => {
+            format!("take archive_library out of postgresql.conf, set {setting} there, and reload it")
+        }
     };
     let (cluster, what) = (site.cluster().name.clone(), unarchived.as_str().to_owned());
     Err(BackupError::Archiving { cluster, what, mend })

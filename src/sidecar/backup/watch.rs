@@ -40,6 +40,8 @@ pub struct Archiving {
 pub enum Unarchived {
     Off,
     Elsewhere,
+    /// pgBackRest is a command; there is no such library of it.
+    Library,
 }
 
 impl Unarchived {
@@ -47,19 +49,21 @@ impl Unarchived {
         match self {
             Self::Off => "archive_mode is off",
             Self::Elsewhere => "archive_command does not call pgbackrest's archive-push",
+            Self::Library => "archive_library is set, so archive_command is not called",
         }
     }
 
     /// `client`: to the server. `None`: it does.
     pub async fn of(site: &Site, client: &Client) -> Result<Option<Self>, BackupError> {
         let sql = "select pg_catalog.current_setting('archive_mode') = 'off', \
-                   coalesce(pg_catalog.current_setting('archive_library', true), '') = '' \
-                   and pg_catalog.strpos(pg_catalog.current_setting('archive_command'), 'archive-push') = 0";
+                   coalesce(pg_catalog.current_setting('archive_library', true), '') <> '', \
+                   pg_catalog.strpos(pg_catalog.current_setting('archive_command'), 'archive-push') = 0";
         let row = client.query_one(sql, &[]).await.map_err(site.sql("ask for the archiving"))?;
-        Ok(match (row.get(0), row.get(1)) {
-            (true, _) => Some(Self::Off),
-            (false, true) => Some(Self::Elsewhere),
-            (false, false) => None,
+        Ok(match (row.get(0), row.get(1), row.get(2)) {
+            (true, _, _) => Some(Self::Off),
+            (false, true, _) => Some(Self::Library),
+            (false, false, true) => Some(Self::Elsewhere),
+            (false, false, false) => None,
         })
     }
 }
