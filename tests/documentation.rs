@@ -112,8 +112,8 @@ fn families(text: &str) -> BTreeMap<String, Metric> {
 async fn scraped() -> BTreeMap<String, Metric> {
     let (telemetry, stats) = (Telemetry::new(), CoreStats::default());
     let CoreStats { transactions, bytes_from_clients, bytes_to_clients, contexts, tenant_switches, .. } = &stats;
-    let CoreStats { handovers_failed, waits, recovered, moved, cancels, .. } = &stats;
-    for counter in [transactions, bytes_from_clients, bytes_to_clients, contexts, tenant_switches] {
+    let CoreStats { handovers_failed, waits, recovered, paced, moved, cancels, .. } = &stats;
+    for counter in [transactions, bytes_from_clients, bytes_to_clients, contexts, tenant_switches, paced] {
         counter.set(1);
     }
     let CoreStats { replica_transactions, replica_retries, replica_waits, .. } = &stats;

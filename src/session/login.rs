@@ -35,6 +35,7 @@ use crate::net::Stream;
 use crate::pool::{Local, Pool};
 use crate::route::{self, Route};
 use crate::sql::identifier;
+use crate::telemetry::add;
 use crate::tenant::{ChannelKey, Context};
 use crate::wire::encode;
 use crate::wire::startup::Startup;
@@ -142,7 +143,7 @@ impl Started {
             return Err(refuse::not_forwarded().into());
         }
         if !console {
-            core.turnstile.keep_pace().await;
+            add(&core.stats.paced, u64::from(core.turnstile.keep_pace().await));
         }
         if !console && let Some(database) = world.plain(&name) {
             let wish = Wish { user: &user, name: &name, database, settings };

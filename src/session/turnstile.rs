@@ -39,12 +39,14 @@ impl Turnstile {
         self.paced.set(paced);
     }
 
-    /// Where a client waits that logs in: only so many come in at a time.
-    pub async fn keep_pace(&self) {
-        if self.paced.get() {
-            let _place = self.places.acquire().await;
-            tokio::time::sleep(PACE).await;
+    /// Where a client waits that logs in: only so many come in at a time. Says whether it had to.
+    pub async fn keep_pace(&self) -> bool {
+        if !self.paced.get() {
+            return false;
         }
+        let _place = self.places.acquire().await;
+        tokio::time::sleep(PACE).await;
+        true
     }
 }
 
@@ -54,20 +56,22 @@ mod tests {
 
     use super::*;
 
-    async fn crowd(turnstile: &Turnstile, clients: u32) -> Duration {
+    async fn crowd(turnstile: &Turnstile, clients: u32) -> (Duration, bool) {
         let began = Instant::now();
-        futures_util::future::join_all((0..clients).map(|_| turnstile.keep_pace())).await;
-        began.elapsed()
+        let waited = futures_util::future::join_all((0..clients).map(|_| turnstile.keep_pace())).await;
+        assert!(waited.iter().all(|one| one == &waited[0]));
+        (began.elapsed(), waited[0])
     }
 
     #[tokio::test]
     async fn a_crowd_comes_in_at_a_pace_while_others_work_and_at_once_else() {
         let turnstile = Turnstile::default();
-        let at_once = crowd(&turnstile, 100).await;
+        let (at_once, waited) = crowd(&turnstile, 100).await;
+        assert!(!waited);
         turnstile.set_paced(true);
-        let paced = crowd(&turnstile, 100).await;
-        assert!(paced >= PACE * 50 && at_once < paced, "{at_once:?} {paced:?}");
+        let (paced, waited) = crowd(&turnstile, 100).await;
+        assert!(waited && paced >= PACE * 50 && at_once < paced, "{at_once:?} {paced:?}");
         turnstile.set_paced(false);
-        assert!(crowd(&turnstile, 100).await < paced);
+        assert!(crowd(&turnstile, 100).await.0 < paced);
     }
 }

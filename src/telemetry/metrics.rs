@@ -22,7 +22,7 @@ pub struct Telemetry {
 const METADATA: Metadata<'static> = Metadata::new("pgward", Level::INFO, None);
 
 /// Every metric, its kind and what it says.
-const COUNTERS: [(&str, &str); 22] = [
+const COUNTERS: [(&str, &str); 23] = [
     ("pgward_transactions_total", "Leases of a backend that ended, which is one per transaction."),
     ("pgward_replica_transactions_total", "Those of them that a replica served."),
     ("pgward_replica_retries_total", "Reads that a replica could not do, which were asked for elsewhere."),
@@ -33,6 +33,7 @@ const COUNTERS: [(&str, &str); 22] = [
     ("pgward_handovers_failed_total", "Backends closed because a hand-over was not answered as expected."),
     ("pgward_waits_total", "Leases that had to wait for a backend."),
     ("pgward_backends_recovered_total", "Backends brought back to rest after their client had left."),
+    ("pgward_logins_paced_total", "Clients that logged in at a pace, since sessions had much to do."),
     ("pgward_sessions_moved_total", "Sessions that went on at another of pgward's threads."),
     ("pgward_cancels_total", "Cancel requests forwarded to a server."),
     ("pgward_pins_total", "Sessions that had to keep their backend, by reason."),
@@ -112,6 +113,7 @@ impl Telemetry {
         cell("pgward_handovers_failed_total", &[], &stats.handovers_failed);
         cell("pgward_waits_total", &[], &stats.waits);
         cell("pgward_backends_recovered_total", &[], &stats.recovered);
+        cell("pgward_logins_paced_total", &[], &stats.paced);
         cell("pgward_sessions_moved_total", &[], &stats.moved);
         cell("pgward_cancels_total", &[], &stats.cancels);
         let families = [

@@ -25,6 +25,8 @@ pub struct CoreStats {
     /// Leases that had to wait.
     pub waits: Cell<u64>,
     pub recovered: Cell<u64>,
+    /// Logins that were paced.
+    pub paced: Cell<u64>,
     /// Sessions that went on at another core.
     pub moved: Cell<u64>,
     pub cancels: Cell<u64>,
