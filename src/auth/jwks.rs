@@ -99,7 +99,7 @@ impl Key {
         algorithm: Algorithm,
         message: &str,
         signature: &str,
-        checks: &Semaphore,
+        checks: &Arc<Semaphore>,
     ) -> bool {
         if !self.fits(algorithm) {
             return false;
@@ -112,19 +112,22 @@ impl Key {
         if self.seen.knows(&hash) {
             return true;
         }
-        // Never closed, so there is no error.
-        let _turn = checks.acquire().await;
-        // Clients that come at once bring the same token, and one of them was here before.
+        let turn = Arc::clone(checks).acquire_owned().await;
+        // Clients that come at once bring the same token, and one of them may have been here before.
         if self.seen.knows(&hash) {
             return true;
         }
         let (key, message, signature) = (Arc::clone(self), message.to_owned(), signature.to_owned());
-        let check = tokio::task::spawn_blocking(move || key.check(algorithm, &message, &signature));
-        let good = check.await.unwrap_or(false);
-        if good {
-            self.seen.remember(hash);
-        }
-        good
+        let check = tokio::task::spawn_blocking(move || {
+            // As long as the check takes, though nobody may wait for it any more.
+            let _turn = turn;
+            let good = key.check(algorithm, &message, &signature);
+            if good {
+                key.seen.remember(hash);
+            }
+            good
+        });
+        check.await.unwrap_or(false)
     }
 
     fn check(&self, algorithm: Algorithm, message: &str, signature: &str) -> bool {

@@ -27,7 +27,7 @@ const TYPES: [&str; 3] = ["JWT", "at+jwt", "JOSE"];
 pub struct Verifier {
     issuers: HashMap<Arc<str>, Trusted>,
     /// As many signatures are checked at the same time as there are CPUs.
-    checks: Semaphore,
+    checks: Arc<Semaphore>,
 }
 
 impl Verifier {
@@ -43,7 +43,7 @@ impl Verifier {
                 Entry::Occupied(_) => return Err(refused(KeyProblem::Duplicate)),
             }
         }
-        let checks = Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get));
+        let checks = Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get)));
         Ok(Self { issuers: known, checks })
     }
 
@@ -217,7 +217,7 @@ impl<'a> Unverified<'a> {
         self.claims.get("iss").and_then(Value::as_str).ok_or(AuthError::UnknownIssuer)
     }
 
-    async fn verify(self, key: &Arc<Key>, checks: &Semaphore) -> Result<Signed, AuthError> {
+    async fn verify(self, key: &Arc<Key>, checks: &Arc<Semaphore>) -> Result<Signed, AuthError> {
         if key.verifies(self.algorithm, self.message, self.signature, checks).await {
             Ok(Signed(self.claims))
         } else {

@@ -20,8 +20,8 @@ use crate::session::{self, Accepted, Command, Core, CoreHandle, Kick, Outcome, P
 /// backends, counters.
 const TICK: Duration = Duration::from_millis(250);
 
-/// How far back, in Linux' scale of 0 to 19: a tenth of a CPU that others would fill.
-const NICE: i32 = 10;
+/// How far back, in Linux' scale of 0 to 19: beside one thread that would fill a CPU, a quarter of it.
+const NICE: i32 = 5;
 
 /// How long sessions and recoveries that are under way at the end may take.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -74,8 +74,8 @@ fn core(
     Ok(())
 }
 
-/// A thread that does for sessions what takes long, such as checking a signature: those who have work under way come
-/// first where there are too few CPUs.
+/// A thread that does what would block, which is to check signatures, mostly: those who have work under way come first
+/// where there are too few CPUs.
 fn stand_back() {
     // Linux takes it for the thread that asks, not the process. It may always be had less.
     let _ = setpriority_process(None, NICE);
@@ -138,7 +138,7 @@ async fn obey(core: Rc<Core>, mut commands: mpsc::UnboundedReceiver<Command>, co
             }
             Command::Backends(reply) => drop(reply.send(core.backends(Instant::now()))),
             Command::Flush(reply) => {
-                core.shared.telemetry.flush(&core.stats);
+                core.flush();
                 let _ = reply.send(());
             }
             Command::Recheck => core.recheck(Instant::now()),

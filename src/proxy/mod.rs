@@ -4,7 +4,7 @@
 //!   control runtime    listeners, JWKS refreshers, HTTP, signals, reload, shutdown
 //!     | deals clients, asks for lists
 //!   core 0 .. n        a thread, a runtime, its sessions and its shard of every pool; signatures are checked by
-//!                      a thread of its own that stands back
+//!                      threads beside it that stand back
 //! ```
 //!
 //! Running, then draining (no new clients, idle ones told 57P01, transactions finish), then closing

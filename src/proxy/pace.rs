@@ -23,9 +23,9 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Called at each tick of the core `own`, before its counters are carried over.
+    /// Called at each tick of the core `own`.
     pub fn look(&mut self, core: &Core, own: usize, cores: &[CoreHandle]) {
-        let (now, worked) = (Instant::now(), core.worked());
+        let (now, worked) = (Instant::now(), core.take_worked());
         let Some(then) = self.last.replace(now) else { return };
         let work = share(worked, now.duration_since(then));
         if let Some(handle) = cores.get(own) {

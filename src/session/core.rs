@@ -85,7 +85,7 @@ impl Shared {
 /// stay in the cache.
 const CHUNK: usize = 64 * 1024;
 
-/// What a transaction takes, and what passes through in a microsecond, as `scripts/bench` finds it.
+/// What a transaction of one statement takes, and what passes through in a microsecond, as `scripts/bench` finds it.
 const TRANSACTION: Duration = Duration::from_micros(15);
 const BYTES_A_MICROSECOND: u64 = 1_500;
 
@@ -127,6 +127,8 @@ pub struct Core {
     write_buffer: Cell<Vec<u8>>,
     replay_buffers: RefCell<Vec<Vec<u8>>>,
     pub(super) turnstile: Turnstile,
+    /// How much of what it did for sessions [`Core::take_worked`] has not been asked for.
+    worked: Cell<Duration>,
     /// What replicas would not run.
     pub(super) refused: RefCell<Refused>,
     /// For backends in sessions' hands.
@@ -153,6 +155,7 @@ impl Core {
             write_buffer: Cell::default(),
             replay_buffers: RefCell::default(),
             turnstile: Turnstile::default(),
+            worked: Cell::default(),
             refused: RefCell::default(),
             links: Rooms::default(),
         }
@@ -290,12 +293,20 @@ impl Core {
         self.turnstile.set_paced(paced);
     }
 
-    /// About how long this thread has worked for sessions since it last carried its counters over.
-    pub fn worked(&self) -> Duration {
-        let Self { stats, .. } = self;
+    /// How long this thread has worked for sessions since it was asked last, at least.
+    pub fn take_worked(&self) -> Duration {
+        self.flush();
+        self.worked.take()
+    }
+
+    /// Carries the counters over to the shared metrics.
+    pub fn flush(&self) {
+        let Self { stats, worked, .. } = self;
         let bytes = stats.bytes_from_clients.get().saturating_add(stats.bytes_to_clients.get());
-        TRANSACTION.saturating_mul(u32::try_from(stats.transactions.get()).unwrap_or(u32::MAX))
-            + Duration::from_micros(bytes / BYTES_A_MICROSECOND)
+        let transactions = u32::try_from(stats.transactions.get()).unwrap_or(u32::MAX);
+        let since = TRANSACTION.saturating_mul(transactions) + Duration::from_micros(bytes / BYTES_A_MICROSECOND);
+        worked.set(worked.get().saturating_add(since));
+        self.shared.telemetry.flush(stats);
     }
 
     /// Ends sessions: all of them, with this kick.
@@ -331,6 +342,6 @@ impl Core {
             entry.limit_wait(now, settings.pool.acquire_timeout);
         }
         self.shard.tidy(now);
-        self.shared.telemetry.flush(&self.stats);
+        self.flush();
     }
 }

@@ -28,6 +28,9 @@ pub struct Accepted {
     pub door: Door,
 }
 
+/// A message of authentication, at most.
+const MAX_MESSAGE: usize = 128 * 1024;
+
 /// Where somebody came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Door {
@@ -270,9 +273,14 @@ impl Started {
                     message.advance(HEADER.min(message.len()));
                     return Ok(message);
                 }
-                _ => fill(&mut self.stream, &mut self.input, 128 * 1024).await?,
+                _ => self.hear().await?,
             }
         }
+    }
+
+    /// Reads more of what the client sends, which is not much before it is in.
+    pub(super) async fn hear(&mut self) -> Result<(), Refused> {
+        fill(&mut self.stream, &mut self.input, MAX_MESSAGE).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! Who is it, and what may it reach: token, tenant, route, limits, startup settings. Where there are no
 //! tenants, `plain` finds out the first half.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -116,6 +117,24 @@ impl Started {
         }
     }
 
+    /// Waits while those who are in have much to do. Who hangs up meanwhile gives up the place, and an administrator
+    /// has to wait for nobody.
+    pub(super) async fn keep_pace(&mut self, core: &Core, world: &World) -> Result<(), Refused> {
+        let turnstile = &core.turnstile;
+        if !turnstile.is_paced() || database(&self.startup) == world.settings.console.database {
+            return Ok(());
+        }
+        add(&core.stats.paced, 1);
+        let mut pace = pin!(turnstile.keep_pace());
+        loop {
+            tokio::select! {
+                () = &mut pace => return Ok(()),
+                // Nothing is to come before a password is asked for.
+                heard = self.hear() => heard?,
+            }
+        }
+    }
+
     /// With the configuration that it was judged by. `proved`: whom the token speaks for, once it is known, whatever comes of
     /// it.
     async fn admit(
@@ -141,9 +160,6 @@ impl Started {
         if self.visitor.hop.is_some() && (console || world.plain(&name).is_some()) {
             core.stats.login("not_forwarded");
             return Err(refuse::not_forwarded().into());
-        }
-        if !console {
-            add(&core.stats.paced, u64::from(core.turnstile.keep_pace().await));
         }
         if !console && let Some(database) = world.plain(&name) {
             let wish = Wish { user: &user, name: &name, database, settings };

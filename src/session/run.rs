@@ -143,7 +143,15 @@ async fn enter(core: &Rc<Core>, accepted: Accepted, crowded: bool) -> Entering {
             Err((Some(started.stream), refused))
         }
         Handshake::Started(started) if core.draining.get() => Err((Some(started.stream), refuse::draining().into())),
-        Handshake::Started(started) => started.login(core, &world).await.map(Some),
+        Handshake::Started(mut started) => {
+            started.keep_pace(core, &world).await.map_err(|refused| (None, refused))?;
+            if core.draining.get() {
+                return Err((Some(started.stream), refuse::draining().into()));
+            }
+            // What is in force may have changed meanwhile.
+            let world = core.shared.world.load_full();
+            started.login(core, &world).await.map(Some)
+        }
     }
 }
 

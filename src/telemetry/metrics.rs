@@ -33,7 +33,7 @@ const COUNTERS: [(&str, &str); 23] = [
     ("pgward_handovers_failed_total", "Backends closed because a hand-over was not answered as expected."),
     ("pgward_waits_total", "Leases that had to wait for a backend."),
     ("pgward_backends_recovered_total", "Backends brought back to rest after their client had left."),
-    ("pgward_logins_paced_total", "Clients that logged in at a pace, since sessions had much to do."),
+    ("pgward_logins_paced_total", "Logins that were made to wait, since sessions had much to do."),
     ("pgward_sessions_moved_total", "Sessions that went on at another of pgward's threads."),
     ("pgward_cancels_total", "Cancel requests forwarded to a server."),
     ("pgward_pins_total", "Sessions that had to keep their backend, by reason."),

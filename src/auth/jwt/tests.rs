@@ -22,12 +22,16 @@ fn only_a_signature_that_is_new_is_waited_for() {
     let verifier = Verifier::new(&[signer.issuer()]).unwrap();
     let token = signer.sign(&claims());
     let at_once = || futures_util::FutureExt::now_or_never(verifier.verify(token.as_bytes(), NOW));
-    RUNTIME.with(|runtime| {
-        let _entered = runtime.enter();
-        assert!(at_once().is_none());
-        runtime.block_on(verifier.verify(token.as_bytes(), NOW)).unwrap();
-        assert!(at_once().unwrap().is_ok());
-    });
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+    let _entered = runtime.enter();
+    // The only thread that could check it has something else to do.
+    let (free, freed) = std::sync::mpsc::channel();
+    let busy = runtime.spawn_blocking(move || freed.recv().unwrap());
+    assert!(at_once().is_none());
+    free.send(()).unwrap();
+    runtime.block_on(busy).unwrap();
+    runtime.block_on(verifier.verify(token.as_bytes(), NOW)).unwrap();
+    assert!(at_once().unwrap().is_ok());
 }
 
 fn verify_at(issuer: &Issuer, token: impl AsRef<[u8]>, now: u64) -> Result<Identity, AuthError> {
