@@ -117,7 +117,7 @@ async fn the_grant_ends_the_session() {
         let clients = stage.control.clients();
         let tenant = tenant.to_owned();
         async move {
-            let row = clients.await.into_iter().find(|row| row.profile.said.user() == &*tenant).unwrap();
+            let row = clients.await.into_iter().find(|row| *row.profile.said.user == *tenant).unwrap();
             row.profile.expires_at.unwrap()
         }
     };

@@ -93,8 +93,9 @@ async fn tick(index: usize, core: Rc<Core>, control: ControlCell) {
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
+        let worked = core.take_worked();
         if let Some(control) = control.get() {
-            pace.look(&core, index, &control.cores);
+            pace.look(&core, worked, index, &control.cores);
             balance.look(&core, index, &control.cores);
         }
         core.tidy(Instant::now(), clock::unix_now());

@@ -2,7 +2,7 @@
 //! under way yet, so a crowd of them goes in at a pace that those who are in hardly notice.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::balance::share;
 use crate::session::{Core, CoreHandle};
@@ -23,9 +23,9 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Called at each tick of the core `own`.
-    pub fn look(&mut self, core: &Core, own: usize, cores: &[CoreHandle]) {
-        let (now, worked) = (Instant::now(), core.take_worked());
+    /// Called at each tick of the core `own`, which has worked for so long since the last.
+    pub fn look(&mut self, core: &Core, worked: Duration, own: usize, cores: &[CoreHandle]) {
+        let now = Instant::now();
         let Some(then) = self.last.replace(now) else { return };
         let work = share(worked, now.duration_since(then));
         if let Some(handle) = cores.get(own) {

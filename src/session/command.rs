@@ -74,8 +74,9 @@ pub struct CoreHandle {
     pub clients: Arc<AtomicUsize>,
     /// Those of them that are logging in.
     pub logins: Arc<AtomicUsize>,
-    /// How busy its thread is, in thousandths of a CPU, and how much of that is for sessions that work.
+    /// How busy its thread is, in thousandths of a CPU.
     pub load: Arc<AtomicUsize>,
+    /// How much of that is for sessions that work, about.
     pub work: Arc<AtomicUsize>,
 }
 

@@ -293,7 +293,7 @@ impl Core {
         self.turnstile.set_paced(paced);
     }
 
-    /// How long this thread has worked for sessions since it was asked last, at least.
+    /// How long this thread has worked for sessions since it was asked last, at least. Carries the counters over.
     pub fn take_worked(&self) -> Duration {
         self.flush();
         self.worked.take()
@@ -330,7 +330,7 @@ impl Core {
         entries.iter().filter(|entry| entry.is_of(parties)).for_each(|entry| entry.kick(kick));
     }
 
-    /// Once in a while: sessions whose time is up, backends that are not worth keeping, counters.
+    /// Once in a while: sessions whose time is up, backends that are not worth keeping.
     pub fn tidy(&self, now: Instant, unix_now: u64) {
         let world = self.shared.world.load();
         let settings = &world.settings;
@@ -342,6 +342,5 @@ impl Core {
             entry.limit_wait(now, settings.pool.acquire_timeout);
         }
         self.shard.tidy(now);
-        self.flush();
     }
 }

@@ -79,35 +79,18 @@ pub(super) struct Held {
     pub born: Instant,
 }
 
-/// What a client says of itself: user, database and application, between which there are NULs, as there are in the
-/// startup packet. In one piece, since clients that do nothing are to take little memory.
+/// What a client says of itself.
 #[derive(Debug, Clone, Default)]
-pub struct Said(Box<str>);
+pub struct Said {
+    pub user: Box<str>,
+    pub database: Box<str>,
+    pub application: Box<str>,
+}
 
 impl Said {
     pub(super) fn of(startup: &Startup) -> Self {
-        let said = |name| startup.get(name).unwrap_or_default();
-        Self::new(said("user"), said("database"), said("application_name"))
-    }
-
-    pub fn new(user: &str, database: &str, application: &str) -> Self {
-        Self([user, database, application].join("\0").into_boxed_str())
-    }
-
-    pub fn user(&self) -> &str {
-        self.part(0)
-    }
-
-    pub fn database(&self) -> &str {
-        self.part(1)
-    }
-
-    pub fn application(&self) -> &str {
-        self.part(2)
-    }
-
-    fn part(&self, at: usize) -> &str {
-        self.0.split('\0').nth(at).unwrap_or_default()
+        let said = |name| startup.get(name).unwrap_or_default().into();
+        Self { user: said("user"), database: said("database"), application: said("application_name") }
     }
 }
 

@@ -41,8 +41,8 @@ fn row(client: ClientRow, now: u64) -> Row {
     let wait = if client.phase == Phase::Waiting { client.in_phase } else { Duration::ZERO };
     vec![
         "C".into(),
-        client.profile.said.user().into(),
-        client.profile.said.database().into(),
+        (*client.profile.said.user).into(),
+        (*client.profile.said.database).into(),
         client.phase.as_str().into(),
         client.profile.peer.map(|peer| peer.ip().to_string()).into(),
         client.profile.peer.map(|peer| peer.port()).into(),
@@ -51,7 +51,7 @@ fn row(client: ClientRow, now: u64) -> Row {
         wait.subsec_micros().into(),
         client.backend.into(),
         Value::from(if client.profile.tls { "TLS" } else { "" }),
-        client.profile.said.application().into(),
+        (*client.profile.said.application).into(),
         client.profile.id.into(),
         client.profile.party.as_ref().and_then(Party::tenant).map(ToString::to_string).into(),
         client.pinned.into(),

@@ -100,7 +100,7 @@ mod tests {
                 id: 1,
                 pool,
                 party: Some(Party::Tenant(TenantId::parse("acme").unwrap())),
-                said: Said::new("app", "acme", ""),
+                said: Said::default(),
                 peer: None,
                 tls: false,
                 mode: if pool == 2 { PoolMode::Session } else { PoolMode::Transaction },
