@@ -209,9 +209,11 @@ fn less_busy<I: Iterator<Item = usize>>(
     busy: impl Fn(&ServerView) -> Option<usize>,
     chance: impl Fn() -> [f64; 4],
 ) -> Option<usize> {
-    let count = candidates().count();
-    if count < 2 {
-        return candidates().next();
+    let mut all = candidates();
+    let only = all.next()?;
+    let count = 1 + all.count();
+    if count == 1 {
+        return Some(only);
     }
     let [first, second, one, other] = chance();
     let pick = |chance: f64, of: usize| ((chance * of as f64) as usize).min(of - 1);

@@ -115,9 +115,6 @@ impl Aside {
 impl Session {
     /// Takes a message that is about such a statement. `None`: it is about something else.
     pub(super) fn take_aside(&mut self, header: Header, relay: &mut Relay<'_>) -> Result<Option<Taken>, End> {
-        if self.aside.is_none() && !matches!(header.tag, b'Q' | b'P') {
-            return Ok(None);
-        }
         let in_batch = self.aside.as_ref().is_some_and(|aside| aside.in_batch);
         let seen = relay.rest().get(frame::HEADER..).unwrap_or_default();
         let Some(body) = seen.get(..header.total - frame::HEADER) else {

@@ -161,6 +161,11 @@ impl Core {
         }
     }
 
+    /// See [`Analyser::is_quiet`].
+    pub(super) fn is_quiet(&self, text: &[u8], again: bool) -> bool {
+        self.analyser.borrow_mut().is_quiet(text, again)
+    }
+
     /// A buffer of the core's own, [`CHUNK`] bytes long.
     pub(super) fn take_read_buffer(&self) -> Vec<u8> {
         let mut buffer = self.read_buffer.take();

@@ -147,34 +147,40 @@ impl Session {
             self.notify(body, relay.own());
             return Ok(Seen::Next);
         }
-        let refused = match link.lease.conn.backend.flow.statement_in_turn().filter(|_| header.tag == b'E') {
+        if header.tag == b'E' {
+            return self.see_error(header, here, body, relay);
+        }
+        self.see_answer(header, here, body, relay)
+    }
+
+    fn see_error(&mut self, header: Header, here: usize, body: &[u8], relay: &mut Relay<'_>) -> Result<Seen, End> {
+        let Some(link) = self.link.as_mut() else { return Ok(Seen::Next) };
+        let fatal = is_fatal(body);
+        let refused = match link.lease.conn.backend.flow.statement_in_turn() {
             Some(STALE) => Some(refuse::stale_plan()),
             Some(MISPLACED) => Some(refuse::token_misplaced()),
             Some(MISROUTED) => Some(refuse::route_too_late()),
             _ => None,
         };
-        if let Some(report) = refused.filter(|_| !is_fatal_error(header.tag, body)) {
+        if let Some(report) = refused.filter(|_| !fatal) {
             self.lose(|flow, lost| flow.error(lost));
             self.end_trial(relay);
             relay.skip(here);
             self.put_report(&report, relay);
             return Ok(Seen::Next);
         }
-        if is_fatal_error(header.tag, body) && (self.lost_between() || self.leave_replica(Leaving::Told)) {
+        if fatal && (self.lost_between() || self.leave_replica(Leaving::Told)) {
             return Ok(Seen::Lost);
         }
-        if header.tag == b'E' {
-            let replays = if is_outdated(body) { self.replays() } else { self.tries_elsewhere(body) };
-            self.error(body, replays);
-            if replays {
-                relay.skip(here);
-                return Ok(Seen::Next);
-            }
-            self.end_trial(relay);
-            let seen = self.forward(header, here, relay);
-            return if is_fatal(body) { Err(End::ServerSaid) } else { Ok(seen) };
+        let replays = if is_outdated(body) { self.replays() } else { self.tries_elsewhere(body) };
+        self.error(body, replays);
+        if replays {
+            relay.skip(here);
+            return Ok(Seen::Next);
         }
-        self.see_answer(header, here, body, relay)
+        self.end_trial(relay);
+        let seen = self.forward(header, here, relay);
+        if fatal { Err(End::ServerSaid) } else { Ok(seen) }
     }
 
     fn see_answer(&mut self, header: Header, here: usize, body: &[u8], relay: &mut Relay<'_>) -> Result<Seen, End> {

@@ -26,6 +26,15 @@ pub(super) struct Named {
     pub stale: bool,
 }
 
+/// What a Bind needs to know of a name, found out once.
+#[derive(Default)]
+pub(super) struct Known {
+    /// `None`: it is the unnamed statement's, or nobody's.
+    pub statement: Option<Rc<Statement>>,
+    pub told: Option<u64>,
+    pub stale: bool,
+}
+
 /// Why a statement is being described.
 pub(super) enum Describing {
     /// The client asked, by this name.
@@ -115,6 +124,15 @@ impl Names {
             return Some(text_of(&self.unnamed));
         }
         self.get(name).map(|named| named.statement.text())
+    }
+
+    /// The empty name is the unnamed statement's.
+    pub fn known(&self, name: &[u8]) -> Known {
+        if name.is_empty() {
+            return Known { statement: None, told: self.unnamed_told, stale: self.unnamed_stale };
+        }
+        let Some(Named { statement, told, stale }) = self.get(name) else { return Known::default() };
+        Known { statement: Some(Rc::clone(statement)), told: *told, stale: *stale }
     }
 
     pub fn len(&self) -> usize {
@@ -231,10 +249,6 @@ impl Names {
         } else if let Some(named) = self.named.get_mut(name) {
             named.stale = true;
         }
-    }
-
-    pub fn is_stale(&self, name: &[u8]) -> bool {
-        if name.is_empty() { self.unnamed_stale } else { self.named.get(name).is_some_and(|named| named.stale) }
     }
 
     pub fn close(&mut self, name: &[u8]) {

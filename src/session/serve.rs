@@ -223,7 +223,9 @@ impl Session {
             link.is_dry = false;
         }
         for _ in 0..AT_A_TIME {
-            self.heed_kick()?;
+            if self.entry.kicked().is_some() {
+                self.heed_kick()?;
+            }
             if self.link.as_ref().is_some_and(|link| link.lease.conn.is_outdated()) {
                 self.server_changed()?;
             }

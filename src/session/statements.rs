@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use super::aside::{MISPLACED, MISPLACED_NAME};
-use super::names::Describing;
+use super::names::{Describing, Known};
 use super::refuse;
 use super::relay::Relay;
 use super::serve::{End, Session};
@@ -50,9 +50,16 @@ impl Session {
         self.gated()
     }
 
-    pub(super) fn parse(&mut self, header: Header, body: &[u8], relay: &mut Relay<'_>) -> Result<(), End> {
+    /// `quiet`: its text can do nothing to the session.
+    pub(super) fn parse(
+        &mut self,
+        header: Header,
+        body: &[u8],
+        quiet: bool,
+        relay: &mut Relay<'_>,
+    ) -> Result<(), End> {
         let parse = Parse::read(body).ok_or_else(|| refuse::malformed(b'P'))?;
-        let facts = self.core.analyser.borrow_mut().facts(parse.text);
+        let facts = if quiet { Facts::default() } else { self.core.analyser.borrow_mut().facts(parse.text) };
         if facts.token {
             self.names.asked_again();
             self.owe(Owed::Parse { statement: Some(MISPLACED), hidden: false });
@@ -223,12 +230,11 @@ impl Session {
 
     /// Where the backend does not know a statement whose rows were described to the client, it is prepared
     /// and described again first: rows of another make would be misread. `true`: the answer is awaited.
-    pub(super) fn checks(&mut self, header: Header, name: &[u8], relay: &mut Relay<'_>) -> bool {
-        if self.names.told(name).is_none() || self.names.is_stale(name) || Self::asks_anew(header, relay) {
+    pub(super) fn checks(&mut self, header: Header, name: &[u8], known: &Known, relay: &mut Relay<'_>) -> bool {
+        if known.told.is_none() || known.stale || Self::asks_anew(header, relay) {
             return false;
         }
-        let statement = self.names.get(name).map(|named| Rc::clone(&named.statement));
-        let own_name = match &statement {
+        let own_name = match &known.statement {
             Some(statement) if !self.knows(statement) => {
                 self.make_known(statement, relay);
                 statement_name(statement.id).to_vec()
@@ -322,7 +328,7 @@ impl Session {
         relay.rest().get(header.total..).is_some_and(|next| next.first() == Some(&b'D') && next.get(5) == Some(&b'P'))
     }
 
-    pub(super) fn bind(&mut self, header: Header, head: &BindHead<'_>, relay: &mut Relay<'_>) {
+    pub(super) fn bind(&mut self, header: Header, head: &BindHead<'_>, mut known: Known, relay: &mut Relay<'_>) {
         if relay.rest().len() < header.total {
             self.flush_handover(relay);
         }
@@ -331,11 +337,11 @@ impl Session {
             link.bound = true;
         }
         let first = self.link.as_ref().is_some_and(|link| link.at_rest && link.transaction == Transaction::Idle);
-        let stale = self.names.is_stale(head.statement);
-        if stale && Self::asks_anew(header, relay) {
+        if known.stale && Self::asks_anew(header, relay) {
             self.renew(head.statement);
+            known = self.names.known(head.statement);
         }
-        if stale && self.names.is_stale(head.statement) {
+        if known.stale {
             self.bind_stale(head, after, relay);
         } else if head.statement.is_empty() {
             self.make_unnamed_known(relay);
@@ -349,8 +355,8 @@ impl Session {
             }
             self.pass_message(header, relay);
             return;
-        } else if let Some(statement) = self.names.get(head.statement).map(|named| Rc::clone(&named.statement)) {
-            let goes_by_old = self.names.told(head.statement).is_some() && !Self::asks_anew(header, relay);
+        } else if let Some(statement) = known.statement {
+            let goes_by_old = known.told.is_some() && !Self::asks_anew(header, relay);
             if first && !goes_by_old && self.knows(&statement) {
                 self.begin_replay(statement.id);
             }
@@ -398,10 +404,10 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn names_setting(&self, statement: &[u8]) -> bool {
-        match self.names.get(statement) {
-            Some(named) => named.statement.facts.names_setting,
-            None => statement.is_empty() && self.names.unnamed_facts.names_setting,
+    pub(super) fn names_setting(&self, name: &[u8], known: &Known) -> bool {
+        match &known.statement {
+            Some(statement) => statement.facts.names_setting,
+            None => name.is_empty() && self.names.unnamed_facts.names_setting,
         }
     }
 

@@ -16,7 +16,7 @@ use super::trial::Stage;
 use crate::sql::{Deallocate, Facts, may_commit, mentions_token};
 use crate::wire::backend::Transaction;
 use crate::wire::flow::{Owed, Own};
-use crate::wire::frontend::{self, BindHead};
+use crate::wire::frontend::{self, BindHead, Parse};
 use crate::wire::{Header, Origin, encode, frame};
 
 /// Queries up to this length are kept until they are whole and analysed. Longer ones are streamed, and
@@ -154,7 +154,12 @@ impl Session {
     }
 
     fn take_message(&mut self, header: Header, relay: &mut Relay<'_>) -> Result<Taken, End> {
-        if let Some(taken) = self.take_aside(header, relay)? {
+        let whole = relay.rest().get(frame::HEADER..header.total);
+        let quiet = self.is_quiet(header, whole);
+        // Nothing that pgward answers itself is quiet. Who has such a statement may name it without saying what it is.
+        if (self.aside.is_some() || !quiet)
+            && let Some(taken) = self.take_aside(header, relay)?
+        {
             return Ok(taken);
         }
         let requests = matches!(header.tag, b'Q' | b'P' | b'B' | b'D' | b'E');
@@ -164,7 +169,6 @@ impl Session {
         {
             return Ok(Taken::Not(need));
         }
-        let whole = relay.rest().get(frame::HEADER..header.total);
         match header.tag {
             b'Q' => {
                 if whole.is_none() && header.total <= ANALYSED {
@@ -173,7 +177,7 @@ impl Session {
                 if !self.linked(relay) {
                     return Ok(Taken::Not(Need::Lease));
                 }
-                self.query(header, whole, relay)?;
+                self.query(header, whole, quiet, relay)?;
             }
             b'P' | b'D' | b'C' => {
                 if header.total > PREPARED {
@@ -191,7 +195,7 @@ impl Session {
                     return Ok(Taken::Not(Need::Lease));
                 }
                 match header.tag {
-                    b'P' => self.parse(header, body, relay)?,
+                    b'P' => self.parse(header, body, quiet, relay)?,
                     b'D' => self.describe(header, body, relay)?,
                     _ => self.close(header, body, relay)?,
                 }
@@ -217,6 +221,16 @@ impl Session {
         Ok(Taken::Yes)
     }
 
+    /// Whether it has no text that could do anything to the session.
+    fn is_quiet(&self, header: Header, whole: Option<&[u8]>) -> bool {
+        match (header.tag, whole) {
+            (b'Q', Some(body)) => frontend::query_text(body).is_some_and(|text| self.core.is_quiet(text, false)),
+            (b'P', Some(body)) => Parse::read(body).is_some_and(|parse| self.core.is_quiet(parse.text, true)),
+            (b'Q' | b'P', None) => false,
+            _ => true,
+        }
+    }
+
     fn take_bind(&mut self, header: Header, relay: &mut Relay<'_>) -> Result<Taken, End> {
         let whole = relay.rest().get(frame::HEADER..header.total);
         let seen = relay.rest().get(frame::HEADER..header.total.min(relay.rest().len())).unwrap_or_default();
@@ -224,7 +238,8 @@ impl Session {
             let hopeless = whole.is_some() || seen.len() > ANALYSED;
             return if hopeless { Err(refuse::malformed(b'B').into()) } else { Ok(Taken::Not(Need::Bytes)) };
         };
-        if self.names_setting(head.statement) {
+        let known = self.names.known(head.statement);
+        if self.names_setting(head.statement, &known) {
             // It may be the token's, which is not for a server.
             let Some(body) = whole else {
                 let long = header.total > ANALYSED;
@@ -238,7 +253,7 @@ impl Session {
         if !self.linked(relay) {
             return Ok(Taken::Not(Need::Lease));
         }
-        if self.checks(header, head.statement, relay) {
+        if self.checks(header, head.statement, &known, relay) {
             return Ok(Taken::Not(Need::Answers));
         }
         self.note_bound(head.statement)?;
@@ -248,7 +263,7 @@ impl Session {
             return Ok(Taken::Yes);
         }
         self.note_commit(|names| names.text(head.statement).is_none_or(may_commit));
-        self.bind(header, &head, relay);
+        self.bind(header, &head, known, relay);
         Ok(Taken::Yes)
     }
 
@@ -322,12 +337,22 @@ impl Session {
         }
     }
 
-    fn query(&mut self, header: Header, whole: Option<&[u8]>, relay: &mut Relay<'_>) -> Result<(), End> {
+    fn query(
+        &mut self,
+        header: Header,
+        whole: Option<&[u8]>,
+        quiet: bool,
+        relay: &mut Relay<'_>,
+    ) -> Result<(), End> {
         let text = match whole {
             Some(body) => Some(frontend::query_text(body).ok_or_else(|| refuse::malformed(b'Q'))?),
             None => None,
         };
-        let facts = text.map_or_else(Facts::unknown, |text| self.core.analyser.borrow_mut().facts(text));
+        let facts = match text {
+            _ if quiet => Facts::default(),
+            Some(text) => self.core.analyser.borrow_mut().facts(text),
+            None => Facts::unknown(),
+        };
         self.note_statement(text, header.total.saturating_sub(frame::HEADER + 1))?;
         self.note_commit(|_| text.is_none_or(may_commit));
         self.make_way(text.unwrap_or_default());

@@ -17,7 +17,8 @@ pub struct Analyser {
     /// The shape being looked up; kept for its memory.
     shape: Vec<u8>,
     sets: Box<[Set]>,
-    memo: Memo,
+    judged: Memo<Judged>,
+    quiet: Memo<bool>,
     parses: u64,
 }
 
@@ -52,9 +53,25 @@ impl Analyser {
             hasher: SipHasher13::new_with_keys(rand::random(), rand::random()),
             shape: Vec::with_capacity(4096),
             sets: vec![Set::default(); sets].into_boxed_slice(),
-            memo: Memo::new(),
+            judged: Memo::new(),
+            quiet: Memo::new(),
             parses: 0,
         }
+    }
+
+    /// Whether nothing in a text could do anything to the session: its facts are the default ones. `again`: it may well come
+    /// to the letter another time.
+    pub fn is_quiet(&mut self, text: &[u8], again: bool) -> bool {
+        if !again {
+            return !scan(text);
+        }
+        let hash = self.quiet.hash(text);
+        if let Some(known) = self.quiet.get(hash, text) {
+            return *known;
+        }
+        let quiet = !scan(text);
+        self.quiet.note(hash, text, &quiet);
+        quiet
     }
 
     pub fn facts(&mut self, text: &[u8]) -> Facts {
@@ -66,13 +83,13 @@ impl Analyser {
 
     /// Asked of every text where there are replicas, so there is no way around the caches.
     pub fn purpose(&mut self, text: &[u8]) -> Judged {
-        let hash = self.memo.hash(text);
-        if let Some(known) = self.memo.get(hash, text) {
+        let hash = self.judged.hash(text);
+        if let Some(known) = self.judged.get(hash, text) {
             return known.clone();
         }
         let known = |key, (_, purpose): &Known| Judged { purpose: purpose.clone(), key };
         let judged = self.shaped(text, known).unwrap_or(Judged { purpose: Purpose::Write, key: 0 });
-        self.memo.note(hash, text, &judged);
+        self.judged.note(hash, text, &judged);
         judged
     }
 
@@ -137,8 +154,11 @@ impl Set {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use proptest::prelude::*;
 
+    use super::super::listen;
     use super::super::parsed::Unreadable;
     use super::*;
 
@@ -159,6 +179,46 @@ mod tests {
             let text = format!("select set_config('a' || '{setting}', 'x', false)");
             assert!(!analyser.facts(text.as_bytes()).token, "{text}");
             assert_eq!(Analyser::new(1).facts(text.as_bytes()), analyser.facts(text.as_bytes()), "{text}");
+        }
+    }
+
+    /// Quiet texts go to the server without a further look.
+    #[test]
+    fn a_token_or_a_listen_was_taken_for_quiet() {
+        let forms = [
+            "set pgward.token = 'x'",
+            "set session pgward.token to 'x'",
+            "set \"pgward\".\"token\" to default",
+            "reset pgward.token",
+            "select set_config('pgward.token', 'x', false)",
+            "select pg_catalog.set_config('pgward.token', $1, $2)",
+            "listen a",
+            "unlisten *",
+        ];
+        let own = |text: &[u8]| token::token_statement(text).is_some() || listen::begins_with_listen(text);
+        for form in forms.iter().filter(|form| !form.contains('"')) {
+            assert!(own(form.as_bytes()), "{form}");
+        }
+        let analyser = RefCell::new(Analyser::new(1));
+        proptest!(|(form in 0..forms.len(), before in "[ \t\n\r\x0b\x0c;]{0,3}", blank in "[ \t\n\x0c]{1,2}|/\\*\\*/",
+                    upper: u64, again: bool)| {
+            let text = forms[form].replace(' ', &blank);
+            let text: String = text.chars().enumerate()
+                .map(|(i, c)| if upper >> (i % 64) & 1 == 1 { c.to_ascii_uppercase() } else { c })
+                .collect();
+            let text = before + &text;
+            prop_assert!(!own(text.as_bytes()) || !analyser.borrow_mut().is_quiet(text.as_bytes(), again), "{text}");
+        });
+    }
+
+    #[test]
+    fn what_comes_again_is_as_quiet_as_before() {
+        let mut analyser = Analyser::new(1);
+        for text in ["select 1", "set a = 1", "select $1", "", "do $$ $$", "select 'discard'"] {
+            for _ in 0..4 {
+                assert_eq!(analyser.is_quiet(text.as_bytes(), true), !scan(text.as_bytes()), "{text}");
+                assert_eq!(analyser.is_quiet(text.as_bytes(), false), !scan(text.as_bytes()), "{text}");
+            }
         }
     }
 

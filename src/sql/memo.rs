@@ -1,11 +1,9 @@
-//! Texts that come again to the letter, as those of prepared statements and of drivers that send parameters apart do: their
-//! shape need not be found out each time.
+//! Texts that come again to the letter, as those of prepared statements and of drivers that send parameters apart do: what
+//! they are need not be found out each time.
 
 use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
-
-use super::cache::Judged;
 
 /// A longer text is not kept.
 const LONGEST: usize = 2 * 1024;
@@ -14,37 +12,37 @@ const LONGEST: usize = 2 * 1024;
 const PLACES: usize = 512;
 
 /// A text is found by a hash whose key is of this process, and compared as a whole.
-pub(super) struct Memo {
+pub(super) struct Memo<T> {
     hasher: RandomState,
-    places: Box<[Place]>,
+    places: Box<[Place<T>]>,
 }
 
-#[derive(Default)]
-struct Place {
+struct Place<T> {
     /// Of the text that was looked up here last.
     hash: u64,
     /// Once it came for the second time: most texts with literals in them never do.
-    known: Option<(Box<[u8]>, Judged)>,
+    known: Option<(Box<[u8]>, T)>,
 }
 
-impl Memo {
+impl<T: Clone> Memo<T> {
     pub fn new() -> Self {
-        Self { hasher: RandomState::default(), places: (0..PLACES).map(|_| Place::default()).collect() }
+        let nothing = |_| Place { hash: 0, known: None };
+        Self { hasher: RandomState::default(), places: (0..PLACES).map(nothing).collect() }
     }
 
     pub fn hash(&self, text: &[u8]) -> u64 {
         if text.len() > LONGEST { 0 } else { self.hasher.hash_one(text) | 1 }
     }
 
-    pub fn get(&self, hash: u64, text: &[u8]) -> Option<&Judged> {
+    pub fn get(&self, hash: u64, text: &[u8]) -> Option<&T> {
         let place = self.places.get(at(hash)).filter(|place| place.hash == hash)?;
-        place.known.as_ref().filter(|(known, _)| **known == *text).map(|(_, judged)| judged)
+        place.known.as_ref().filter(|(known, _)| **known == *text).map(|(_, what)| what)
     }
 
-    pub fn note(&mut self, hash: u64, text: &[u8], judged: &Judged) {
+    pub fn note(&mut self, hash: u64, text: &[u8], what: &T) {
         let Some(place) = self.places.get_mut(at(hash)).filter(|_| hash != 0) else { return };
         if place.hash == hash {
-            place.known = Some((text.into(), judged.clone()));
+            place.known = Some((text.into(), what.clone()));
         } else {
             *place = Place { hash, known: None };
         }

@@ -8,7 +8,8 @@
 //!
 //! Three steps, each dearer than the one before:
 //!
-//! 1. [`scan`]: one branch-free pass that says "nothing here, certainly" for nearly every text.
+//! 1. [`scan`]: one branch-free pass that says "nothing here, certainly" for nearly every text. What it said of a prepared
+//!    statement's text is remembered (`memo`), since that comes again to the letter.
 //! 2. `shape` and `cache`: the text without comments, white space and the values of its literals,
 //!    hashed with a key of this process and looked up.
 //! 3. `facts` and `purpose`: the tokens are walked and PostgreSQL's own parser is asked whether it

@@ -11,6 +11,18 @@ fn cstr(body: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((body.get(..end)?, body.get(end + 1..)?))
 }
 
+/// The same, for what is short or empty most of the time: then looking is quicker than a search made for long texts.
+#[inline]
+fn name(body: &[u8]) -> Option<(&[u8], &[u8])> {
+    let near = body.get(..SHORT).unwrap_or(body);
+    match near.iter().position(|byte| *byte == 0) {
+        Some(end) => Some((body.get(..end)?, body.get(end + 1..)?)),
+        None => cstr(body),
+    }
+}
+
+const SHORT: usize = 16;
+
 /// `Parse`: the statement's name, and the rest (text, NUL, parameter types) as it stands.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Parse<'a> {
@@ -22,7 +34,7 @@ pub struct Parse<'a> {
 
 impl<'a> Parse<'a> {
     pub fn read(body: &'a [u8]) -> Option<Self> {
-        let (name, definition) = cstr(body)?;
+        let (name, definition) = name(body)?;
         let (text, types) = cstr(definition)?;
         let (count, oids) = types.split_first_chunk::<2>()?;
         (oids.len() == usize::from(u16::from_be_bytes(*count)) * 4).then_some(Self { name, text, definition })
@@ -40,8 +52,8 @@ pub struct BindHead<'a> {
 
 impl<'a> BindHead<'a> {
     pub fn read(body: &'a [u8]) -> Option<Self> {
-        let (portal, rest) = cstr(body)?;
-        let (statement, _) = cstr(rest)?;
+        let (portal, rest) = name(body)?;
+        let (statement, _) = name(rest)?;
         Some(Self { portal, statement, length: portal.len() + statement.len() + 2 })
     }
 }
@@ -105,7 +117,7 @@ pub struct Execute<'a> {
 
 impl<'a> Execute<'a> {
     pub fn read(body: &'a [u8]) -> Option<Self> {
-        let (portal, rest) = cstr(body)?;
+        let (portal, rest) = name(body)?;
         // A negative number means all rows, as in PostgreSQL.
         let rows = i32::from_be_bytes(rest.try_into().ok()?);
         Some(Self { portal, rows: usize::try_from(rows).unwrap_or(0) })
@@ -122,7 +134,7 @@ pub enum Named<'a> {
 impl<'a> Named<'a> {
     pub fn read(body: &'a [u8]) -> Option<Self> {
         let (kind, rest) = body.split_first()?;
-        let (name, after) = cstr(rest)?;
+        let (name, after) = name(rest)?;
         match (kind, after.is_empty()) {
             (b'S', true) => Some(Self::Statement(name)),
             (b'P', true) => Some(Self::Portal(name)),
