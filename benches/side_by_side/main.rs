@@ -1,7 +1,7 @@
 //! pgward beside PgBouncer and beside no proxy at all, on one machine in one run.
 //!
 //! Starts PostgreSQL, or a server in its place that costs next to nothing, and pgward, PgBouncer (transaction
-//! pooling) and HAProxy on free ports, drives each of them in turns with the same load, several rounds, and shows
+//! pooling), HAProxy and a bare relay on free ports, drives each of them in turns with the same load, several rounds, and shows
 //! medians and ratios. `make bench` runs it, and `scripts/bench --help` says how to run parts of it, or longer.
 
 mod driver;
@@ -12,6 +12,7 @@ mod large;
 mod mock;
 mod peers;
 mod plot;
+mod relay;
 mod rows;
 mod scram;
 mod select;
@@ -53,7 +54,7 @@ struct Arguments {
     #[arg(long, value_delimiter = ',', default_values = ["simple", "extended", "prepared"])]
     modes: Vec<String>,
 
-    /// Only these proxies, for a profiler: pgward, pgbouncer, haproxy, direct or other
+    /// Only these proxies, for a profiler: pgward, pgbouncer, haproxy, relay, direct or other
     #[arg(long, value_delimiter = ',')]
     through: Vec<String>,
 
@@ -136,7 +137,7 @@ impl Part {
     /// The most that are connected at the same time.
     fn clients(self, arguments: &Arguments) -> usize {
         match self {
-            Self::Mocked | Self::Select => 4 * arguments.clients.iter().max().unwrap_or(&0),
+            Self::Mocked | Self::Select => 6 * arguments.clients.iter().max().unwrap_or(&0),
             Self::Switch | Self::Rows | Self::Large | Self::Instructions => stage::TENANTS,
             Self::Storm => arguments.storm,
             Self::Flat => flat::MOST_CLIENTS,
@@ -146,6 +147,10 @@ impl Part {
 }
 
 fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((relay::FLAG, ports)) = words.split_first().map(|(flag, ports)| (flag.as_str(), ports)) {
+        relay::run(ports);
+    }
     let arguments = Arguments::parse();
     let clients = arguments.parts.iter().map(|part| part.clients(&arguments)).max().unwrap_or(0);
     spawned::raise_open_files(2 * clients.min(9_000) as u64 + 1_000);

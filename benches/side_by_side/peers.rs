@@ -3,11 +3,12 @@
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use pgward::local::{Host, Identity, free_port};
 
+use super::relay;
 use super::stage::{PASSWORD, PLAIN, POOL};
 
 /// Runs until it is dropped, as PostgreSQL's user, since PgBouncer does not run as root.
@@ -66,6 +67,16 @@ impl Peer {
         })
     }
 
+    /// The same with nothing that could be left out, see [`super::relay`].
+    pub fn relay(server: u16) -> Self {
+        let (host, port) = (Host::find().unwrap(), free_port().unwrap());
+        let folder = host.folder(None, "relay").unwrap();
+        let log = fs::File::create(folder.join("log")).unwrap();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.arg(relay::FLAG).args([port.to_string(), server.to_string()]).stderr(log);
+        Self::await_ready("relay", command, port, folder)
+    }
+
     /// The first of its files is what it is started with.
     fn start(
         wrapper: &[&str],
@@ -85,6 +96,10 @@ impl Peer {
         let mut whole = wrapper.iter().copied().chain([program]);
         let mut command = host.command(whole.next().unwrap_or(program));
         command.args(whole).args(words).arg(folder.join(files[0].name)).stdout(log.try_clone().unwrap()).stderr(log);
+        Self::await_ready(program, command, port, folder)
+    }
+
+    fn await_ready(program: &str, mut command: Command, port: u16, folder: PathBuf) -> Self {
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{program}: {error}"));
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let begin = Instant::now();

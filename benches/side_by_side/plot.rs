@@ -3,8 +3,12 @@
 use serde_json::{Map, Value};
 
 /// Of the figures, and as people and the picture know them.
-const PROXIES: [(&str, &str, &str); 3] =
-    [("pgward", "pgward", "#2166ac"), ("pgbouncer", "PgBouncer", "#e08214"), ("haproxy", "HAProxy", "#9aa5b1")];
+const PROXIES: [(&str, &str, &str); 4] = [
+    ("pgward", "pgward", "#2166ac"),
+    ("pgbouncer", "PgBouncer", "#e08214"),
+    ("haproxy", "HAProxy", "#9aa5b1"),
+    ("relay", "bare relay", "#cbd2d9"),
+];
 
 const WIDTH: f64 = 760.0;
 const LEFT: f64 = 48.0;

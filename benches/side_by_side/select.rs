@@ -38,8 +38,10 @@ pub fn mocked(plan: &Plan<'_>, cores: Option<usize>, other: Option<&Path>) -> Va
     let replica = Mock::replica();
     let split = Setup::new(port, cores).replica(replica.address.port()).start();
     let (pgbouncer, haproxy) = (Peer::pgbouncer(&Bouncer::new(port)), Peer::haproxy(port));
+    let relay = Peer::relay(port);
     let mut targets = vec![
         plain("direct", mock.address, None),
+        plain("relay", relay.address, Some(relay.pid)),
         plain("haproxy", haproxy.address, Some(haproxy.pid)),
         plain("pgbouncer", pgbouncer.address, Some(pgbouncer.pid)),
         tenant(&pgward, "pgward", "t1"),

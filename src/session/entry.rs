@@ -12,6 +12,7 @@ use super::incoming::Hop;
 use crate::base::{NodeName, Party};
 use crate::config::{PoolMode, Settings};
 use crate::pool::BackendRow;
+use crate::sql::Pins;
 use crate::wire::startup::Startup;
 
 /// Why a session is asked to end.
@@ -123,7 +124,7 @@ pub(super) struct Entry {
     profile: RefCell<Profile>,
     pub connected: Instant,
     pub phase: Cell<(Phase, Instant)>,
-    pub pinned: Cell<Option<&'static str>>,
+    pub pins: Cell<Pins>,
     pub backend: Cell<Option<Held>>,
     kick: Cell<Option<Kick>>,
     /// It has waited for a backend as long as it may.
@@ -151,7 +152,7 @@ impl Entry {
             profile: RefCell::new(profile),
             connected: now,
             phase: Cell::new((Phase::Idle, now)),
-            pinned: Cell::new(None),
+            pins: Cell::default(),
             backend: Cell::new(None),
             kick: Cell::new(None),
             wait_over: Cell::new(false),
@@ -269,7 +270,7 @@ impl Entry {
             phase,
             in_phase: now.duration_since(since),
             connected: now.duration_since(self.connected),
-            pinned: self.pinned.get(),
+            pinned: self.pins.get().label(),
             backend: self.backend.get().map(|held| held.pid),
         }
     }

@@ -321,7 +321,7 @@ impl LoggedIn {
             entry.kick(super::Kick::Drain);
         }
         let pins = terms.pins();
-        entry.pinned.set(pins.label());
+        entry.pins.set(pins);
         Box::new(Session {
             core,
             client: stream,

@@ -53,7 +53,8 @@ pub(super) struct Names {
     /// The unnamed statement's definition, as in Parse; empty when there is none. Kept because it
     /// outlives the transaction it was made in, which backends do not.
     pub unnamed: Vec<u8>,
-    pub unnamed_facts: Facts,
+    /// `None`: there is nothing to say of it, as of most.
+    unnamed_facts: Option<Box<Facts>>,
     pub unnamed_told: Option<u64>,
     pub unnamed_stale: bool,
     /// Descriptions of statements that were asked for, in order.
@@ -88,13 +89,17 @@ impl PackedNames {
         let PackedStatement { definition, told, stale } = self.unnamed;
         Names {
             named: named.collect(),
-            unnamed_facts: if definition.is_empty() { Facts::default() } else { facts(&definition) },
+            unnamed_facts: noteworthy(if definition.is_empty() { Facts::default() } else { facts(&definition) }),
             unnamed: definition.into_vec(),
             unnamed_told: told,
             unnamed_stale: stale,
             ..Names::default()
         }
     }
+}
+
+fn noteworthy(facts: Facts) -> Option<Box<Facts>> {
+    (facts != Facts::default()).then(|| Box::new(facts))
 }
 
 impl Names {
@@ -190,9 +195,17 @@ impl Names {
         }
     }
 
+    pub fn unnamed_facts(&self) -> Option<&Facts> {
+        self.unnamed_facts.as_deref()
+    }
+
+    pub fn set_unnamed_facts(&mut self, facts: Facts) {
+        self.unnamed_facts = noteworthy(facts);
+    }
+
     pub fn forget_unnamed(&mut self) {
         self.unnamed.clear();
-        self.unnamed_facts = Facts::default();
+        self.unnamed_facts = None;
         self.unnamed_told = None;
         self.unnamed_stale = false;
     }
@@ -206,7 +219,7 @@ impl Names {
     /// What names the tenant's own notification channels is of no use to another.
     pub fn leave_tenant(&mut self) {
         self.named.retain(|_, named| !named.statement.facts.channels);
-        if self.unnamed_facts.channels {
+        if self.unnamed_facts().is_some_and(|facts| facts.channels) {
             self.forget_unnamed();
         }
     }

@@ -394,7 +394,7 @@ impl Session {
             return Ok(());
         }
         if kick == Kick::Pinned {
-            return Err(refuse::too_many_pinned(self.terms.limits.max_pinned, self.entry.pinned.get()).into());
+            return Err(refuse::too_many_pinned(self.terms.limits.max_pinned, self.entry.pins.get().label()).into());
         }
         let limit = self.core.shared.world.load().settings.session.idle_in_transaction_timeout;
         Err(refuse::kicked(kick, limit).into())

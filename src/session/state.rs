@@ -266,7 +266,7 @@ impl Session {
 
     pub(super) fn set_pins(&mut self, pins: Pins) {
         self.pins = pins;
-        self.entry.pinned.set(pins.label());
+        self.entry.pins.set(pins);
     }
 
     /// Asks the backend what the transaction left. It is at rest and outside of a transaction.

@@ -51,13 +51,7 @@ impl Session {
     }
 
     /// `quiet`: its text can do nothing to the session.
-    pub(super) fn parse(
-        &mut self,
-        header: Header,
-        body: &[u8],
-        quiet: bool,
-        relay: &mut Relay<'_>,
-    ) -> Result<(), End> {
+    pub(super) fn parse(&mut self, header: Header, body: &[u8], quiet: bool, relay: &mut Relay<'_>) -> Result<(), End> {
         let parse = Parse::read(body).ok_or_else(|| refuse::malformed(b'P'))?;
         let facts = if quiet { Facts::default() } else { self.core.analyser.borrow_mut().facts(parse.text) };
         if facts.token {
@@ -123,7 +117,7 @@ impl Session {
         let definition = renamed.as_deref().unwrap_or(definition);
         if name.is_empty() {
             self.names.forget_unnamed();
-            self.names.unnamed_facts = facts;
+            self.names.set_unnamed_facts(facts);
             self.names.unnamed.extend_from_slice(definition);
             self.spend_unnamed(None);
         } else {
@@ -134,7 +128,7 @@ impl Session {
     fn parse_unnamed(&mut self, header: Header, facts: Facts, definition: &[u8], renamed: bool, relay: &mut Relay<'_>) {
         let stand_in = self.deallocate(&facts, relay);
         self.names.forget_unnamed();
-        self.names.unnamed_facts = facts;
+        self.names.set_unnamed_facts(facts);
         self.names.asked_unnamed();
         self.spend_unnamed(None);
         if let Some(link) = self.link.as_mut() {
@@ -346,7 +340,7 @@ impl Session {
         } else if head.statement.is_empty() {
             self.make_unnamed_known(relay);
             self.owe(Owed::Bind { statement: None });
-            let facts = self.names.unnamed_facts.clone();
+            let facts = self.names.unnamed_facts().cloned().unwrap_or_default();
             let lets_go = self.lets_go(&self.names.unnamed);
             self.apply(&facts, lets_go);
             if facts.channels {
@@ -407,7 +401,7 @@ impl Session {
     pub(super) fn names_setting(&self, name: &[u8], known: &Known) -> bool {
         match &known.statement {
             Some(statement) => statement.facts.names_setting,
-            None => name.is_empty() && self.names.unnamed_facts.names_setting,
+            None => name.is_empty() && self.names.unnamed_facts().is_some_and(|facts| facts.names_setting),
         }
     }
 

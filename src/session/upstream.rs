@@ -337,13 +337,7 @@ impl Session {
         }
     }
 
-    fn query(
-        &mut self,
-        header: Header,
-        whole: Option<&[u8]>,
-        quiet: bool,
-        relay: &mut Relay<'_>,
-    ) -> Result<(), End> {
+    fn query(&mut self, header: Header, whole: Option<&[u8]>, quiet: bool, relay: &mut Relay<'_>) -> Result<(), End> {
         let text = match whole {
             Some(body) => Some(frontend::query_text(body).ok_or_else(|| refuse::malformed(b'Q'))?),
             None => None,
