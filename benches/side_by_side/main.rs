@@ -137,7 +137,7 @@ impl Part {
     /// The most that are connected at the same time.
     fn clients(self, arguments: &Arguments) -> usize {
         match self {
-            Self::Mocked | Self::Select => 6 * arguments.clients.iter().max().unwrap_or(&0),
+            Self::Mocked | Self::Select => 7 * arguments.clients.iter().max().unwrap_or(&0),
             Self::Switch | Self::Rows | Self::Large | Self::Instructions => stage::TENANTS,
             Self::Storm => arguments.storm,
             Self::Flat => flat::MOST_CLIENTS,

@@ -11,7 +11,7 @@ use pgward::local::{Host, Identity, free_port};
 use super::relay;
 use super::stage::{PASSWORD, PLAIN, POOL};
 
-/// Runs until it is dropped, as PostgreSQL's user, since PgBouncer does not run as root.
+/// Runs until it is dropped; those of others as PostgreSQL's user, since PgBouncer does not run as root.
 pub struct Peer {
     pub address: SocketAddr,
     pub pid: u32,

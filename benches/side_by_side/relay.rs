@@ -1,5 +1,6 @@
-//! A relay that passes bytes on and does nothing else: what no proxy that waits by `epoll` goes below. It reads once when
-//! something has come, writes that at once, and keeps nothing; each client has a connection to the server of its own.
+//! A relay that passes bytes on and does nothing else: what is left of a proxy that reads once when something has come,
+//! writes that at once, and waits by `epoll`. It keeps nothing, and each client has a connection to the server of its own.
+//! It waits for whoever does not read, so it is for short messages alone.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -37,7 +38,12 @@ pub fn run(words: &[String]) -> ! {
         for event in &events {
             match event.data.u64() {
                 LISTENER => accept(&listener, server, &watch, &mut sockets),
-                place => pass(&mut sockets, usize::try_from(place).unwrap(), &mut buffer),
+                place => {
+                    // Where the end has come too, a short read is not all there is.
+                    let flags = event.flags;
+                    let ends = flags.intersects(epoll::EventFlags::RDHUP | epoll::EventFlags::HUP);
+                    pass(&mut sockets, usize::try_from(place).unwrap(), &mut buffer, ends);
+                }
             }
         }
     }
@@ -52,14 +58,14 @@ fn accept(listener: &TcpListener, server: SocketAddr, watch: &OwnedFd, sockets: 
         };
         for socket in [client, TcpStream::connect(server).unwrap()] {
             socket.set_nodelay(true).unwrap();
-            let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+            let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
             epoll::add(watch, &socket, epoll::EventData::new_u64(sockets.len() as u64), flags).unwrap();
             sockets.push(Some(socket.into()));
         }
     }
 }
 
-fn pass(sockets: &mut [Option<OwnedFd>], from: usize, buffer: &mut [u8]) {
+fn pass(sockets: &mut [Option<OwnedFd>], from: usize, buffer: &mut [u8], ends: bool) {
     let to = from ^ 1;
     loop {
         let (Some(source), Some(target)) = (&sockets[from], &sockets[to]) else { return };
@@ -72,7 +78,7 @@ fn pass(sockets: &mut [Option<OwnedFd>], from: usize, buffer: &mut [u8]) {
             (sockets[from], sockets[to]) = (None, None);
             return;
         }
-        if read < buffer.len() {
+        if read < buffer.len() && !ends {
             return;
         }
     }

@@ -161,9 +161,9 @@ impl Core {
         }
     }
 
-    /// See [`Analyser::is_quiet`].
-    pub(super) fn is_quiet(&self, text: &[u8], again: bool) -> bool {
-        self.analyser.borrow_mut().is_quiet(text, again)
+    /// See [`Analyser::is_harmless`].
+    pub(super) fn is_harmless(&self, text: &[u8], again: bool) -> bool {
+        self.analyser.borrow_mut().is_harmless(text, again)
     }
 
     /// A buffer of the core's own, [`CHUNK`] bytes long.

@@ -28,7 +28,7 @@ pub(super) struct Named {
 
 /// What a Bind needs to know of a name, found out once.
 #[derive(Default)]
-pub(super) struct Known {
+pub(super) struct Resolved {
     /// `None`: it is the unnamed statement's, or nobody's.
     pub statement: Option<Rc<Statement>>,
     pub told: Option<u64>,
@@ -132,12 +132,12 @@ impl Names {
     }
 
     /// The empty name is the unnamed statement's.
-    pub fn known(&self, name: &[u8]) -> Known {
+    pub fn resolve(&self, name: &[u8]) -> Resolved {
         if name.is_empty() {
-            return Known { statement: None, told: self.unnamed_told, stale: self.unnamed_stale };
+            return Resolved { statement: None, told: self.unnamed_told, stale: self.unnamed_stale };
         }
-        let Some(Named { statement, told, stale }) = self.get(name) else { return Known::default() };
-        Known { statement: Some(Rc::clone(statement)), told: *told, stale: *stale }
+        let Some(Named { statement, told, stale }) = self.get(name) else { return Resolved::default() };
+        Resolved { statement: Some(Rc::clone(statement)), told: *told, stale: *stale }
     }
 
     pub fn len(&self) -> usize {

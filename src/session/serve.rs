@@ -223,6 +223,7 @@ impl Session {
             link.is_dry = false;
         }
         for _ in 0..AT_A_TIME {
+            // Asked far more often than it is so.
             if self.entry.kicked().is_some() {
                 self.heed_kick()?;
             }

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use super::aside::{MISPLACED, MISPLACED_NAME};
-use super::names::{Describing, Known};
+use super::names::{Describing, Resolved};
 use super::refuse;
 use super::relay::Relay;
 use super::serve::{End, Session};
@@ -50,10 +50,17 @@ impl Session {
         self.gated()
     }
 
-    /// `quiet`: its text can do nothing to the session.
-    pub(super) fn parse(&mut self, header: Header, body: &[u8], quiet: bool, relay: &mut Relay<'_>) -> Result<(), End> {
+    /// `harmless`: its text can do nothing to the session.
+    pub(super) fn parse(
+        &mut self,
+        header: Header,
+        body: &[u8],
+        harmless: bool,
+        relay: &mut Relay<'_>,
+    ) -> Result<(), End> {
         let parse = Parse::read(body).ok_or_else(|| refuse::malformed(b'P'))?;
-        let facts = if quiet { Facts::default() } else { self.core.analyser.borrow_mut().facts(parse.text) };
+        let facts =
+            if harmless { Facts::default() } else { self.core.analyser.borrow_mut().facts_unless_harmless(parse.text) };
         if facts.token {
             self.names.asked_again();
             self.owe(Owed::Parse { statement: Some(MISPLACED), hidden: false });
@@ -224,7 +231,7 @@ impl Session {
 
     /// Where the backend does not know a statement whose rows were described to the client, it is prepared
     /// and described again first: rows of another make would be misread. `true`: the answer is awaited.
-    pub(super) fn checks(&mut self, header: Header, name: &[u8], known: &Known, relay: &mut Relay<'_>) -> bool {
+    pub(super) fn checks(&mut self, header: Header, name: &[u8], known: &Resolved, relay: &mut Relay<'_>) -> bool {
         if known.told.is_none() || known.stale || Self::asks_anew(header, relay) {
             return false;
         }
@@ -322,7 +329,7 @@ impl Session {
         relay.rest().get(header.total..).is_some_and(|next| next.first() == Some(&b'D') && next.get(5) == Some(&b'P'))
     }
 
-    pub(super) fn bind(&mut self, header: Header, head: &BindHead<'_>, mut known: Known, relay: &mut Relay<'_>) {
+    pub(super) fn bind(&mut self, header: Header, head: &BindHead<'_>, mut known: Resolved, relay: &mut Relay<'_>) {
         if relay.rest().len() < header.total {
             self.flush_handover(relay);
         }
@@ -333,7 +340,7 @@ impl Session {
         let first = self.link.as_ref().is_some_and(|link| link.at_rest && link.transaction == Transaction::Idle);
         if known.stale && Self::asks_anew(header, relay) {
             self.renew(head.statement);
-            known = self.names.known(head.statement);
+            known = self.names.resolve(head.statement);
         }
         if known.stale {
             self.bind_stale(head, after, relay);
@@ -398,7 +405,7 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn names_setting(&self, name: &[u8], known: &Known) -> bool {
+    pub(super) fn names_setting(&self, name: &[u8], known: &Resolved) -> bool {
         match &known.statement {
             Some(statement) => statement.facts.names_setting,
             None => name.is_empty() && self.names.unnamed_facts().is_some_and(|facts| facts.names_setting),

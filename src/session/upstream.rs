@@ -155,9 +155,9 @@ impl Session {
 
     fn take_message(&mut self, header: Header, relay: &mut Relay<'_>) -> Result<Taken, End> {
         let whole = relay.rest().get(frame::HEADER..header.total);
-        let quiet = self.is_quiet(header, whole);
-        // Nothing that pgward answers itself is quiet. Who has such a statement may name it without saying what it is.
-        if (self.aside.is_some() || !quiet)
+        let harmless = self.is_harmless(header, whole);
+        // Nothing that pgward answers itself is harmless. Who has such a statement may name it without saying what it is.
+        if (self.aside.is_some() || !harmless)
             && let Some(taken) = self.take_aside(header, relay)?
         {
             return Ok(taken);
@@ -177,7 +177,7 @@ impl Session {
                 if !self.linked(relay) {
                     return Ok(Taken::Not(Need::Lease));
                 }
-                self.query(header, whole, quiet, relay)?;
+                self.query(header, whole, harmless, relay)?;
             }
             b'P' | b'D' | b'C' => {
                 if header.total > PREPARED {
@@ -195,7 +195,7 @@ impl Session {
                     return Ok(Taken::Not(Need::Lease));
                 }
                 match header.tag {
-                    b'P' => self.parse(header, body, quiet, relay)?,
+                    b'P' => self.parse(header, body, harmless, relay)?,
                     b'D' => self.describe(header, body, relay)?,
                     _ => self.close(header, body, relay)?,
                 }
@@ -222,10 +222,10 @@ impl Session {
     }
 
     /// Whether it has no text that could do anything to the session.
-    fn is_quiet(&self, header: Header, whole: Option<&[u8]>) -> bool {
+    fn is_harmless(&self, header: Header, whole: Option<&[u8]>) -> bool {
         match (header.tag, whole) {
-            (b'Q', Some(body)) => frontend::query_text(body).is_some_and(|text| self.core.is_quiet(text, false)),
-            (b'P', Some(body)) => Parse::read(body).is_some_and(|parse| self.core.is_quiet(parse.text, true)),
+            (b'Q', Some(body)) => frontend::query_text(body).is_some_and(|text| self.core.is_harmless(text, false)),
+            (b'P', Some(body)) => Parse::read(body).is_some_and(|parse| self.core.is_harmless(parse.text, true)),
             (b'Q' | b'P', None) => false,
             _ => true,
         }
@@ -238,7 +238,7 @@ impl Session {
             let hopeless = whole.is_some() || seen.len() > ANALYSED;
             return if hopeless { Err(refuse::malformed(b'B').into()) } else { Ok(Taken::Not(Need::Bytes)) };
         };
-        let known = self.names.known(head.statement);
+        let known = self.names.resolve(head.statement);
         if self.names_setting(head.statement, &known) {
             // It may be the token's, which is not for a server.
             let Some(body) = whole else {
@@ -337,14 +337,20 @@ impl Session {
         }
     }
 
-    fn query(&mut self, header: Header, whole: Option<&[u8]>, quiet: bool, relay: &mut Relay<'_>) -> Result<(), End> {
+    fn query(
+        &mut self,
+        header: Header,
+        whole: Option<&[u8]>,
+        harmless: bool,
+        relay: &mut Relay<'_>,
+    ) -> Result<(), End> {
         let text = match whole {
             Some(body) => Some(frontend::query_text(body).ok_or_else(|| refuse::malformed(b'Q'))?),
             None => None,
         };
         let facts = match text {
-            _ if quiet => Facts::default(),
-            Some(text) => self.core.analyser.borrow_mut().facts(text),
+            _ if harmless => Facts::default(),
+            Some(text) => self.core.analyser.borrow_mut().facts_unless_harmless(text),
             None => Facts::unknown(),
         };
         self.note_statement(text, header.total.saturating_sub(frame::HEADER + 1))?;

@@ -4,7 +4,8 @@
 //! backend may serve another session of the same tenant afterwards. The purpose is whether it *only
 //! reads*, so that a replica may answer it. Both are conveniences and never a security barrier:
 //! functions, triggers and views of the tenant's own can do things without a word of it in the text.
-//! What cannot be read pins, and goes to the primary.
+//! What cannot be read pins, and goes to the primary. One thing hangs on the scan all the same: a text in which it
+//! finds nothing is not looked at for a token, which no server is to see, nor for `LISTEN`.
 //!
 //! Three steps, each dearer than the one before:
 //!

@@ -117,7 +117,8 @@ static IN_WORD: [bool; 256] = {
     table
 };
 
-/// True: something in here might touch session state. False: certainly not textually.
+/// True: something in here might touch session state. False: certainly not textually, and it is no statement that pgward
+/// answers itself (`token`, `listen`).
 ///
 /// Literals and comments are looked into like everything else, which is what makes "false" certain.
 pub fn scan(text: &[u8]) -> bool {

@@ -257,6 +257,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_name_is_read_to_its_end_however_long_it_is() {
+        for length in [0, 1, SHORT - 1, SHORT, SHORT + 1, 63] {
+            let body = [&vec![b'n'; length][..], b"\0rest"].concat();
+            assert_eq!(name(&body), Some((&body[..length], &b"rest"[..])), "{length}");
+            assert_eq!(name(&body[..length]), None, "{length}");
+        }
+    }
+
+    #[test]
     fn a_parse_is_taken_apart_and_put_together() {
         let mut out = Vec::new();
         put_parse(&mut out, b"a", b"select $1\0\0\x01\0\0\0\x17");
