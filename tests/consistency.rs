@@ -2,7 +2,7 @@
 //! sessions write registers, counters and lists and read them, and a judge who knows all that they asked for and were told
 //! looks for what must not be, as Jepsen does.
 //!
-//! PGWARD_LOAD_OPERATIONS says how many operations there are at least, 10000 by default, with a failover for each 25000
+//! PGWARD_LOAD_OPERATIONS says how many operations there are at least, 24000 by default, with a failover for each 25000
 //! and one more; PGWARD_LOAD_SEED repeats one run's choices, as far as time lets it.
 
 mod support;
@@ -54,7 +54,7 @@ struct Plan {
 impl Plan {
     fn from_environment() -> Self {
         let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-        let operations = number("PGWARD_LOAD_OPERATIONS").unwrap_or(10_000);
+        let operations = number("PGWARD_LOAD_OPERATIONS").unwrap_or(24_000);
         let seed = number("PGWARD_LOAD_SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()));
         Self { operations, failovers: 1 + operations / 25_000, seed }
     }
