@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use pgward::local::{Cluster, Server};
 use support::raw::{Raw, bind, describe, execute, gists, parse, query, sync};
 use support::replicated::{self, promote, shown, signal_all};
@@ -88,18 +89,20 @@ async fn a_mix_that_mostly_reads_is_mostly_served_by_replicas_and_evenly() {
     for i in 0..20 {
         let client = stage.connect(&format!("t{i}")).await;
         tasks.push(tokio::spawn(async move {
-            let mut served: HashMap<u16, usize> = HashMap::new();
+            let (mut served, mut wrote): (HashMap<(u16, bool), usize>, _) = (HashMap::new(), Instant::now());
             let by_name = client.prepare("select where_am_i(), count(*) from orders").await.unwrap();
             for round in 0..200 {
                 if round % 20 == 0 {
                     client.execute("insert into orders (item) values ('mix')", &[]).await.unwrap();
+                    wrote = Instant::now();
                 }
+                let long_since = wrote.elapsed() > Duration::from_millis(50);
                 let port: i32 = match round % 3 {
                     0 => one(&client, WHERE).await.parse().unwrap(),
                     1 => client.query_one("select where_am_i()", &[]).await.unwrap().get(0),
                     _ => client.query_one(&by_name, &[]).await.unwrap().get(0),
                 };
-                *served.entry(u16::try_from(port).unwrap()).or_default() += 1;
+                *served.entry((u16::try_from(port).unwrap(), long_since)).or_default() += 1;
                 // Behind a write the primary serves until servers have said how far they are, which takes some 10 ms, however
                 // fast the machine is.
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -107,10 +110,15 @@ async fn a_mix_that_mostly_reads_is_mostly_served_by_replicas_and_evenly() {
             served
         }));
     }
-    let mut served: HashMap<u16, usize> = HashMap::new();
-    for task in tasks {
-        task.await.unwrap().into_iter().for_each(|(port, count)| *served.entry(port).or_default() += count);
+    let (mut served, mut primary) = (HashMap::<u16, usize>::new(), [0, 0]);
+    let mut long_since_all = 0;
+    for ((port, long_since), count) in join_all(tasks).await.into_iter().flat_map(Result::unwrap) {
+        *served.entry(port).or_default() += count;
+        primary[usize::from(long_since)] += if port == cluster.primary().port() { count } else { 0 };
+        long_since_all += if long_since { count } else { 0 };
     }
+    println!("by the primary soon after a write, and long since: {primary:?}, of {long_since_all}");
+    assert!(long_since_all > 500 && primary[1] * 20 < long_since_all, "{primary:?} of {long_since_all}");
     let share = |port: u16| *served.get(&port).unwrap_or(&0) as f64 / 4_000.0;
     let replicas: Vec<f64> = cluster.replicas().iter().map(|server| share(server.port())).collect();
     println!("shares of the replicas: {replicas:?}");
