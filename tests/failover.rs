@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use pgward::local::Cluster;
-use support::raw::{gists, query};
+use support::raw::{Raw, V3_0, errors, gists, password, query, startup, tags};
 use support::replicated::{pair, promote, shown, signal_all};
 use support::{Stage, code, furnish, one, replicated, until};
 
@@ -146,6 +146,85 @@ async fn who_waits_for_a_primary_gives_up_in_time_and_the_session_lives() {
     cluster.primary_mut().start().await.unwrap();
     until("the return of the primary", async || shown(&stage, "patience-1").await[2] == "yes").await;
     assert_eq!(one(&client, "select 2").await, "2");
+}
+
+/// Clients have a second to log in, and a primary is waited for longer.
+async fn impatient(cluster: &Cluster, extra: &str) -> Stage {
+    let stage = replicated::stage(cluster, extra, "failover_timeout = \"4s\"", &[]).await;
+    let text = std::fs::read_to_string(&stage.path).unwrap();
+    let listen = "cores = 2, startup_timeout = \"1s\"";
+    assert!(text.contains("cores = 2"));
+    std::fs::write(&stage.path, text.replace("cores = 2", listen)).unwrap();
+    stage.control.reload().await.unwrap();
+    stage
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_that_needed_a_server_was_closed_without_a_word_while_there_was_no_primary() {
+    let mut cluster = pair("word").await;
+    let stage = impatient(&cluster, "").await;
+    stage.connect("acme").await.simple_query("select 1").await.unwrap();
+    cluster.primary_mut().kill().await.unwrap();
+    until("the end of the primary", async || shown(&stage, "word-1").await[1] == "down").await;
+    // What the server says of this setting is not known, so it has to be asked.
+    let asks = |tenant| format!("{}?options=-c%20statement_timeout%3D77s", stage.url(tenant, "app"));
+    let begin = Instant::now();
+    let error = stage.try_connect(&asks("acme")).await.err().unwrap();
+    assert_eq!(code(&error), "57P03", "{error:?}");
+    assert!((2..8).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+    // Who has told all that is asked of it and hangs up gives up its place. One byte more is not a hanging up.
+    let mut gone = Raw::connect(stage.address).await;
+    let options = "-c statement_timeout=77s";
+    gone.send(startup(V3_0, &[("user", "acme"), ("database", "app"), ("options", options)])).await;
+    gone.send(password(&stage.token("acme", "app"))).await;
+    gone.send("Q").await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(stage.control.client_count(), 1, "it waits");
+    drop(gone);
+    until("the end of who hung up", async || stage.control.client_count() == 0).await;
+    // Who waits comes in as soon as there is a primary.
+    let url = asks("globex");
+    let waiting = tokio::spawn(async move { support::connect(&url).await });
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(!waiting.is_finished(), "there is no primary");
+    cluster.primary_mut().start().await.unwrap();
+    let client = waiting.await.unwrap().unwrap();
+    assert_eq!(one(&client, "show statement_timeout").await, "77s");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_whose_user_had_to_be_looked_up_was_closed_without_a_word_while_there_was_no_primary() {
+    let mut cluster = pair("lookup").await;
+    let owner = "create role seeker login superuser password 'seeker'; create role ann login password 'pencil'";
+    cluster.primary().connect("app").await.unwrap().batch_execute(owner).await.unwrap();
+    let plain = "
+[plain]
+superusers = [\"seeker\"]
+lookup = { cluster = \"main\", database = \"app\", login = { role = \"seeker\", password = \"seeker\" } }
+databases.books = { cluster = \"main\", database = \"app\" }
+";
+    let stage = impatient(&cluster, plain).await;
+    let ann = stage.try_connect(&format!("postgresql://ann:pencil@{}/books", stage.address)).await.unwrap();
+    assert_eq!(one(&ann, "select current_user").await, "ann");
+    // Others are not known yet.
+    cluster.primary_mut().kill().await.unwrap();
+    until("the end of the primary", async || shown(&stage, "lookup-1").await[1] == "down").await;
+    let mut other = Raw::connect(stage.address).await;
+    other.send(startup(V3_0, &[("user", "bob"), ("database", "books")])).await;
+    let begin = Instant::now();
+    assert_eq!(errors(&other.rest().await), ["57P03"]);
+    assert!((2..8).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+    // One who has waited for a server still has its own time to answer, and no more than that.
+    let mut late = Raw::connect(stage.address).await;
+    late.send(startup(V3_0, &[("user", "carl"), ("database", "books")])).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    cluster.primary_mut().start().await.unwrap();
+    let asked = late.next().await.unwrap();
+    assert_eq!(asked.tag, b'R', "it is asked for its proof");
+    let begin = Instant::now();
+    assert_eq!(tags(&late.rest().await), "");
+    let took = begin.elapsed();
+    assert!(took > Duration::from_millis(300) && took < Duration::from_millis(1500), "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

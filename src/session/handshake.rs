@@ -278,6 +278,28 @@ impl Started {
         }
     }
 
+    /// What comes of something else, unless the client hangs up meanwhile. What it sends is for later.
+    pub(super) async fn unless_gone<T>(
+        &mut self,
+        done: impl Future<Output = Result<T, Refused>>,
+    ) -> Result<T, Refused> {
+        let Self { stream, input, .. } = self;
+        let gone = async {
+            while input.len() <= MAX_MESSAGE {
+                if fill(stream, input, MAX_MESSAGE).await.is_err() {
+                    return;
+                }
+            }
+            // Whoever sends so much is there.
+            std::future::pending().await
+        };
+        tokio::select! {
+            biased;
+            done = done => done,
+            () = gone => Err(Refused::Gone),
+        }
+    }
+
     /// Reads more of what the client sends, which is not much before it is in.
     pub(super) async fn hear(&mut self) -> Result<(), Refused> {
         fill(&mut self.stream, &mut self.input, MAX_MESSAGE).await

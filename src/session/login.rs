@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
 
+use super::allowance::Allowance;
 use super::cancel::{CancelKey, CancelKeys};
 use super::core::Core;
 use super::entry::{Entry, Profile, Said};
@@ -103,9 +104,10 @@ impl Started {
         mut self,
         core: &Rc<Core>,
         world: &Arc<World>,
+        allowance: &Allowance,
     ) -> Result<Login, (Option<Stream>, Refused)> {
         let mut identity = None;
-        match self.admit(core, world, &mut identity).await {
+        match self.admit(core, world, allowance, &mut identity).await {
             Ok((Entered::Elsewhere(way, token), world)) => {
                 self.forward(core, &world, way, identity.as_ref(), &token).await
             }
@@ -141,6 +143,7 @@ impl Started {
         &mut self,
         core: &Rc<Core>,
         world: &Arc<World>,
+        allowance: &Allowance,
         proved: &mut Option<Identity>,
     ) -> Result<(Entered, Arc<World>), Refused> {
         let Wanted { settings, break_glass } = startup_settings::wanted(&self.startup).map_err(|report| {
@@ -163,7 +166,7 @@ impl Started {
         }
         if !console && let Some(database) = world.plain(&name) {
             let wish = Wish { user: &user, name: &name, database, settings };
-            let (admitted, context, reported) = self.admit_plain(core, world, wish).await?;
+            let (admitted, context, reported) = self.admit_plain(core, world, wish, allowance).await?;
             return Ok((Entered::Here(Here::Session(Box::new((admitted, context, reported)))), Arc::clone(world)));
         }
         let password = self.password().await?;
@@ -210,7 +213,8 @@ impl Started {
         }
         drop(password);
         let admitted = serve_identity(core, &world, identity, &self.who(), came)?;
-        let (context, reported) = introduce(core, &admitted, settings).await?;
+        let introduced = self.unless_gone(allowance.stopped(introduce(core, &admitted, settings))).await;
+        let (context, reported) = introduced?;
         Ok((Entered::Here(Here::Session(Box::new((admitted, context, reported)))), world))
     }
 }

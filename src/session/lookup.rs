@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::allowance::Allowance;
 use super::core::Core;
 use super::introduce::hand_over;
 use super::refuse::{self, Loss};
@@ -21,6 +22,7 @@ pub(super) async fn password(
     world: &World,
     lookup: &Lookup,
     user: &str,
+    allowance: &Allowance,
 ) -> Result<Option<StoredPassword>, Report> {
     let pool = world.lookup_pool(&core.shared.pools, lookup).ok_or_else(refuse::misconfigured)?;
     let local = core.shard.local(&pool);
@@ -28,7 +30,7 @@ pub(super) async fn password(
     let context = Context::plain(Party::Database("".into()), &lookup.login.role);
     let context = core.shared.contexts.shared(context);
     let request = Request { context: &context, usage: &core.shared.lookups, max_leases: AT_ONCE };
-    let mut lease = core.shard.acquire(&local, request).await.map_err(|error| {
+    let mut lease = allowance.stopped(core.shard.acquire(&local, request)).await.map_err(|error| {
         tracing::warn!(error = %error, source = ?std::error::Error::source(&error).map(ToString::to_string), "no backend to look a user up");
         refuse::acquire(&error)
     })?;

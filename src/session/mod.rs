@@ -23,6 +23,7 @@
 
 mod acquire;
 mod ahead;
+mod allowance;
 mod aside;
 mod break_glass;
 mod cancel;

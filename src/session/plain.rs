@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
 
+use super::allowance::Allowance;
 use super::core::Core;
 use super::directory::User;
 use super::handshake::{Refused, Started};
@@ -43,24 +44,23 @@ impl Started {
         core: &Rc<Core>,
         world: &World,
         wish: Wish<'_>,
+        allowance: &Allowance,
     ) -> Result<(Admitted, Arc<Context>, Reported), Refused> {
-        let user = user(core, world, wish.user).await?;
+        let user = self.unless_gone(user(core, world, wish.user, allowance)).await?;
         let proved = self.scram(core, world, wish.user, user.as_deref()).await?;
         let secret = match user.as_ref().and_then(|user| user.password.clone()) {
             Some(password) => LoginSecret::Password(password),
             None => LoginSecret::Keys(proved.keys),
         };
         let admitted = admit(core, world, &wish, secret)?;
-        match reach(core, world, &wish, &admitted).await {
-            Ok(()) => {
-                let (context, reported) = introduce(core, &admitted, wish.settings).await?;
-                Ok((admitted, context, reported))
-            }
-            Err(report) => {
-                forget(core, admitted);
-                Err(report.into())
-            }
+        let reached = async { Ok(reach(core, world, &wish, &admitted).await?) };
+        if let Err(refused) = self.unless_gone(allowance.stopped(reached)).await {
+            forget(core, admitted);
+            return Err(refused);
         }
+        let introduced = introduce(core, &admitted, wish.settings);
+        let (context, reported) = self.unless_gone(allowance.stopped(introduced)).await?;
+        Ok((admitted, context, reported))
     }
 
     /// Has the client prove that it knows the password. One that does not exist goes through the same.
@@ -116,7 +116,7 @@ impl Session {
 }
 
 /// What is known of a user, from the users file or else from the server.
-async fn user(core: &Rc<Core>, world: &World, name: &str) -> Result<Option<Arc<User>>, Report> {
+async fn user(core: &Rc<Core>, world: &World, name: &str, allowance: &Allowance) -> Result<Option<Arc<User>>, Refused> {
     let directory = &world.directory;
     if let Some(user) = directory.listed(name) {
         return Ok(Some(user));
@@ -125,7 +125,8 @@ async fn user(core: &Rc<Core>, world: &World, name: &str) -> Result<Option<Arc<U
     if let Some(answer) = directory.answer(name) {
         return Ok(answer);
     }
-    let found = lookup::password(core, world, lookup, name).await.inspect_err(|_| core.stats.login("lookup"))?;
+    let found = lookup::password(core, world, lookup, name, allowance).await;
+    let found = found.inspect_err(|_| core.stats.login("lookup"))?;
     Ok(directory.answered(name, found))
 }
 

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use super::allowance::Allowance;
 use super::cancel::Cancelled;
 use super::command::Place;
 use super::core::Core;
@@ -72,10 +73,10 @@ pub fn arrive(core: Rc<Core>, parcel: Parcel) -> impl Future<Output = Outcome> {
 async fn login(core: Rc<Core>, accepted: Accepted, crowded: bool) -> Option<Login> {
     let began = Instant::now();
     let world = core.shared.world.load_full();
-    let limit = world.settings.listen.startup_timeout;
+    let allowance = Allowance::new(world.settings.listen.startup_timeout);
     let peer = accepted.peer;
-    match tokio::time::timeout(limit, enter(&core, accepted, crowded)).await {
-        Ok(Ok(login)) => {
+    match allowance.bound(enter(&core, accepted, crowded, &allowance)).await {
+        Some(Ok(login)) => {
             match &login {
                 Some(Login::Session(_)) => {
                     core.stats.login("ok");
@@ -87,18 +88,18 @@ async fn login(core: Rc<Core>, accepted: Accepted, crowded: bool) -> Option<Logi
             }
             login
         }
-        Ok(Err((stream, Refused::Told(report)))) => {
+        Some(Err((stream, Refused::Told(report)))) => {
             core.stats.error(report.sqlstate.as_str().as_bytes());
             if let Some(stream) = stream {
                 tell(stream, &report).await;
             }
             None
         }
-        Ok(Err((_, Refused::Gone))) => {
+        Some(Err((_, Refused::Gone))) => {
             core.stats.login("gone");
             None
         }
-        Err(_) => {
+        None => {
             core.stats.login("timeout");
             refused_early(&core.shared, peer, Refusal { reason: "timeout", sqlstate: None });
             None
@@ -108,7 +109,7 @@ async fn login(core: Rc<Core>, accepted: Accepted, crowded: bool) -> Option<Logi
 
 type Entering = Result<Option<Login>, (Option<Stream>, Refused)>;
 
-async fn enter(core: &Rc<Core>, accepted: Accepted, crowded: bool) -> Entering {
+async fn enter(core: &Rc<Core>, accepted: Accepted, crowded: bool, allowance: &Allowance) -> Entering {
     let world = core.shared.world.load_full();
     let peer = accepted.peer;
     let early = |report: &Report| {
@@ -150,7 +151,7 @@ async fn enter(core: &Rc<Core>, accepted: Accepted, crowded: bool) -> Entering {
             }
             // What is in force may have changed meanwhile.
             let world = core.shared.world.load_full();
-            started.login(core, &world).await.map(Some)
+            started.login(core, &world, allowance).await.map(Some)
         }
     }
 }
