@@ -16,6 +16,7 @@ begin
     end if;
     if not mine or exists (select from pg_catalog.pg_proc p where p.pronamespace = home.oid and p.proowner <> home.nspowner)
         or exists (select from pg_catalog.pg_class c where c.relnamespace = home.oid and c.relowner <> home.nspowner)
+        or exists (select from pg_catalog.pg_type t where t.typnamespace = home.oid and t.typowner <> home.nspowner)
     then
         raise exception using
             errcode = '42501',

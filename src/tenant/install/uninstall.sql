@@ -14,7 +14,11 @@ begin
     from pg_catalog.pg_depend d join pg_catalog.pg_proc p on p.oid = d.refobjid
     where d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
         and p.pronamespace = 'pgward'::pg_catalog.regnamespace
-        and d.classid <> 'pg_catalog.pg_event_trigger'::pg_catalog.regclass;
+        and d.classid <> 'pg_catalog.pg_event_trigger'::pg_catalog.regclass
+        -- The checks of pgward's own domains.
+        and not exists (select from pg_catalog.pg_constraint c
+            where d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass and c.oid = d.objid
+                and c.connamespace = 'pgward'::pg_catalog.regnamespace);
     if users is not null then
         raise exception using
             errcode = '2BP01',
