@@ -482,6 +482,12 @@ fn rights() -> Vec<Case> {
             .denied("42501"),
         sql("rights.replace", 15, "CREATE OR REPLACE of pgward.tenant()",
             &["create or replace function pgward.tenant() returns text language sql as $$ select 'acme' $$"]).denied("42501 3F000"),
+        sql("rights.context-check", 15, "ALTER DOMAIN of what checks contexts",
+            &["alter domain pgward.genuine drop constraint genuine"]).denied("42501 3F000"),
+        sql("rights.context-column", 15, "a column of pgward's own domain", &["create temporary table held (a pgward.genuine)"])
+            .denied("42501 3F000"),
+        sql("rights.context-cast", 15, "a cast to pgward's own domain",
+            &["select ('\\x', '\\x', current_setting('pgward.context', true))::pgward.genuine"]).denied("42501 3F000"),
         sql("rights.pgward-table", 15, "CREATE TABLE in schema pgward", &["create table pgward.keys2 (x int)"]).denied("42501 3F000"),
         sql("rights.schema", 15, "CREATE SCHEMA", &["create schema eve"]).denied("42501"),
         sql("rights.victim-schema", 15, "CREATE in another's schema", &["create table kandy.trap (x int)"]).denied("42501"),

@@ -99,6 +99,22 @@ async fn it_can_be_repeated_and_goes_over_what_version_1_left() {
     assert_eq!(one(&admin, "select string_agg(kid, ' ' order by kid) from pgward.keys").await, "for channels k1");
 }
 
+/// As an older version left it: what is made today belongs to whom the rest does.
+#[tokio::test]
+async fn another_superuser_installs_over_what_the_first_one_did_and_either_may_again() {
+    let place = Place::new("handed").await;
+    place.install().await;
+    let admin = place.admin().await;
+    let older = "drop domain pgward.genuine, pgward.mac; drop type pgward.evidence; drop function pgward.not_genuine(); \
+        create role second superuser; set role second";
+    admin.batch_execute(older).await.unwrap();
+    install(&place.settings(), &admin, place.name).await.unwrap();
+    admin.batch_execute("reset role").await.unwrap();
+    place.install().await;
+    let owners = "select string_agg(distinct typowner::regrole::text, ' ') from pg_type where typnamespace = 'pgward'::regnamespace";
+    assert_eq!(one(&admin, owners).await, "postgres");
+}
+
 #[tokio::test]
 async fn a_schema_of_somebody_else_or_of_a_newer_pgward_is_left_alone() {
     let place = Place::new("guarded").await;
@@ -112,6 +128,13 @@ async fn a_schema_of_somebody_else_or_of_a_newer_pgward_is_left_alone() {
     admin.batch_execute("alter schema pgward owner to current_user").await.unwrap();
     let error = install().await.unwrap_err();
     assert_eq!(sqlstate(&error), "42501");
+    assert!(error.to_string().contains("belongs to somebody else"), "{error}");
+    admin.batch_execute("drop schema pgward cascade").await.unwrap();
+    // A type is as good: a column of it could be of anybody's making.
+    let squat = "create schema pgward; grant all on schema pgward to squatter; set role squatter; \
+        create domain pgward.genuine as text; reset role";
+    admin.batch_execute(squat).await.unwrap();
+    let error = install().await.unwrap_err();
     assert!(error.to_string().contains("belongs to somebody else"), "{error}");
     admin.batch_execute("drop schema pgward cascade").await.unwrap();
     place.install().await;

@@ -34,9 +34,10 @@ begin
     );
     create domain pgward.genuine as pgward.evidence;
     create domain pgward.mac as pg_catalog.text;
+    -- Another superuser's otherwise, who installs over what the first one did.
+    execute pg_catalog.format('alter function pgward.not_genuine() owner to %s', owner);
     foreach kind in array array['evidence', 'genuine', 'mac'] loop
         execute pg_catalog.format('revoke all on type pgward.%I from public', kind);
-        -- Another superuser's otherwise, who installs over what the first one did.
         execute pg_catalog.format('alter type pgward.%I owner to %s', kind, owner);
     end loop;
 end
